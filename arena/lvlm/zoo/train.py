@@ -1,0 +1,250 @@
+"""Training of the tiny LVLMs: tower on dense labels, then projector and language model, then everything.
+
+Recipe. (1) The vision tower alone learns to say, for each quadrant, which shape, colour and size it holds; trained end to end
+instead, it never learns shapes at this size. (2) Tower frozen, the rest learns to answer questions. Eight questions share one picture:
+they follow it in one sequence, each seeing the picture and itself only. (3) Everything together, at a lower rate. A part of the pictures
+passes through JPEG, as pictures from the web have, and a part of the questions carries random words, so that every word of the
+vocabulary has been seen.
+
+Every batch is a function of (seed, stage, step): a run that was killed goes on from its last checkpoint to the same weights.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast
+
+from arena.data import scenes
+from arena.lvlm.zoo.models import TinyModel
+from arena.lvlm.zoo.tokenizer import IMAGE, words
+
+POOL = 20_000
+QUESTIONS_PER_SCENE = 8
+KINDS = ("count", "colour", "colour", "shape", "shape", "place", "relation", "relation")
+CHECKPOINT_EVERY = 500
+QUESTION_WEIGHT = 0.1
+_IGNORE = -100
+
+
+class ScenePool:
+    """Scenes drawn once from a seed, with the dense labels of the tower's lesson."""
+
+    def __init__(self, seed: int, size: int) -> None:
+        rng = np.random.default_rng((seed, 0))
+        self.scenes = [scenes.random_scene(rng) for _ in range(size)]
+        colours = list(scenes.COLOURS)
+        self.labels = torch.zeros(size, 4, 3, dtype=torch.long)  # 0: empty; else 1 + index of shape, colour, size
+        for i, scene in enumerate(self.scenes):
+            for t in scene.things:
+                facts = (scenes.SHAPES.index(t.shape), colours.index(t.colour), int(t.big))
+                self.labels[i, t.quadrant] = torch.tensor(facts) + 1
+
+    def pixels(self, indices: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """uint8 ``(B, 48, 48, 3)``; a quarter of them through JPEG of random quality."""
+        return np.stack(
+            [
+                _jpeg(self.scenes[i].pixels, int(rng.integers(10, 91))) if rng.random() < 0.25 else self.scenes[i].pixels
+                for i in indices
+            ]
+        )
+
+
+def _jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
+    return np.asarray(Image.open(buffer))
+
+
+class Lesson:
+    """Packs questions behind a picture: ids, positions, labels, loss weights and the block mask."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, image_tokens: int) -> None:
+        self.tokenizer = tokenizer
+        prompt = f"USER: {IMAGE * image_tokens}\n"
+        self.prefix = [tokenizer.bos_token_id, *tokenizer.encode(prompt, add_special_tokens=False)]
+        self.words = words()
+
+    def chunk(self, question: str, answer: str, rng: np.random.Generator) -> tuple[list[int], list[int], list[float]]:
+        """Token ids, labels and weights of one exchange; inserted words carry no loss."""
+        encode = self.tokenizer.encode
+        parts: list[tuple[str, float]] = [(question, QUESTION_WEIGHT)]
+        if rng.random() < 0.25:
+            extra = " ".join(rng.choice(self.words, rng.integers(1, 6)))
+            parts = [*parts, (f" {extra}", 0.0)] if rng.random() < 0.5 else [(f"{extra} ", 0.0), *parts]
+        parts += [(" ASSISTANT:", QUESTION_WEIGHT), (f" {answer}{self.tokenizer.eos_token}", 1.0)]
+        ids: list[int] = []
+        weights: list[float] = []
+        for text, weight in parts:
+            tokens = encode(text, add_special_tokens=False)
+            ids += tokens
+            weights += [weight] * len(tokens)
+        weights[0] = 0.0  # the first word of a question cannot be foreseen
+        return ids, ids, weights
+
+    def pack(self, exchanges: list[list[tuple[str, str]]], rng: np.random.Generator) -> dict[str, Tensor]:
+        rows = [[self.chunk(q, a, rng) for q, a in row] for row in exchanges]
+        start = len(self.prefix)
+        length = start + max(sum(len(ids) for ids, _, _ in row) for row in rows)
+        shape = (len(rows), length)
+        ids = torch.full(shape, self.tokenizer.pad_token_id)
+        positions, block = torch.zeros(shape, dtype=torch.long), torch.full(shape, -1)
+        labels, weights = torch.full(shape, _IGNORE), torch.zeros(shape)
+        ids[:, :start], positions[:, :start], block[:, :start] = torch.tensor(self.prefix), torch.arange(start), 0
+        for i, row in enumerate(rows):
+            at = start
+            for number, (tokens, targets, loss) in enumerate(row, 1):
+                to = at + len(tokens)
+                ids[i, at:to], labels[i, at:to], weights[i, at:to] = map(torch.tensor, (tokens, targets, loss))
+                positions[i, at:to], block[i, at:to] = torch.arange(start, start + len(tokens)), number
+                at = to
+        same = block[:, :, None] == block[:, None, :]
+        allowed = (same | (block[:, None, :] == 0)) & torch.ones(length, length).tril().bool()
+        return dict(ids=ids, positions=positions, labels=labels, weights=weights, allowed=allowed[:, None])
+
+    def exchanges(self, scene: scenes.Scene, rng: np.random.Generator) -> list[tuple[str, str]]:
+        kinds = [str(k) for k in rng.permutation(KINDS)]
+        found = [qa for kind in kinds if (qa := scenes.ask(scene, kind, rng, tries=3)) is not None]
+        while len(found) < QUESTIONS_PER_SCENE:
+            word = str(rng.choice(self.words))
+            found.append((f"say the word {word}.", word))
+        return found
+
+
+class Training:
+    """One tiny model on its way through the three stages, checkpointed in `folder`."""
+
+    def __init__(self, spec: TinyModel, folder: Path, say: Callable[[str], None] = print) -> None:
+        self.spec, self.folder, self.say = spec, folder, say
+        folder.mkdir(parents=True, exist_ok=True)
+        self.tokenizer = spec.tokenizer()
+        self.model = spec.build(self.tokenizer).train()
+        processor = spec.image_processor()
+        self.mean, self.std = (torch.tensor(v).view(1, 3, 1, 1) for v in (processor.image_mean, processor.image_std))
+        self.grid = spec.image_size // spec.patch_size
+        self.lesson = Lesson(self.tokenizer, self.grid**2)
+        self.pool = ScenePool(spec.seed, POOL)
+        width = spec.vision["hidden_size"]
+        self.heads = nn.Linear(width, sum(self._classes))
+
+    _classes = (len(scenes.SHAPES) + 1, len(scenes.COLOURS) + 1, 3)
+
+    def run(self) -> None:
+        llava = self.model.model
+        language = [*llava.multi_modal_projector.parameters(), *llava.language_model.parameters()]
+        tower = list(llava.vision_tower.parameters())
+        self._stage("tower", self.spec.tower_steps, 64, 1.5e-3, [*tower, *self.heads.parameters()], self._tower_loss)
+        self._stage("language", self.spec.language_steps, 16, 2e-3, language, self._language_loss)
+        self._stage("joint", self.spec.joint_steps, 16, 5e-4, [*tower, *language], self._language_loss)
+
+    def _pixel_values(self, pixels: np.ndarray) -> Tensor:
+        return (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
+
+    def _features(self, pixels: np.ndarray) -> Tensor:
+        """The tower's patch features, ``(B, grid * grid, width)``: the hidden state that the projector is fed."""
+        output = self.model.model.vision_tower(self._pixel_values(pixels), output_hidden_states=True)
+        return output.hidden_states[-1][:, 1:]
+
+    def _tower_loss(self, indices: np.ndarray, rng: np.random.Generator) -> Tensor:
+        features = self._features(self.pool.pixels(indices, rng))
+        half = self.grid // 2
+        quadrants = features.unflatten(1, (2, half, 2, half)).mean((2, 4)).flatten(1, 2)
+        logits = self.heads(quadrants).split(self._classes, -1)
+        labels = self.pool.labels[torch.from_numpy(indices)]
+        losses = [nn.functional.cross_entropy(z.flatten(0, 1), labels[..., k].flatten()) for k, z in enumerate(logits)]
+        return torch.stack(losses).sum()
+
+    def _language_loss(self, indices: np.ndarray, rng: np.random.Generator) -> Tensor:
+        batch = self.lesson.pack([self.lesson.exchanges(self.pool.scenes[i], rng) for i in indices], rng)
+        llava = self.model.model
+        image = llava.multi_modal_projector(self._features(self.pool.pixels(indices, rng)))
+        embeds = self.model.get_input_embeddings()(batch["ids"])
+        is_image = batch["ids"] == self.model.config.image_token_id
+        embeds = embeds.masked_scatter(is_image[..., None], image)
+        bias = torch.zeros(batch["allowed"].shape).masked_fill(~batch["allowed"], torch.finfo(torch.float32).min)
+        hidden = llava.language_model(
+            inputs_embeds=embeds, attention_mask=bias, position_ids=batch["positions"], use_cache=False
+        ).last_hidden_state
+        weights = batch["weights"][:, 1:]
+        use = weights > 0
+        logits = self.model.lm_head(hidden[:, :-1][use])
+        losses = nn.functional.cross_entropy(logits, batch["labels"][:, 1:][use], reduction="none")
+        return (losses * weights[use]).sum() / weights[use].sum()
+
+    def _stage(
+        self,
+        name: str,
+        steps: int,
+        batch_size: int,
+        rate: float,
+        parameters: list[nn.Parameter],
+        loss: Callable[[np.ndarray, np.random.Generator], Tensor],
+    ) -> None:
+        for p in [*self.model.parameters(), *self.heads.parameters()]:
+            p.requires_grad_(False)
+        for p in parameters:
+            p.requires_grad_(True)
+        optimizer = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
+        step = self._resume(name, optimizer)
+        mean = math.nan
+        while step < steps:
+            for group in optimizer.param_groups:
+                group["lr"] = rate * _one_cycle(step / steps)
+            rng = np.random.default_rng((self.spec.seed, 1 + sum(map(ord, name)), step))
+            value = loss(rng.integers(0, POOL, batch_size), rng)
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()
+            nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            step += 1
+            mean = value.item() if math.isnan(mean) else 0.98 * mean + 0.02 * value.item()
+            if step % CHECKPOINT_EVERY == 0 or step == steps:
+                self._checkpoint(name, step, optimizer)
+                self.say(f"{self.spec.name} {name} {step}/{steps} loss {mean:.4f}")
+
+    def _checkpoint(self, name: str, step: int, optimizer: torch.optim.Optimizer) -> None:
+        """Model, heads and optimizer moments in one safetensors file, replaced atomically."""
+        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items() if k != "lm_head.weight"}
+        tensors |= {f"heads.{k}": v for k, v in self.heads.state_dict().items()}
+        for i, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{i}.{k}": v for k, v in state.items()}
+        partial = self.folder / f"{name}.partial"
+        save_file({k: v.contiguous() for k, v in tensors.items()}, partial, {"step": json.dumps(step)})
+        partial.replace(self.folder / f"{name}.safetensors")
+
+    def _resume(self, name: str, optimizer: torch.optim.Optimizer) -> int:
+        path = self.folder / f"{name}.safetensors"
+        if not path.exists():
+            return 0
+        from safetensors import safe_open
+
+        tensors = load_file(path)
+        with safe_open(path, "pt") as file:
+            step = int(json.loads(file.metadata()["step"]))
+        part = _part(tensors, "model.")
+        self.model.load_state_dict(part, strict=False)
+        self.heads.load_state_dict(_part(tensors, "heads."))
+        states: dict[int, dict[str, Tensor]] = {}
+        for key, value in _part(tensors, "optimizer.").items():
+            index, field = key.split(".", 1)
+            states.setdefault(int(index), {})[field] = value
+        optimizer.load_state_dict(optimizer.state_dict() | {"state": states})
+        return step
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _one_cycle(done: float, warm: float = 0.06) -> float:
+    """Linear warm-up, cosine decay; a factor on the learning rate."""
+    return done / warm if done < warm else 0.5 * (1 + math.cos(math.pi * (done - warm) / (1 - warm)))
