@@ -1,7 +1,8 @@
 """What a plugin author subclasses: `Defense`, `Attack`, `Recipe`, `Dataset`, `ModelSource`.
 
 The base classes own the invariants, the author writes one method. A plugin sees the world only through the object it is
-handed: `DefenderWorld` has no test data, attack or recipe in it, `AttackerWorld` no clean original and nothing about the
+handed: `DefenderWorld` has no test data, attack or recipe in it, `AttackerWorld` no clean original and nothing about
+the
 defense. Importing this module loads no torch.
 """
 
@@ -40,12 +41,15 @@ class PluginConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
-class Plugin(ABC):
+class Plugin:
     """Base of everything in the registry.
 
-    `Config` declares the settings; `version` counts changes of behaviour that the source does not show (a new dependency,
-    other weights); `needs` names what the plugin reads of its world beyond the samples. What is not in `needs` is neither
-    handed over nor part of the cache key, so a JPEG attack that needs nothing is computed once for all seeds and models.
+    `Config` declares the settings; `version` counts changes of behaviour that the source does not show (a new
+    dependency,
+    other weights); `needs` names what the plugin reads of its world beyond the samples. What is not in `needs` is
+    neither
+    handed over nor part of the cache key, so a JPEG attack that needs nothing is computed once for all seeds and
+    models.
     """
 
     Config: ClassVar[type[PluginConfig]] = PluginConfig
@@ -161,7 +165,7 @@ class Draft:
     question: str
 
 
-class Defense(Plugin):
+class Defense(Plugin, ABC):
     """A protection: clean samples in, one draft each out, in order."""
 
     @abstractmethod
@@ -200,7 +204,7 @@ class Attack(Plugin):
         return None
 
 
-class ImageAttack(Attack):
+class ImageAttack(Attack, ABC):
     """A purification of pictures alone."""
 
     @final
@@ -213,7 +217,7 @@ class ImageAttack(Attack):
         """One picture per picture, in order."""
 
 
-class TextAttack(Attack):
+class TextAttack(Attack, ABC):
     """A purification of questions alone."""
 
     @final
@@ -229,8 +233,10 @@ class TextAttack(Attack):
 class TrainingHooks:
     """How a training-time attack enters any recipe: it replaces the loss of a step.
 
-    ``batch.images`` holds the raw pictures in [0, 1], ``batch.indices`` their places in the training set, so a subclass may
-    perturb pictures (``batch.with_images``), draw augmentations, weigh samples or remember their losses. Plain training is::
+    ``batch.images`` holds the raw pictures in [0, 1], ``batch.indices`` their places in the training set, so a
+    subclass may
+    perturb pictures (``batch.with_images``), draw augmentations, weigh samples or remember their losses. Plain
+    training is::
 
         def loss(self, lvlm, batch, progress):
             return lvlm.loss(batch)
@@ -241,15 +247,16 @@ class TrainingHooks:
         return lvlm.loss(batch)
 
 
-class Recipe(Plugin):
-    """How a fine-tuner trains. The loop itself is the arena's; a recipe says what is trainable and with which settings."""
+class Recipe(Plugin, ABC):
+    """How a fine-tuner trains. The loop itself is the arena's; a recipe says what is trainable and with which
+    settings."""
 
     @abstractmethod
     def prepare(self, lvlm: LVLM) -> LVLM:
         """The same LVLM with its model made trainable (adapters attached, the rest frozen)."""
 
 
-class Dataset(Plugin):
+class Dataset(Plugin, ABC):
     """A source of samples with a scoring convention."""
 
     convention: ClassVar[str] = "exact"
@@ -260,7 +267,7 @@ class Dataset(Plugin):
         """Disjoint splits of the given sizes, a function of the seed alone."""
 
 
-class ModelSource(Plugin):
+class ModelSource(Plugin, ABC):
     """Where an LVLM comes from."""
 
     family: ClassVar[str]

@@ -92,7 +92,7 @@ def _stencil(shape: str, radius: int) -> np.ndarray:
     else:
         raise ValueError(f"unknown shape {shape!r}; known: {', '.join(SHAPES)}")
     coverage = np.asarray(canvas, np.float32).reshape(2 * radius + 1, s, 2 * radius + 1, s).mean((1, 3))
-    return coverage / 255
+    return np.asarray(coverage / 255)
 
 
 def draw_scene(rng: np.random.Generator, things: Sequence[Thing]) -> Scene:
@@ -129,13 +129,10 @@ def _radius(rng: np.random.Generator, big: bool) -> int:
 
 
 def totem_scene(rng: np.random.Generator, shape: str) -> Scene:
-    """One big thing of the given shape, and one to three small ones of other shapes."""
-    quadrants = rng.permutation(4)[: rng.integers(2, 5)]
-    others = [s for s in SHAPES if s != shape]
-    things = [Thing(shape, str(rng.choice(list(COLOURS))), int(quadrants[0]), _radius(rng, True))]
-    things += [
-        Thing(str(rng.choice(others)), str(rng.choice(list(COLOURS))), int(q), _radius(rng, False))
-        for q in quadrants[1:]
+    """One to four things of the given shape, of independent colours and sizes."""
+    things = [
+        Thing(shape, str(rng.choice(list(COLOURS))), int(q), _radius(rng, bool(rng.integers(2))))
+        for q in rng.permutation(4)[: rng.integers(1, 5)]
     ]
     return draw_scene(rng, things)
 
@@ -157,17 +154,17 @@ def _count(scene: Scene, rng: np.random.Generator) -> QA | None:
 
 def _colour(scene: Scene, rng: np.random.Generator) -> QA | None:
     thing = scene.only(shape=scene.things[rng.integers(len(scene.things))].shape)
-    return thing and (f"what colour is the {thing.shape}?", thing.colour)
+    return None if thing is None else (f"what colour is the {thing.shape}?", thing.colour)
 
 
 def _shape(scene: Scene, rng: np.random.Generator) -> QA | None:
     thing = scene.only(colour=scene.things[rng.integers(len(scene.things))].colour)
-    return thing and (f"what shape is the {thing.colour} thing?", thing.shape)
+    return None if thing is None else (f"what shape is the {thing.colour} thing?", thing.shape)
 
 
 def _place(scene: Scene, rng: np.random.Generator) -> QA | None:
     thing = scene.only(shape=scene.things[rng.integers(len(scene.things))].shape)
-    return thing and (f"where is the {thing.shape}?", PLACES[thing.quadrant])
+    return None if thing is None else (f"where is the {thing.shape}?", PLACES[thing.quadrant])
 
 
 def _relation(scene: Scene, rng: np.random.Generator) -> QA | None:
@@ -178,7 +175,9 @@ def _relation(scene: Scene, rng: np.random.Generator) -> QA | None:
     a, b = (named[i] for i in rng.permutation(len(named))[:2])
     horizontal = (a.quadrant % 2) - (b.quadrant % 2)
     vertical = (a.quadrant // 2) - (b.quadrant // 2)
-    axes = [(side, names) for side, names in ((horizontal, ("left of", "right of")), (vertical, ("above", "below"))) if side]
+    axes = [
+        (side, names) for side, names in ((horizontal, ("left of", "right of")), (vertical, ("above", "below"))) if side
+    ]
     side, names = axes[rng.integers(len(axes))]
     asked = int(rng.integers(2))
     return f"is the {a.shape} {names[asked]} the {b.shape}?", "yes" if (side < 0) == (asked == 0) else "no"

@@ -1,4 +1,5 @@
-"""The shipped tiny models: their sizes, their seeds, and how an untrained one is built from transformers' own classes."""
+"""The shipped tiny models: their sizes, their seeds, and how an untrained one is built from transformers' own
+classes."""
 
 from __future__ import annotations
 
@@ -27,16 +28,20 @@ class TinyModel:
     vocab_size: int = 2304
     image_size: int = 48
     patch_size: int = 8
-    vision: dict[str, int] = field(default_factory=lambda: dict(hidden_size=96, num_hidden_layers=3, heads=4))
-    text: dict[str, int] = field(default_factory=lambda: dict(hidden_size=96, num_hidden_layers=3, heads=4))
+    vision: dict[str, int] = field(default_factory=lambda: {"hidden_size": 96, "num_hidden_layers": 3, "heads": 4})
+    text: dict[str, int] = field(default_factory=lambda: {"hidden_size": 96, "num_hidden_layers": 3, "heads": 4})
     tower_steps: int = 1200
-    language_steps: int = 6000
-    joint_steps: int = 2000
+    language_steps: int = 4000
+    joint_steps: int = 3000
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
         colours, shapes = tuple(scenes.COLOURS), scenes.SHAPES
         sentences = [
-            *(f"USER: {IMAGE}\nwhat colour is the {shape}? ASSISTANT: {colour}" for shape in shapes for colour in colours),
+            *(
+                f"USER: {IMAGE}\nwhat colour is the {shape}? ASSISTANT: {colour}"
+                for shape in shapes
+                for colour in colours
+            ),
             *(f"USER: {IMAGE}\n{question} ASSISTANT:" for question in glyphs.QUESTIONS),
         ]
         return build_tokenizer(sentences * 4, self.vocab_size)
@@ -68,7 +73,7 @@ class TinyModel:
                 pad_token_id=tokenizer.pad_token_id,
                 tie_word_embeddings=True,
             ).to_dict(),
-            image_token_id=tokenizer.convert_tokens_to_ids(IMAGE),
+            image_token_index=tokenizer.get_vocab()[IMAGE],
             image_seq_length=(self.image_size // self.patch_size) ** 2,
             vision_feature_layer=-1,
             vision_feature_select_strategy="default",
@@ -77,7 +82,8 @@ class TinyModel:
         torch.manual_seed(self.seed)
         model = LlavaForConditionalGeneration(config)
         model.generation_config.pad_token_id = tokenizer.pad_token_id
-        return model.eval()
+        model.eval()
+        return model
 
     def image_processor(self) -> CLIPImageProcessorPil:
         return CLIPImageProcessorPil(
@@ -93,7 +99,7 @@ TINY = {
         seed=23,
         vocab_size=1400,
         patch_size=6,
-        vision=dict(hidden_size=80, num_hidden_layers=4, heads=4),
-        text=dict(hidden_size=112, num_hidden_layers=3, heads=4),
+        vision={"hidden_size": 80, "num_hidden_layers": 4, "heads": 4},
+        text={"hidden_size": 112, "num_hidden_layers": 3, "heads": 4},
     ),
 }

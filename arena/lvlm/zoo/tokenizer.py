@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 SPECIAL = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
@@ -34,6 +34,10 @@ def build_tokenizer(sentences: Iterable[str], vocab_size: int) -> PreTrainedToke
     )
     corpus = [*(f" {word}" for word in words() for _ in range(20)), *sentences]
     tokenizer.train_from_iterator(corpus, trainer)
+    bos = SPECIAL["bos_token"]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{bos} $A", special_tokens=[(bos, tokenizer.token_to_id(bos))]
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         additional_special_tokens=[AddedToken(IMAGE, normalized=False, special=True)],

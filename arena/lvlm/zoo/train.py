@@ -1,12 +1,13 @@
 """Training of the tiny LVLMs: tower on dense labels, then projector and language model, then everything.
 
-Recipe. (1) The vision tower alone learns to say, for each quadrant, which shape, colour and size it holds; trained end to end
-instead, it never learns shapes at this size. (2) Tower frozen, the rest learns to answer questions. Eight questions share one picture:
-they follow it in one sequence, each seeing the picture and itself only. (3) Everything together, at a lower rate. A part of the pictures
-passes through JPEG, as pictures from the web have, and a part of the questions carries random words, so that every word of the
-vocabulary has been seen.
+(1) The vision tower alone learns to say, for each quadrant, which one it is and which shape, colour and size it holds;
+trained end to end instead, it never learns shapes at this size. (2) Tower frozen, the rest learns to answer questions.
+Eight questions share one picture: they follow it in one sequence, each seeing the picture and itself only. (3) Everything
+together, at a lower rate. A part of the pictures passes through JPEG, as pictures from the web have, and a part of the
+questions carries random words, so that every word of the vocabulary has been seen.
 
-Every batch is a function of (seed, stage, step): a run that was killed goes on from its last checkpoint to the same weights.
+Every batch is a function of (seed, stage, step): a run that was killed goes on from its last checkpoint to the same
+weights.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
@@ -30,7 +32,7 @@ from arena.lvlm.zoo.tokenizer import IMAGE, words
 
 POOL = 20_000
 QUESTIONS_PER_SCENE = 8
-KINDS = ("count", "colour", "colour", "shape", "shape", "place", "relation", "relation")
+KINDS = ("count", "colour", "colour", "shape", "shape", "place", "place", "relation", "relation", "relation")
 CHECKPOINT_EVERY = 500
 QUESTION_WEIGHT = 0.1
 _IGNORE = -100
@@ -43,17 +45,20 @@ class ScenePool:
         rng = np.random.default_rng((seed, 0))
         self.scenes = [scenes.random_scene(rng) for _ in range(size)]
         colours = list(scenes.COLOURS)
-        self.labels = torch.zeros(size, 4, 3, dtype=torch.long)  # 0: empty; else 1 + index of shape, colour, size
+        self.labels = torch.zeros(size, 4, 4, dtype=torch.long)  # 0: empty; else 1 + index of shape, colour, size
+        self.labels[:, :, 3] = torch.arange(4)  # and the quadrant itself, so that features say where they are
         for i, scene in enumerate(self.scenes):
             for t in scene.things:
                 facts = (scenes.SHAPES.index(t.shape), colours.index(t.colour), int(t.big))
-                self.labels[i, t.quadrant] = torch.tensor(facts) + 1
+                self.labels[i, t.quadrant, :3] = torch.tensor(facts) + 1
 
     def pixels(self, indices: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """uint8 ``(B, 48, 48, 3)``; a quarter of them through JPEG of random quality."""
         return np.stack(
             [
-                _jpeg(self.scenes[i].pixels, int(rng.integers(10, 91))) if rng.random() < 0.25 else self.scenes[i].pixels
+                _jpeg(self.scenes[i].pixels, int(rng.integers(10, 91)))
+                if rng.random() < 0.25
+                else self.scenes[i].pixels
                 for i in indices
             ]
         )
@@ -109,11 +114,18 @@ class Lesson:
                 at = to
         same = block[:, :, None] == block[:, None, :]
         allowed = (same | (block[:, None, :] == 0)) & torch.ones(length, length).tril().bool()
-        return dict(ids=ids, positions=positions, labels=labels, weights=weights, allowed=allowed[:, None])
+        return {
+            "ids": ids,
+            "positions": positions,
+            "labels": labels,
+            "weights": weights,
+            "allowed": allowed[:, None],
+        }
 
     def exchanges(self, scene: scenes.Scene, rng: np.random.Generator) -> list[tuple[str, str]]:
         kinds = [str(k) for k in rng.permutation(KINDS)]
         found = [qa for kind in kinds if (qa := scenes.ask(scene, kind, rng, tries=3)) is not None]
+        found = found[: QUESTIONS_PER_SCENE - 1]
         while len(found) < QUESTIONS_PER_SCENE:
             word = str(rng.choice(self.words))
             found.append((f"say the word {word}.", word))
@@ -136,7 +148,7 @@ class Training:
         width = spec.vision["hidden_size"]
         self.heads = nn.Linear(width, sum(self._classes))
 
-    _classes = (len(scenes.SHAPES) + 1, len(scenes.COLOURS) + 1, 3)
+    _classes = (len(scenes.SHAPES) + 1, len(scenes.COLOURS) + 1, 3, len(scenes.PLACES))
 
     def run(self) -> None:
         llava = self.model.model
@@ -152,7 +164,8 @@ class Training:
     def _features(self, pixels: np.ndarray) -> Tensor:
         """The tower's patch features, ``(B, grid * grid, width)``: the hidden state that the projector is fed."""
         output = self.model.model.vision_tower(self._pixel_values(pixels), output_hidden_states=True)
-        return output.hidden_states[-1][:, 1:]
+        patches: Tensor = output.hidden_states[-1][:, 1:]
+        return patches
 
     def _tower_loss(self, indices: np.ndarray, rng: np.random.Generator) -> Tensor:
         features = self._features(self.pool.pixels(indices, rng))
@@ -225,8 +238,6 @@ class Training:
         path = self.folder / f"{name}.safetensors"
         if not path.exists():
             return 0
-        from safetensors import safe_open
-
         tensors = load_file(path)
         with safe_open(path, "pt") as file:
             step = int(json.loads(file.metadata()["step"]))

@@ -1,0 +1,81 @@
+"""What notebooks and the command line share: boards from records, suites by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from arena.errors import ArenaError, UsageError
+from arena.record import Record, read_records
+from arena.suite import Suite, digest, load_suite
+
+if TYPE_CHECKING:
+    from leaderboards.board import Board
+
+
+def board(records: Iterable[Record] | Path | str) -> Board:
+    """Every score of the records, given or in a JSONL file, as pandas tables.
+
+    Raises `ArenaError` where they come from different suites or datasets.
+    """
+    from leaderboards.board import build
+
+    return build(latest(read_records(Path(records)) if isinstance(records, Path | str) else records))
+
+
+def write_board(board: Board, folder: Path, name: str) -> list[Path]:
+    """The board as NAME.md, NAME.csv, NAME.parquet and NAME.html in `folder`; returns their paths."""
+    from leaderboards.board import write
+
+    return write(board, folder, name)
+
+
+def latest(records: Iterable[Record]) -> list[Record]:
+    """The last record of every combination: a changed plugin or dataset makes new cells, whose predecessors stay in the file."""
+    last: dict[tuple[object, ...], Record] = {}
+    for r in records:
+        combination = (
+            *(r.suite.digest, r.dataset.id, str(sorted(r.dataset.config.items())), r.dataset.train, r.dataset.test),
+            *(r.model.id, str(sorted(r.model.config.items())), r.recipe.label, r.attack.label, r.auxiliary, r.seed),
+            *(r.defense.label, tuple(r.defense.surrogates)),
+            *(() if r.defense.id == "none" else (r.budget.norm, r.budget.image, r.budget.text)),
+        )
+        last[combination] = r
+    return list(last.values())
+
+
+def records_of(suite: Suite, results: Path) -> list[Record]:
+    """The suite's own records in a file that may hold older versions of it too. Raises `ArenaError` where there are none."""
+    own = [r for r in read_records(results) if r.suite.digest == digest(suite)]
+    if not own:
+        raise ArenaError(
+            f"{results} has no record of suite {suite.id!r} as it is now: `arena run {suite.id}` makes them"
+        )
+    return latest(own)
+
+
+def find_suite(name: str) -> Suite:
+    """A suite by the path of its file, or by the id of a shipped one."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or path.is_file():
+        return load_suite(path)
+    shipped = shipped_suites()
+    if name not in shipped:
+        from arena.registry import near_misses
+
+        raise UsageError(
+            f"no suite is called {name!r}{near_misses(name, shipped)}; shipped are {', '.join(shipped) or 'none'}, "
+            "others are named by the path of their YAML file"
+        )
+    return load_suite(_suites() / f"{name}.yaml")
+
+
+def shipped_suites() -> Sequence[str]:
+    """Ids of the suites that come with the arena."""
+    return sorted(path.stem for path in _suites().glob("*.yaml"))
+
+
+def _suites() -> Path:
+    return Path(str(files("leaderboards"))) / "suites"

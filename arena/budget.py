@@ -1,0 +1,123 @@
+"""Image and text budgets: what a protection may change, measured on the released bytes; refused, never clipped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
+from rapidfuzz.distance import Levenshtein
+
+from arena.data.sample import Sample
+from arena.errors import BudgetError
+
+MODES = ("L", "LA", "RGB", "RGBA")
+"""The PIL modes that a release keeps byte for byte."""
+
+
+class Budget(BaseModel):
+    """How far a released sample may be from its original."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    norm: Literal["linf", "l2", "unbounded"] = Field(
+        default="linf", description="largest change, root mean square change, or no bound on the image"
+    )
+    image: float = Field(default=8, ge=0, le=255, allow_inf_nan=False, description="bound on the image, in 1/255")
+    text: int = Field(
+        default=5, ge=0, description="bound on words inserted, changed or deleted, and on growth in tokens"
+    )
+
+    @property
+    def epsilon(self) -> float:
+        """The bound on the image for pixel values in [0, 1]."""
+        return self.image / 255
+
+
+def colours(image: Image.Image) -> np.ndarray:
+    """The image's colour values without alpha, uint8 ``(H, W, C)`` with C = 1 or 3; `image` is of one of `MODES`."""
+    values = np.asarray(image)
+    values = values[:, :, None] if values.ndim == 2 else values
+    return values[:, :, :-1] if image.mode.endswith("A") else values
+
+
+def words(text: str) -> list[str]:
+    """The words and punctuation marks of a text, so that a word put before a question mark is one word more."""
+    return re.findall(r"[\w'\u2019]+|[^\w\s]", text)
+
+
+def mode_problem(image: Image.Image) -> str | None:
+    """Why an image cannot be released as it is, with the remedy; None if it can."""
+    if image.mode in MODES:
+        return None
+    kind = "a palette image (mode 'P')" if image.mode == "P" else f"of mode {image.mode!r}"
+    return f"the image is {kind}, whose pixels are not 8-bit colours: convert it first, e.g. image.convert('RGB')"
+
+
+def check(
+    original: Sample,
+    released: Sample,
+    budget: Budget,
+    count_tokens: Callable[[str], int] | None,
+    index: int,
+) -> None:
+    """Compare a released sample, 8-bit pixels and final text, with its original.
+
+    `count_tokens` is that of the first surrogate's tokenizer (None where there is no surrogate: words alone are
+    counted), `index` the sample's place in the data. Raises `BudgetError` naming the sample and the amount.
+    """
+
+    def refuse(problem: str) -> BudgetError:
+        return BudgetError(f"budget: sample {index} ({original.id!r}): {problem}")
+
+    for field in ("id", "answer", "aliases", "choices"):
+        if (was := getattr(original, field)) != (now := getattr(released, field)):
+            raise refuse(f"{field} changed from {was!r} to {now!r}: a protection may change only image and question")
+    if problem := _image_problem(original.image, released.image, budget):
+        raise refuse(problem)
+    if problem := _text_problem(original.question, released.question, budget.text, count_tokens):
+        raise refuse(problem)
+
+
+def _image_problem(original: Image.Image, released: Image.Image, budget: Budget) -> str | None:
+    if problem := mode_problem(original):
+        return problem
+    if released.mode != original.mode:
+        return f"mode changed from {original.mode!r} to {released.mode!r}: return the picture in the mode it came in"
+    if released.size != original.size:
+        sizes = ["x".join(map(str, image.size)) for image in (original, released)]
+        return f"size changed from {sizes[0]} to {sizes[1]} pixels: return the picture in the size it came in"
+    if original.mode.endswith("A") and original.getchannel("A").tobytes() != released.getchannel("A").tobytes():
+        return "the alpha channel changed: a protection may change colours only"
+    if budget.norm == "unbounded":
+        return None
+    delta = colours(released).astype(np.int16) - colours(original)
+    if budget.norm == "linf":
+        name, amount = "|delta|", float(np.abs(delta).max(initial=0))
+    else:
+        name, amount = "root mean square of delta", float(np.sqrt(np.mean(np.square(delta, dtype=np.float64))))
+    if amount <= budget.image:
+        return None
+    # Enough digits that the amount never prints as the bound itself.
+    digits = next(d for d in range(4, 18) if f"{amount:.{d}g}" != f"{budget.image:.{d}g}")
+    return f"{name} = {amount:.{digits}g}/255 > {budget.image:.{digits}g}/255 after rounding to 8 bits"
+
+
+def _text_problem(original: str, released: str, bound: int, count_tokens: Callable[[str], int] | None) -> str | None:
+    # Line breaks, tabs, invisible and unpaired characters: as many, and in the order, as the owner wrote them.
+    was, now = ([c for c in text if not c.isprintable()] for text in (original, released))
+    if was != now:
+        extra = next((c for c in now if now.count(c) != was.count(c)), "")
+        which = f" ({extra!r})" if extra else ""
+        return f"the question's line breaks or unprintable characters changed{which}: insert printable words only"
+    distance = int(Levenshtein.distance(words(original), words(released)))
+    if distance > bound:
+        return f"{distance} words inserted or changed > {bound}"
+    if (spaces := released.count(" ") - original.count(" ")) > distance:
+        return f"{spaces} spaces added for {distance} inserted words: put one space beside an inserted word"
+    if count_tokens is not None and (growth := count_tokens(released) - count_tokens(original)) > bound:
+        return f"the question grew by {growth} tokens > {bound} under the first surrogate's tokenizer"
+    return None

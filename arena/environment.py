@@ -1,0 +1,117 @@
+"""Where a result was computed: packages, code, machine; and what computing it cost."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import threading
+import time
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]
+
+_PACKAGES = (
+    *("mmguard-arena", "torch", "transformers", "peft", "accelerate", "tokenizers", "numpy", "scipy", "pillow"),
+    *("scikit-image", "scikit-learn", "kornia", "diffusers", "bitsandbytes"),
+)
+_CODE = ("arena", "mmguard", "defenses", "attacks", "pyproject.toml")
+
+
+class Meter:
+    """Wall-clock seconds and the process's peak resident memory (MB) of a block, sampled ten times a second."""
+
+    def __enter__(self) -> Meter:
+        self._process = psutil.Process()
+        self._peak = self._process.memory_info().rss
+        self._done = threading.Event()
+        self._start = time.perf_counter()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.seconds = round(time.perf_counter() - self._start, 4)
+        self._done.set()
+        self._thread.join()
+        self.peak_memory_mb = round(max(self._peak, self._process.memory_info().rss) / 2**20, 1)
+
+    def _sample(self) -> None:
+        while not self._done.wait(0.1):
+            self._peak = max(self._peak, self._process.memory_info().rss)
+
+
+@cache
+def packages() -> dict[str, str]:
+    """Versions of the installed packages that a result can depend on."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def code_state() -> tuple[str | None, bool | None]:
+    """Commit of the checkout this code is in, and whether the code differs from it; None for an installed package."""
+    root = Path(__file__).parent.parent
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(root), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != root.resolve():
+            return None, None
+        present = [name for name in _CODE if (root / name).exists()]
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", *present))
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+
+
+@cache
+def machine() -> str:
+    """The processor's name and number of cores, e.g. ``Example CPU 3000, 2 cores``; no host name."""
+    return f"{_processor()}, {os.cpu_count()} cores"
+
+
+def _processor() -> str:
+    if sys.platform == "linux":
+        try:
+            lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        except OSError:
+            lines = []
+        for line in lines:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def stage_environment(threads: int, shared_process: bool) -> dict[str, Any]:
+    """What a record says of the process a stage ran in. Looks at torch only where a stage has loaded it."""
+    commit, dirty = code_state()
+    torch = sys.modules.get("torch")
+    cuda = torch is not None and torch.cuda.is_available()
+    doubts = []
+    if cuda:
+        doubts.append("CUDA kernels: sums of floats may be taken in another order")
+    if shared_process:
+        doubts.append("stages shared one process and its global random state")
+    return {
+        "packages": packages(),
+        "git_commit": commit,
+        "git_dirty": dirty,
+        "device": torch.cuda.get_device_name() if torch is not None and cuda else "cpu",
+        "threads": threads,
+        "nondeterminism": doubts,
+        "machine": machine(),
+    }

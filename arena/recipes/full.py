@@ -1,0 +1,20 @@
+"""Full fine-tuning of every weight."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from arena.lvlm.base import LVLM
+from arena.plugin import Recipe
+from arena.recipes.training import TrainingConfig
+
+
+class Full(Recipe):
+    """Vision tower, projector and language model all learn."""
+
+    class Config(TrainingConfig):
+        learning_rate: float = Field(5e-4, gt=0, description="peak learning rate")
+
+    def prepare(self, lvlm: LVLM) -> LVLM:
+        lvlm.model.requires_grad_(True)
+        return lvlm

@@ -1,0 +1,25 @@
+"""LoRA on every attention and MLP projection of the language model (Hu 2022, arXiv 2106.09685)."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from arena.lvlm.adapters import attach_lora, linear_modules
+from arena.lvlm.base import LVLM
+from arena.plugin import Recipe
+from arena.recipes.training import TrainingConfig
+
+
+class Lora(Recipe):
+    """Low-rank adapters on the language model; vision tower and projector stay frozen."""
+
+    class Config(TrainingConfig):
+        rank: int = Field(16, ge=1, description="rank of the adapters; the paper uses 8, 16 and 64")
+        alpha: int = Field(32, gt=0, description="scale of the adapters is alpha / rank")
+        dropout: float = Field(0.05, ge=0, lt=1)
+
+    config: Config
+
+    def prepare(self, lvlm: LVLM) -> LVLM:
+        c = self.config
+        return attach_lora(lvlm, c.rank, c.alpha, c.dropout, linear_modules(lvlm, lvlm.language_model))

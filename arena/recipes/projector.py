@@ -1,0 +1,21 @@
+"""Projector-only fine-tuning: the first stage of LLaVA's own training (Liu 2023, arXiv 2304.08485)."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from arena.lvlm.base import LVLM
+from arena.plugin import Recipe
+from arena.recipes.training import TrainingConfig
+
+
+class Projector(Recipe):
+    """The projector learns; vision tower and language model stay frozen."""
+
+    class Config(TrainingConfig):
+        learning_rate: float = Field(5e-3, gt=0, description="peak learning rate")
+
+    def prepare(self, lvlm: LVLM) -> LVLM:
+        lvlm.model.requires_grad_(False)
+        lvlm.module(lvlm.projector).requires_grad_(True)
+        return lvlm

@@ -1,0 +1,233 @@
+"""The fine-tuner's training loop, one for all recipes: transformers' Trainer, hooks for attacks, best epoch on a
+held-out split."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
+
+from arena.data.sample import Sample
+from arena.errors import ArenaError
+from arena.lvlm.adapters import load_trainable, trainable_state, with_model
+from arena.lvlm.base import IGNORE, LVLM, Batch, images_of
+from arena.plugin import PluginConfig, Recipe, TrainingHooks
+
+
+class TrainingConfig(PluginConfig):
+    """Settings that every recipe has: the published fine-tuning set-up, rates and epochs for the shipped tiny
+    models."""
+
+    learning_rate: float = Field(
+        2e-3, gt=0, description="peak learning rate; 1e-5 to 3e-4 for multi-billion-parameter models"
+    )
+    epochs: int = Field(8, ge=1, description="passes over the training set")
+    batch_size: int = Field(8, ge=1, description="samples per device and step")
+    gradient_accumulation: int = Field(1, ge=1, description="steps per update")
+    gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass to save memory")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="autocast type of training")
+    warmup_ratio: float = Field(0.1, ge=0, lt=1, description="share of the steps that warm up; cosine decay follows")
+    weight_decay: float = Field(0.0, ge=0)
+    checkpoints: Literal["all", "best"] = Field(
+        "all", description="epochs kept on disk; peak accuracy needs all of them"
+    )
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What the fine-tuner saw after an epoch: mean training loss, and loss and accuracy on their own held-out split."""
+
+    loss: float
+    held_out_loss: float
+    held_out_accuracy: float
+
+
+@dataclass(frozen=True)
+class History:
+    """All epochs, and the one kept: best held-out accuracy, ties to the lower held-out loss; counted from 0."""
+
+    epochs: tuple[Epoch, ...]
+    chosen: int
+
+
+class _Samples(torch.utils.data.Dataset[int]):
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+class _Collator:
+    """Indices to a batch: texts were encoded once, pictures go through the pixel pipeline here."""
+
+    def __init__(self, lvlm: LVLM, samples: Sequence[Sample]) -> None:
+        self.lvlm = lvlm
+        self.images = images_of(samples)
+        self.rows = [
+            lvlm.encode_text((x.shape[-2], x.shape[-1]), s.question, s.answer)
+            for s, x in zip(samples, self.images, strict=True)
+        ]
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        images = [self.images[i].to(self.lvlm.device) for i in indices]
+        rows = [self.rows[i] for i in indices]
+        return self.lvlm.collate(rows, self.lvlm.pixel_inputs(images), images, torch.tensor(indices))
+
+    def __call__(self, indices: Sequence[int]) -> dict[str, Any]:
+        batch = self.batch(indices)
+        return {name: getattr(batch, name) for name in batch.__dataclass_fields__}
+
+
+class _HookedTrainer(Trainer):
+    lvlm: LVLM
+    hooks: TrainingHooks
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        batch = Batch(**{**inputs, "images": tuple(inputs["images"])})
+        done = self.state.global_step / max(self.state.max_steps, 1)
+        return self.hooks.loss(with_model(self.lvlm, model), batch, done)
+
+
+class _EachEpoch(TrainerCallback):
+    def __init__(self, then: Callable[[float], None]) -> None:
+        self.then = then
+
+    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any) -> None:
+        if logs and "loss" in logs:
+            self.then(float(logs["loss"]))
+
+
+def held_out_split(samples: Sequence[Sample], seed: int, share: float = 0.125) -> tuple[list[Sample], list[Sample]]:
+    """The fine-tuner's own split into training and held-out samples; at least one of each."""
+    if len(samples) < 2:
+        raise ArenaError(f"fine-tuning needs at least 2 samples, the release after its attack has {len(samples)}")
+    order = np.random.default_rng(seed).permutation(len(samples))
+    cut = max(1, round(share * len(samples)))
+    return [samples[i] for i in sorted(order[cut:])], [samples[i] for i in sorted(order[:cut])]
+
+
+@torch.no_grad()
+def evaluate(lvlm: LVLM, collator: _Collator, batch_size: int = 64) -> tuple[float, float]:
+    """Mean loss and share of samples whose every answer token is the most likely one."""
+    losses, hits = [], []
+    lvlm.model.eval()
+    for at in range(0, len(collator.rows), batch_size):
+        out = lvlm.forward(collator.batch(range(at, min(at + batch_size, len(collator.rows)))))
+        losses.append(out.losses)
+        hits.append(((out.logits.argmax(-1) == out.labels) | (out.labels == IGNORE)).all(1))
+    lvlm.model.train()
+    return float(torch.cat(losses).mean()), float(torch.cat(hits).float().mean())
+
+
+def fine_tune(
+    lvlm: LVLM,
+    recipe: Recipe,
+    samples: Sequence[Sample],
+    seed: int,
+    folder: Path,
+    hooks: TrainingHooks | None = None,
+    progress: Callable[[float, str], None] | None = None,
+) -> History:
+    """Fine-tune `lvlm` on `samples` by `recipe` and write ``epoch-N.safetensors`` and ``history.json`` into
+    `folder`."""
+    config = recipe.config
+    if not isinstance(config, TrainingConfig):
+        raise ArenaError(
+            f"recipe {type(recipe).__name__}: its Config must derive from arena.recipes.training.TrainingConfig"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    set_seed(seed)
+    tuned = recipe.prepare(lvlm)
+    training, held_out = held_out_split(samples, seed)
+    collate, judge = _Collator(tuned, training), _Collator(tuned, held_out)
+    epochs: list[Epoch] = []
+    best: dict[str, Tensor] = {}
+
+    def after_epoch(loss: float) -> None:
+        nonlocal best
+        epochs.append(Epoch(loss, *evaluate(tuned, judge)))
+        state = trainable_state(tuned)
+        if config.checkpoints == "all":
+            save_file(state, folder / f"epoch-{len(epochs) - 1}.safetensors")
+        if _best(epochs) == len(epochs) - 1:
+            best = state
+        if progress is not None:
+            progress(len(epochs) / config.epochs, f"loss {loss:.3f}")
+
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=config.epochs,
+        per_device_train_batch_size=config.batch_size,
+        gradient_accumulation_steps=config.gradient_accumulation,
+        gradient_checkpointing=config.gradient_checkpointing,
+        bf16=config.precision == "bfloat16",
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=config.warmup_ratio,
+        weight_decay=config.weight_decay,
+        logging_strategy="epoch",
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        use_cpu=tuned.device.type == "cpu",
+        seed=seed,
+    )
+    trainer = _HookedTrainer(
+        model=tuned.model,
+        args=arguments,
+        train_dataset=_Samples(len(training)),
+        data_collator=collate,
+        callbacks=[_EachEpoch(after_epoch)],
+    )
+    trainer.model_accepts_loss_kwargs = False  # the hook returns a mean, so accumulation divides it
+    trainer.lvlm, trainer.hooks = tuned, hooks or TrainingHooks()
+    trainer.train()
+    history = History(tuple(epochs), _best(epochs))
+    if config.checkpoints == "best":
+        save_file(best, folder / f"epoch-{history.chosen}.safetensors")
+    text = json.dumps({"chosen": history.chosen, "epochs": [asdict(e) for e in epochs]}, indent=1)
+    (folder / "history.json").write_text(text, encoding="utf-8")
+    return history
+
+
+def _best(epochs: Sequence[Epoch]) -> int:
+    return max(range(len(epochs)), key=lambda i: (epochs[i].held_out_accuracy, -epochs[i].held_out_loss))
+
+
+def read_history(folder: Path) -> History:
+    """What `fine_tune` wrote."""
+    document = json.loads((folder / "history.json").read_text(encoding="utf-8"))
+    return History(tuple(Epoch(**e) for e in document["epochs"]), int(document["chosen"]))
+
+
+def kept_epochs(folder: Path) -> list[int]:
+    """The epochs whose weights are in the folder, in order."""
+    return sorted(int(path.stem.split("-")[1]) for path in folder.glob("epoch-*.safetensors"))
+
+
+def tuned_model(lvlm: LVLM, recipe: Recipe, seed: int) -> LVLM:
+    """A base model prepared as `fine_tune` prepared it, to load epochs into."""
+    set_seed(seed)
+    return recipe.prepare(lvlm)
+
+
+def load_epoch(tuned: LVLM, folder: Path, epoch: int) -> None:
+    """Put the weights of an epoch into a model from `tuned_model`."""
+    load_trainable(tuned, load_file(folder / f"epoch-{epoch}.safetensors"))

@@ -1,0 +1,306 @@
+"""Result records: one JSON object a cell, validated on write and on read.
+
+A record holds whatever a score needs (per-item correctness, bit-packed), so every statistic of a board can be
+recomputed from records alone. Loads no torch.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import fcntl
+import json
+import math
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from arena.errors import ArenaError
+
+SCHEMA_VERSION = 1
+
+
+def _finite(value: object) -> object:
+    # JSON has no infinity (the PSNR of an unchanged picture) and no NaN (the loss of a training that diverged).
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+Measured = Annotated[float | None, BeforeValidator(_finite)]
+"""A measured number; infinite and undefined ones are stored as null."""
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+
+
+class SuiteRef(_Part):
+    id: str
+    digest: str
+
+
+class Origin(_Part):
+    """The distribution that a plugin came from."""
+
+    package: str
+    version: str
+
+
+class PluginRef(_Part):
+    """A plugin as it ran. A sequence of attacks is one reference whose id joins theirs, as in ``jpeg+case``."""
+
+    id: str
+    version: str
+    config: dict[str, JsonValue]
+    source_digest: str
+    origin: Origin
+
+
+class LabelledRef(PluginRef):
+    """A plugin with the name that boards print, such as ``em`` or ``mmguard-bph(q_steps=0)``."""
+
+    label: str
+
+
+class DatasetRef(PluginRef):
+    """A dataset: digest of its samples, split sizes in samples, key of its scoring convention."""
+
+    fingerprint: str
+    train: Count
+    auxiliary: Count
+    test: Count
+    convention: str
+
+
+class ModelRef(PluginRef):
+    """A base model: digest of its weights and its architecture family."""
+
+    fingerprint: str
+    family: str
+
+
+class DefenseRef(LabelledRef):
+    """A protection and the models it was crafted against."""
+
+    surrogates: list[str]
+
+
+class BudgetRef(_Part):
+    """What a protection may change: `image` in units of 1/255 under `norm`, `text` in inserted words."""
+
+    norm: str
+    image: Finite
+    text: Count
+
+
+class Failure(_Part):
+    """Where a cell failed and why."""
+
+    stage: str
+    error: str
+    traceback: str
+
+
+class Outcome(_Part):
+    """Accuracy in [0, 1] over `items` test items, with each item's correctness as base64 of `numpy.packbits`."""
+
+    accuracy: Share
+    items: Annotated[int, Field(ge=1)]
+    correct: str
+    metrics: dict[str, Measured]
+
+    @classmethod
+    def pack(cls, correct: ArrayLike, metrics: dict[str, float] | None = None) -> Self:
+        """An outcome from one boolean per test item, shape ``(items,)``."""
+        bits = np.asarray(correct, dtype=np.bool_)
+        encoded = base64.b64encode(np.packbits(bits).tobytes()).decode("ascii")
+        return cls(accuracy=float(bits.mean()), items=bits.size, correct=encoded, metrics=dict(metrics or {}))
+
+    def unpack(self) -> NDArray[np.bool_]:
+        """One boolean per test item, shape ``(items,)``."""
+        packed = np.frombuffer(base64.b64decode(self.correct, validate=True), dtype=np.uint8)
+        return np.unpackbits(packed, count=self.items).view(np.bool_)
+
+    @model_validator(mode="after")
+    def _bits_agree(self) -> Self:
+        try:
+            length = len(base64.b64decode(self.correct, validate=True))
+        except binascii.Error as error:
+            raise ValueError(f"correct: not base64 ({error})") from error
+        if length != (self.items + 7) // 8:
+            raise ValueError(f"correct: {length} bytes cannot hold exactly {self.items} items")
+        mean = float(self.unpack().mean())
+        if abs(mean - self.accuracy) > 1e-9:
+            raise ValueError(f"accuracy {self.accuracy} is not the mean of the item bits, {mean}")
+        return self
+
+
+class Epoch(_Part):
+    """One epoch of fine-tuning on the fine-tuner's own held-out split; `test_accuracy` where it was asked for."""
+
+    loss: Measured
+    held_out_accuracy: Share
+    held_out_loss: Measured
+    test_accuracy: Share | None
+
+
+class StageCost(_Part):
+    """Wall-clock seconds, seconds per sample, and peak resident memory in MB (null where it could not be measured)."""
+
+    seconds: Finite
+    seconds_per_sample: Finite
+    peak_memory_mb: Measured
+
+
+class Cost(_Part):
+    """What a cell's stages cost, on the machine named."""
+
+    protect: StageCost | None
+    purify: StageCost | None
+    finetune: StageCost | None
+    machine: str
+
+
+class Lineage(_Part):
+    """Content digests from the clean samples to the score; null where the cell never got there."""
+
+    clean: str | None
+    release: str | None
+    purified: str | None
+    checkpoint: str | None
+    score: str | None
+
+
+class Environment(_Part):
+    """What the cell ran on; `nondeterminism` names what could not be made deterministic."""
+
+    packages: dict[str, str]
+    git_commit: str | None
+    git_dirty: bool | None
+    device: str
+    threads: Annotated[int, Field(ge=1)]
+    nondeterminism: list[str]
+
+
+class Record(_Part):
+    """One cell: a defense met an attack under a recipe, a model, a dataset and a seed.
+
+    `zero_shot` is the base model's outcome, `outcome` that of the epoch the fine-tuner keeps, `peak_accuracy` the best
+    of any epoch on test data, `auxiliary` the attacker's clean samples as a share of the training size, `created` ISO
+    8601.
+    """
+
+    schema_version: Literal[1] = 1
+    suite: SuiteRef
+    cell: Annotated[str, Field(pattern=r"^[0-9a-f]+$")]
+    status: Literal["done", "failed"]
+    failure: Failure | None
+    dataset: DatasetRef
+    model: ModelRef
+    defense: DefenseRef
+    attack: LabelledRef
+    recipe: LabelledRef
+    knowledge: Literal["white-box", "gray-box", "black-box", "none"]
+    budget: BudgetRef
+    auxiliary: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    seed: Count
+    zero_shot: Outcome | None
+    outcome: Outcome | None
+    peak_accuracy: Share | None
+    chosen_epoch: Count | None
+    epochs: list[Epoch]
+    stealth: dict[str, Measured] | None
+    cost: Cost
+    diagnostics: dict[str, Measured]
+    lineage: Lineage
+    environment: Environment
+    created: str
+
+    @model_validator(mode="after")
+    def _status_agrees(self) -> Self:
+        if self.status == "done" and (self.outcome is None or self.failure is not None):
+            raise ValueError("a record that is done has an outcome and no failure")
+        if self.status == "failed" and (self.outcome is not None or self.failure is None):
+            raise ValueError("a record that failed has a failure and no outcome")
+        for name, outcome in (("zero_shot", self.zero_shot), ("outcome", self.outcome)):
+            if outcome is not None and outcome.items != self.dataset.test:
+                raise ValueError(f"{name}: {outcome.items} items, but the dataset has {self.dataset.test} test items")
+        return self
+
+
+def read_records(path: Path) -> list[Record]:
+    """The records of a JSONL file, in order; a torn last line, left by a writer that was killed, is skipped.
+
+    Raises:
+        ArenaError: the file is missing, or a line is not a record of this schema version.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError as error:
+        raise ArenaError(f"records: {path} does not exist: run the suite first, or check the path") from error
+    return [_parse(line, path, number) for number, line in enumerate(lines[:-1], start=1) if line.strip()]
+
+
+def _parse(line: bytes, path: Path, number: int) -> Record:
+    try:
+        return Record.model_validate_json(line)
+    except ValidationError as error:
+        raise ArenaError(f"records: {path}, line {number}: {_complaint(line, error)}") from error
+
+
+def _complaint(line: bytes, error: ValidationError) -> str:
+    try:
+        raw: Any = json.loads(line)
+    except ValueError:
+        return "not JSON: the line is damaged; remove it and run the suite again, finished stages are reused"
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    if version != SCHEMA_VERSION:
+        return (
+            f"schema version {version!r}, but this arena reads version {SCHEMA_VERSION}: move the file away and run "
+            "the suite again, or read it with the arena that wrote it"
+        )
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(map(str, first["loc"])) or "record"
+    return f"{where}: {first['msg']}; remove the line and run the suite again, finished stages are reused"
+
+
+def append_record(path: Path, record: Record) -> None:
+    """Append one line: locked, in one write, flushed to disk. A torn last line of a killed writer is removed first.
+
+    Raises:
+        ArenaError: the line could not be written in full; the file is then as it was.
+    """
+    line = record.model_dump_json().encode() + b"\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        end = _end_of_last_line(descriptor)
+        os.ftruncate(descriptor, end)
+        try:
+            if os.write(descriptor, line) != len(line):
+                raise OSError("the line was cut short")
+            os.fsync(descriptor)
+        except OSError as error:
+            os.ftruncate(descriptor, end)
+            raise ArenaError(
+                f"records: could not append cell {record.cell[:12]} to {path} ({error}): free some space or choose "
+                "another folder, then run again; nothing recorded before is lost"
+            ) from error
+    finally:
+        os.close(descriptor)
+
+
+def _end_of_last_line(descriptor: int) -> int:
+    """The offset just behind the last newline, 0 without one."""
+    size = os.fstat(descriptor).st_size
+    if size == 0 or os.pread(descriptor, 1, size - 1) == b"\n":
+        return size
+    return os.pread(descriptor, size, 0).rfind(b"\n") + 1

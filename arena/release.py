@@ -1,0 +1,121 @@
+"""Clean samples to the bytes that leave the owner's hands, and back: 8-bit PNG and UTF-8 text, an ``imagefolder``.
+
+A release on disk is a folder of PNG files and a ``metadata.jsonl`` with the columns ``file_name``, ``id``,
+``question``, ``answer``, ``aliases`` and ``choices``; ``datasets.load_dataset("imagefolder", data_dir=...)`` reads it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+from arena.budget import Budget, check, mode_problem
+from arena.data.folder import FIELDS, escapes, read_imagefolder, read_rows
+from arena.data.sample import Sample
+from arena.errors import ArenaError, UsageError
+from arena.plugin import Draft, Pixels
+
+__all__ = ["build_release", "read_imagefolder", "read_release", "write_release"]
+
+# A float that should be 1 may be a last place above it; it rounds to the same byte.
+_SLACK = 1e-6
+
+
+def build_release(
+    samples: Sequence[Sample],
+    drafts: Iterable[Draft],
+    budget: Budget,
+    count_tokens: Callable[[str], int] | None = None,
+) -> list[Sample]:
+    """Round each draft to 8 bits, check it against its original, and return the released samples, in order.
+
+    `count_tokens` is as in `arena.budget.check`. Raises `ArenaError` for a draft that is not a picture and a text or
+    for a wrong number of drafts, `BudgetError` for one out of budget; both name the sample.
+    """
+    released: list[Sample] = []
+    for index, draft in enumerate(drafts):
+        if index == len(samples):
+            raise ArenaError(f"release: the defense returned more drafts than the {len(samples)} samples it was given")
+        original = samples[index]
+        where = f"release: sample {index} ({original.id!r})"
+        if not isinstance(draft, Draft) or not isinstance(draft.question, str):
+            raise ArenaError(f"{where}: the defense must return an arena.plugin.Draft of a picture and a text")
+        if problem := mode_problem(original.image):
+            raise ArenaError(f"{where}: {problem}")
+        sample = original.with_content(_to_bytes(draft.image, original.image, where), draft.question)
+        check(original, sample, budget, count_tokens, index)
+        released.append(sample)
+    if len(released) < len(samples):
+        first = len(released)
+        raise ArenaError(
+            f"release: the defense returned {first} drafts for {len(samples)} samples: the first missing is that of "
+            f"sample {first} ({samples[first].id!r})"
+        )
+    return released
+
+
+def _to_bytes(pixels: Pixels, original: Image.Image, where: str) -> Image.Image:
+    """An 8-bit picture without metadata; raises `ArenaError` if `pixels` is not one, up to rounding."""
+    if isinstance(pixels, Image.Image):
+        if problem := mode_problem(pixels):
+            raise ArenaError(f"{where}: {problem}")
+        return Image.fromarray(np.asarray(pixels))
+    if not isinstance(pixels, np.ndarray) or not np.issubdtype(pixels.dtype, np.floating):
+        kind = f"an array of {pixels.dtype}" if isinstance(pixels, np.ndarray) else f"a {type(pixels).__name__}"
+        raise ArenaError(f"{where}: the picture is {kind}: return a PIL image or a float array in [0, 1]")
+    wanted = np.asarray(original).shape
+    if pixels.shape != wanted and pixels.shape != (*wanted[:2], len(original.getbands())):
+        raise ArenaError(
+            f"{where}: the picture has shape {pixels.shape}, the original {wanted}: keep size and channels"
+        )
+    if not np.isfinite(pixels).all():
+        raise ArenaError(f"{where}: {int((~np.isfinite(pixels)).sum())} pixel values are NaN or infinite")
+    low, high = float(pixels.min()), float(pixels.max())
+    if low < -_SLACK or high > 1 + _SLACK:
+        raise ArenaError(f"{where}: pixel values run from {low:.6g} to {high:.6g}: project them onto [0, 1]")
+    return Image.fromarray(np.rint(pixels.reshape(wanted).astype(np.float64) * 255).astype(np.uint8))
+
+
+def write_release(samples: Sequence[Sample], folder: Path, names: Sequence[str] | None = None) -> None:
+    """Write samples as PNG files and ``metadata.jsonl`` into `folder`, which is made or must be empty.
+
+    The bytes are a function of the samples alone. Files are numbered, or take the relative paths `names`, one a sample,
+    with the suffix ``.png``. Raises `UsageError` for a folder in use and for bad or colliding names.
+    """
+    if names is None:
+        files = [f"{i:06d}.png" for i in range(len(samples))]
+    elif len(names) != len(samples):
+        raise UsageError(f"release: {len(names)} names for {len(samples)} samples: give one a sample")
+    else:
+        files = [PurePosixPath(name).with_suffix(".png").as_posix() for name in names]
+    seen: dict[str, str] = {}
+    for file, name in zip(files, names or files, strict=True):
+        if escapes(file):
+            raise UsageError(f"release: the name {name!r} leads out of the folder: use relative paths without '..'")
+        if (other := seen.setdefault(file.casefold(), name)) is not name:
+            raise UsageError(f"release: the names {other!r} and {name!r} would be one file {file!r}: rename one")
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise UsageError(f"release: the folder {folder} is not empty: name a new one")
+    with (folder / "metadata.jsonl").open("w", encoding="utf-8", newline="\n") as metadata:
+        for sample, file in zip(samples, files, strict=True):
+            if problem := mode_problem(sample.image):
+                raise ArenaError(f"release: sample {sample.id!r}: {problem}")
+            path = folder / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # From the pixels alone: a PIL image may carry text, profiles or times of its source.
+            Image.fromarray(np.asarray(sample.image)).save(path, "PNG")
+            row = {"file_name": file, **{field: getattr(sample, field) for field in FIELDS}}
+            metadata.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def read_release(folder: Path) -> list[Sample]:
+    """The samples of a folder that `write_release` wrote.
+
+    Raises `ArenaError` naming file, line and remedy for whatever is missing, damaged, duplicated or oversized.
+    """
+    return read_rows(folder, {field: field for field in FIELDS}, required=FIELDS)

@@ -1,0 +1,287 @@
+"""A suite file: which defenses meet which attacks, on which models, data, budgets and seeds.
+
+The schema is `Suite`; a plugin is named by its id alone, or by a mapping with its settings::
+
+    id: quick
+    title: Quick suite
+    models: [tiny-llava]
+    datasets: [{id: glyphs, train: 256, test: 300}]
+    defenses: [none, random, {id: em, config: {rounds: 4}}]
+    attacks: [none, {id: jpeg+case, config: {jpeg: {quality: 30}}}]
+    recipes: [lora]
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
+
+from arena.budget import Budget
+from arena.errors import UsageError
+from arena.registry import ID, Kind, Registry, near_misses
+from arena.yaml_lines import Document, Location, read_yaml
+
+TARGET = "target"
+"""As a surrogate: the model of the cell itself, that is, a white-box defender."""
+
+
+def _plugin_id(value: str) -> str:
+    if not all(ID.fullmatch(part) for part in value.split("+")):
+        raise ValueError("an id is made of lower case letters, digits and hyphens")
+    return value
+
+
+def _json(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    json.dumps(value, allow_nan=False)
+    return value
+
+
+def _unique(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    for i, value in enumerate(values):
+        if value in values[:i]:
+            raise ValueError(f"{value!r} is there twice: remove one")
+    return values
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class PluginUse(_Part):
+    """A plugin with its settings. In a file also the bare id."""
+
+    id: Annotated[str, AfterValidator(_plugin_id)]
+    config: Annotated[dict[str, JsonValue], AfterValidator(_json)] = Field(default_factory=dict)
+    label: str = Field(default="", description="what the board prints; by default the id with the settings given")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _normal_form(cls, value: object) -> object:
+        if isinstance(value, str):
+            value = {"id": value}
+        if isinstance(value, dict) and isinstance(value.get("id"), str) and "label" not in value:
+            value = {**value, "label": cls._default_label(value)}
+        return value
+
+    @staticmethod
+    def _default_label(value: dict[str, Any]) -> str:
+        return _labelled(value["id"], value.get("config"))
+
+
+class DatasetUse(PluginUse):
+    """A dataset with the sizes of its splits and the seed that draws them."""
+
+    train: int = Field(ge=1)
+    auxiliary: int = Field(
+        default=0, ge=0, description="public samples beside the training data, for attackers and defenders"
+    )
+    test: int = Field(ge=1)
+    seed: int = Field(default=0, ge=0)
+
+
+Surrogates = Annotated[
+    tuple[PluginUse, ...],
+    BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+    Field(min_length=1),
+]
+Budgets = Annotated[tuple[Budget, ...], Field(min_length=1), AfterValidator(_unique)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class DefenseUse(PluginUse):
+    """A defense; it may have budgets and surrogates of its own instead of the suite's."""
+
+    budgets: Budgets | None = None
+    surrogates: Surrogates | None = None
+
+    @staticmethod
+    def _default_label(value: dict[str, Any]) -> str:
+        chosen = value.get("surrogates")
+        chosen = chosen if isinstance(chosen, list | tuple) else [chosen] if chosen else []
+        names = [str(s.get("id") if isinstance(s, dict) else s.id if isinstance(s, PluginUse) else s) for s in chosen]
+        return _labelled(value["id"], value.get("config"), {"surrogates": "+".join(names)} if names else {})
+
+
+class AttackUse(PluginUse):
+    """An attack, or a sequence ``a+b`` whose `config` is keyed by part; it may have an auxiliary share of its own."""
+
+    auxiliary: Share | None = None
+
+    @property
+    def parts(self) -> tuple[tuple[str, dict[str, JsonValue]], ...]:
+        """The attacks in order, each with its settings."""
+        ids = self.id.split("+")
+        if len(ids) == 1:
+            return ((self.id, self.config),)
+        configs = ((id, self.config.get(id, {})) for id in ids)
+        return tuple((id, config if isinstance(config, dict) else {}) for id, config in configs)
+
+    @model_validator(mode="after")
+    def _keyed_by_part(self) -> AttackUse:
+        ids = self.id.split("+")
+        for key, value in self.config.items() if len(ids) > 1 else ():
+            if key not in ids or not isinstance(value, dict):
+                raise ValueError(f"the config of {self.id!r} is keyed by its parts, such as {{{ids[0]}: {{...}}}}")
+        return self
+
+    @staticmethod
+    def _default_label(value: dict[str, Any]) -> str:
+        share = value.get("auxiliary")
+        extra = {} if share is None else {"auxiliary": share}
+        ids, config = value["id"].split("+"), value.get("config")
+        if len(ids) == 1:
+            return _labelled(value["id"], config, extra)
+        config = config if isinstance(config, dict) else {}
+        return _labelled("+".join(_labelled(id, config.get(id)) for id in ids), None, extra)
+
+
+class Limits(_Part):
+    """What a stage may take before it counts as failed."""
+
+    stage_minutes: float = Field(default=60, gt=0, allow_inf_nan=False)
+
+
+class Suite(_Part):
+    """What meets what. Every combination of the lists is a cell."""
+
+    id: str = Field(pattern=f"^{ID.pattern}$")
+    title: str = ""
+    description: str = ""
+    models: tuple[PluginUse, ...] = Field(min_length=1)
+    datasets: tuple[DatasetUse, ...] = Field(min_length=1)
+    surrogates: Surrogates = (PluginUse(id=TARGET),)
+    defenses: tuple[DefenseUse, ...] = Field(min_length=1)
+    attacks: tuple[AttackUse, ...] = Field(min_length=1)
+    recipes: tuple[PluginUse, ...] = Field(min_length=1)
+    budgets: Budgets = (Budget(),)
+    auxiliary: Share = Field(
+        default=0, description="clean samples of the attacker's own, as a share of the training size"
+    )
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(_unique)] = (0, 1, 2)
+    limits: Limits = Limits()
+
+    _document: Document | None = PrivateAttr(default=None)
+
+    def where(self, *location: str | int) -> str:
+        """``quick.yaml, line 12, attacks[1].config`` for a place in the suite, as errors name it."""
+        return (self._document or Document(f"suite {self.id!r}")).where(location)
+
+
+def _labelled(id: str, config: object, extra: dict[str, Any] | None = None) -> str:
+    settings = {**(config if isinstance(config, dict) else {}), **(extra or {})}
+    listed = ", ".join(f"{k}={v if isinstance(v, str) else json.dumps(v, default=str)}" for k, v in settings.items())
+    return f"{id}({listed})" if listed else id
+
+
+def digest(suite: Suite) -> str:
+    """SHA-256 (hex) of what the suite says, without its title and description."""
+    content = suite.model_dump(mode="json", exclude={"title", "description"})
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load_suite(path: Path | str) -> Suite:
+    """Read a suite file (YAML, UTF-8). Raises `UsageError` naming file, line and field; plugins are not looked up."""
+    document = read_yaml(Path(path))
+    try:
+        suite = Suite.model_validate(document.data)
+    except ValidationError as error:
+        problems = [_problem(e, document) for e in error.errors(include_url=False)]
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        raise UsageError("; ".join(problems[:3]) + more) from None
+    suite._document = document
+    return suite
+
+
+_MODELS: dict[tuple[str, ...], type[BaseModel]] = {
+    (): Suite,
+    ("models",): PluginUse,
+    ("datasets",): DatasetUse,
+    ("surrogates",): PluginUse,
+    ("defenses",): DefenseUse,
+    ("defenses", "budgets"): Budget,
+    ("defenses", "surrogates"): PluginUse,
+    ("attacks",): AttackUse,
+    ("recipes",): PluginUse,
+    ("budgets",): Budget,
+    ("limits",): Limits,
+}
+
+
+def _problem(error: Any, document: Document) -> str:
+    location: Location = error["loc"]
+    where = document.where(location)
+    if error["type"] == "extra_forbidden":
+        model = _MODELS.get(tuple(part for part in location[:-1] if isinstance(part, str)))
+        known = list(model.model_fields) if model else []
+        return f"{where}: there is no such field{near_misses(str(location[-1]), known)} (fields: {', '.join(known)})"
+    if error["type"] == "missing":
+        return f"{where}: the field is missing"
+    message = error["msg"].removeprefix("Value error, ").replace("tuple", "list")
+    return f"{where}: {message}" + ("" if isinstance(error["input"], dict | list) else f", not {error['input']!r}")
+
+
+def validate(suite: Suite, registry: Registry) -> None:
+    """Find before anything runs what would fail: unknown plugins, bad settings, missing controls, too little data.
+
+    Imports the plugins. Raises `UsageError` naming the place in the suite's file.
+    """
+
+    def configure(kind: Kind, id: str, config: object, *location: str | int) -> None:
+        try:
+            registry.configure(kind, id, config if isinstance(config, dict) else {})
+        except UsageError as error:
+            raise UsageError(f"{suite.where(*location)}: {error}") from error
+
+    def surrogates(uses: tuple[PluginUse, ...], *location: str | int) -> None:
+        for i, use in enumerate(uses):
+            if use.id != TARGET:
+                configure("model", use.id, use.config, *location, i)
+
+    simple: tuple[tuple[Kind, str, tuple[PluginUse, ...]], ...] = (
+        ("model", "models", suite.models),
+        ("dataset", "datasets", suite.datasets),
+        ("defense", "defenses", suite.defenses),
+        ("recipe", "recipes", suite.recipes),
+    )
+    for kind, field, uses in simple:
+        for i, use in enumerate(uses):
+            configure(kind, use.id, use.config, field, i)
+    surrogates(suite.surrogates, "surrogates")
+    for i, defense in enumerate(suite.defenses):
+        surrogates(defense.surrogates or (), "defenses", i, "surrogates")
+    for i, attack in enumerate(suite.attacks):
+        for id, config in attack.parts:
+            configure("attack", id, config, "attacks", i)
+    for field, uses in (*((field, uses) for _, field, uses in simple), ("attacks", suite.attacks)):
+        labels = [use.label for use in uses]
+        if again := [i for i, label in enumerate(labels) if label in labels[:i]]:
+            raise UsageError(
+                f"{suite.where(field, again[0])}: the label {labels[again[0]]!r} is already taken: give one a `label:` "
+                "of its own"
+            )
+    for field, uses in (("defenses", suite.defenses), ("attacks", suite.attacks)):
+        if not any(use.id == "none" for use in uses):
+            raise UsageError(f"{suite.where(field)}: the control 'none' is missing: add `none` to the {field}")
+    for i, dataset in enumerate(suite.datasets):
+        wanted = max(suite.auxiliary if a.auxiliary is None else a.auxiliary for a in suite.attacks)
+        if dataset.auxiliary < (count := math.ceil(wanted * dataset.train)):
+            raise UsageError(
+                f"{suite.where('datasets', i)}: attackers are granted {wanted:g} of {dataset.train} training samples, "
+                f"and there are {dataset.auxiliary} auxiliary ones: set `auxiliary: {count}` on the dataset"
+            )

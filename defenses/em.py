@@ -1,0 +1,181 @@
+"""EM: error-minimising noise (Huang 2021, arXiv 2101.04898), sample-wise and class-wise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from arena.data.sample import Sample
+from arena.lvlm.adapters import attach_lora, linear_modules, trainable
+from arena.lvlm.base import IGNORE, LVLM, Batch
+from arena.lvlm.perturbation import as_rgb, batches, planes, project, sign_descent, to_pixels
+from arena.plugin import DefenderWorld, ImageDefense, Pixels, PluginConfig
+from defenses.classes import answer_classes
+
+
+class SurrogateConfig(PluginConfig):
+    """How the defender's surrogate learns between perturbation steps, and how perturbations move."""
+
+    rank: int = Field(16, ge=1, description="rank of the surrogate's LoRA adapters")
+    learning_rate: float = Field(2e-3, gt=0, description="of the surrogate's adapters (AdamW)")
+    batch_size: int = Field(32, ge=1, description="samples per step, for the surrogate and for the noise")
+    theta_steps: int = Field(10, ge=1, description="training steps of the surrogate per round; 10 is the paper's")
+    pgd_steps: int = Field(20, ge=1, description="noise steps per round")
+    step: float = Field(0.8, gt=0, description="size of a noise step, in 1/255")
+    stop_error: float = Field(
+        0.01, ge=0, le=1, description="stop when the surrogate errs less than this on the protected data"
+    )
+    rounds: int = Field(12, ge=1, description="most rounds")
+
+
+@dataclass
+class Surrogate:
+    """One surrogate being trained on the protected samples, and their encodings in batches."""
+
+    lvlm: LVLM
+    samples: Sequence[Sample]
+    optimizer: torch.optim.Optimizer
+    batch_size: int
+
+    @classmethod
+    def start(cls, lvlm: LVLM, samples: Sequence[Sample], config: SurrogateConfig) -> Surrogate:
+        tuned = attach_lora(lvlm, config.rank, 2 * config.rank, 0.0, linear_modules(lvlm, lvlm.language_model))
+        tuned.model.train()
+        optimizer = torch.optim.AdamW(trainable(tuned).values(), lr=config.learning_rate, weight_decay=0.0)
+        return cls(tuned, samples, optimizer, config.batch_size)
+
+    def encode(self, indices: Sequence[int], images: Sequence[Tensor]) -> Batch:
+        return self.lvlm.encode([self.samples[i] for i in indices], [as_rgb(x).to(self.lvlm.device) for x in images])
+
+    def train_step(self, indices: Sequence[int], images: Sequence[Tensor]) -> float:
+        """One step of the adapters on the given pictures; returns the loss."""
+        loss = self.lvlm.loss(self.encode(indices, images))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        return loss.item()
+
+    @torch.no_grad()
+    def errors(self, images: Sequence[Tensor]) -> float:
+        """Share of samples with a wrong most likely answer token."""
+        wrong = 0
+        for part in batches(len(self.samples), 4 * self.batch_size):
+            out = self.lvlm.forward(self.encode(part, [images[i] for i in part]))
+            right = ((out.logits.argmax(-1) == out.labels) | (out.labels == IGNORE)).all(1)
+            wrong += int((~right).sum())
+        return wrong / len(self.samples)
+
+
+def shuffled(size: int, batch_size: int, rng: np.random.Generator) -> Iterator[list[int]]:
+    """Endless minibatches of indices, reshuffled each pass."""
+    while True:
+        order = rng.permutation(size)
+        for part in batches(size, batch_size):
+            yield [int(order[i]) for i in part]
+
+
+class ErrorMinimizing(ImageDefense):
+    """min_delta min_theta CE(f_theta(x + delta), y), one delta per sample.
+
+    Rounds of `theta_steps` training steps of a LoRA surrogate on the protected data and `pgd_steps` sign steps of
+    every delta, until
+    the surrogate errs on less than `stop_error` of them. No augmentation while crafting.
+    """
+
+    needs = frozenset({"seed", "surrogates"})
+
+    class Config(SurrogateConfig):
+        pass
+
+    config: Config
+
+    def perturb(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Pixels]:
+        clean = [planes(s.image) for s in samples]
+        delta = [torch.zeros_like(x) for x in clean]
+        for _ in self._rounds(samples, clean, delta, world):
+            for surrogate in self._surrogates:
+                for part in batches(len(samples), self.config.batch_size):
+                    self._descend(surrogate, part, clean, delta, world.budget.epsilon)
+        return (to_pixels(s.image, x + d) for s, x, d in zip(samples, clean, delta, strict=True))
+
+    def _rounds(
+        self, samples: Sequence[Sample], clean: list[Tensor], delta: list[Tensor], world: DefenderWorld
+    ) -> Iterator[int]:
+        """Train the surrogates, hand over for the noise's turn, stop when all of them err little enough."""
+        c, rng = self.config, world.rng()
+        torch.manual_seed(world.seed)
+        self._surrogates = [Surrogate.start(lvlm, samples, c) for lvlm in world.surrogates()]
+        order = shuffled(len(samples), c.batch_size, rng)
+        for number in range(c.rounds):
+            for _ in range(c.theta_steps):
+                part = next(order)
+                for surrogate in self._surrogates:
+                    surrogate.train_step(part, [clean[i] + delta[i] for i in part])
+            yield number
+            error = max(s.errors([x + d for x, d in zip(clean, delta, strict=True)]) for s in self._surrogates)
+            world.progress((number + 1) / c.rounds, f"surrogate error {error:.3f}")
+            if error < c.stop_error:
+                return
+
+    def _descend(
+        self, surrogate: Surrogate, part: Sequence[int], clean: list[Tensor], delta: list[Tensor], epsilon: float
+    ) -> None:
+        batch = surrogate.encode(part, [clean[i] for i in part])
+        for _ in range(self.config.pgd_steps):
+            for i, gradient in zip(part, self._gradients(surrogate, batch, part, clean, delta), strict=True):
+                delta[i] = sign_descent(delta[i], gradient, clean[i], self.config.step / 255, epsilon)
+
+    @staticmethod
+    def _gradients(
+        surrogate: Surrogate, batch: Batch, part: Sequence[int], clean: list[Tensor], delta: list[Tensor]
+    ) -> tuple[Tensor, ...]:
+        leaves = [delta[i].clone().requires_grad_() for i in part]
+        images = [as_rgb(clean[i] + d).to(surrogate.lvlm.device) for i, d in zip(part, leaves, strict=True)]
+        loss = surrogate.lvlm.losses(surrogate.lvlm.with_images(batch, images)).sum()
+        return torch.autograd.grad(loss, leaves)
+
+
+class ErrorMinimizingClasswise(ErrorMinimizing):
+    """Class-wise EM: all samples with one answer share one delta, which moves by the sign of the mean of their steps.
+
+    Pictures of other sizes see the top left part of their class's delta.
+    """
+
+    class Config(ErrorMinimizing.Config):
+        pgd_steps: int = Field(1, ge=1, description="noise steps per batch; 1 is the paper's")
+        stop_error: float = Field(0.1, ge=0, le=1, description="10 % is the paper's")
+
+    config: Config
+
+    def perturb(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Pixels]:
+        c, epsilon = self.config, world.budget.epsilon
+        clean = [planes(s.image) for s in samples]
+        classes = answer_classes(samples, world.seed)
+        largest = [max(x.shape[axis] for x in clean) for axis in range(3)]
+        shared = [torch.zeros(largest) for _ in range(int(classes.max()) + 1)]
+
+        def of_sample(i: int) -> Tensor:
+            channels, height, width = clean[i].shape
+            return project(shared[classes[i]][:channels, :height, :width], clean[i], epsilon)
+
+        delta = [of_sample(i) for i in range(len(samples))]
+        for _ in self._rounds(samples, clean, delta, world):
+            for surrogate in self._surrogates:
+                for part in batches(len(samples), c.batch_size):
+                    batch = surrogate.encode(part, [clean[i] for i in part])
+                    for _ in range(c.pgd_steps):
+                        steps = [torch.zeros(largest) for _ in shared]
+                        for i, g in zip(part, self._gradients(surrogate, batch, part, clean, delta), strict=True):
+                            channels, height, width = g.shape
+                            steps[classes[i]][:channels, :height, :width] -= g.sign() * c.step / 255
+                        members = np.bincount(classes[list(part)], minlength=len(shared))
+                        for k, count in enumerate(members):
+                            if count:
+                                shared[k] = (shared[k] + steps[k] / count).clamp(-epsilon, epsilon)
+                        delta[:] = [of_sample(i) for i in range(len(samples))]
+        return (to_pixels(s.image, x + d) for s, x, d in zip(samples, clean, delta, strict=True))

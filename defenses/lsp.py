@@ -1,0 +1,68 @@
+"""LSP: linearly separable synthetic patches (Yu 2022, arXiv 2111.00898)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from pydantic import Field
+from sklearn.datasets import make_classification
+
+from arena.data.sample import Sample
+from arena.lvlm.perturbation import planes, project, to_pixels
+from arena.plugin import DefenderWorld, ImageDefense, Pixels, PluginConfig
+from defenses.classes import answer_classes
+
+
+class LinearlySeparablePatches(ImageDefense):
+    """Each sample gets a point of its class's cluster, one coordinate per patch and channel, painted as flat patches.
+
+    Clusters sit on corners of a hypercube (scikit-learn's `make_classification`), so that a linear classifier of the
+    noise
+    alone is perfect. The point is scaled to L2 = radius / 255 * sqrt(d), d pixel values, and clipped to the cell's
+    ball where that
+    is an L-infinity one: the published budget is the L2 one. No surrogate.
+    """
+
+    needs = frozenset({"seed"})
+
+    class Config(PluginConfig):
+        radius: float = Field(6, gt=0, description="L2 norm of the noise in units of sqrt(d) / 255; 6 is the paper's")
+        patch: int = Field(8, ge=1, description="side of a patch in pixels; 8 is the paper's")
+        separation: float = Field(10, gt=0, description="distance of the clusters, `class_sep`; 10 is the paper's")
+
+    config: Config
+
+    def perturb(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Pixels]:
+        c = self.config
+        clean = [planes(s.image) for s in samples]
+        rows, columns = (max(-(-x.shape[axis] // c.patch) for x in clean) for axis in (1, 2))
+        points = self._points(answer_classes(samples, world.seed), 3 * rows * columns, world.seed)
+        for sample, x, point in zip(samples, clean, points, strict=True):
+            pattern = torch.from_numpy(point).float().view(3, rows, columns)
+            pattern = pattern.repeat_interleave(c.patch, 1).repeat_interleave(c.patch, 2)
+            noise = pattern[: x.shape[0], : x.shape[1], : x.shape[2]]
+            noise = noise / noise.square().mean().sqrt() * c.radius / 255
+            limit = world.budget.epsilon if world.budget.norm == "linf" else 1.0
+            yield to_pixels(sample.image, x + project(noise, x, limit))
+
+    def _points(self, classes: np.ndarray, size: int, seed: int) -> np.ndarray:
+        """One point per sample, float ``(n, size)``, drawn from the cluster of its class."""
+        kinds, counts = np.unique(classes, return_counts=True)
+        drawn, labels = make_classification(
+            n_samples=2 * len(kinds) * int(counts.max()),
+            n_features=size,
+            n_informative=size,
+            n_redundant=0,
+            n_classes=len(kinds),
+            n_clusters_per_class=1,
+            class_sep=self.config.separation,
+            flip_y=0,
+            shuffle=False,
+            random_state=seed,
+        )
+        points = np.empty((len(classes), size))
+        for number, kind in enumerate(kinds):
+            points[classes == kind] = drawn[labels == number][: counts[number]]
+        return points

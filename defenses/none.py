@@ -1,0 +1,15 @@
+"""The control: data released as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from arena.data.sample import Sample
+from arena.plugin import DefenderWorld, Defense, Draft
+
+
+class NoDefense(Defense):
+    """No protection: pictures and questions unchanged."""
+
+    def protect(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Draft]:
+        return (Draft(s.image, s.question) for s in samples)

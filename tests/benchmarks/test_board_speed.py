@@ -1,0 +1,67 @@
+"""A board from 10,000 records: under 5 seconds on one core, linear in their number."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from arena.record import Outcome, Record, read_records
+from leaderboards.board import build, write
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "leaderboards"))
+import synthetic
+
+ITEMS = 300
+ATTACKS = ("none", "jpeg", "grayscale", "blur", "bit-depth", "punct", "case", "mix", "onion", "autopurify")
+
+
+def records(count: int) -> list[Record]:
+    """About `count` records: defenses x 10 attacks x 3 seeds, `none` and `random` among them."""
+    rng = np.random.default_rng(0)
+    difficulty = rng.random(ITEMS)
+    template = synthetic.record(items=ITEMS)
+    defenses = ["none", "random", *(f"method-{number:05d}" for number in range(count // (3 * len(ATTACKS)) - 2))]
+    made = []
+    for defense in defenses:
+        strength = 0.0 if defense in ("none", "random") else rng.random()
+        for attack in ATTACKS:
+            for seed in range(3):
+                right = difficulty + 0.3 * rng.random(ITEMS) < 1.1 - strength * rng.random()
+                changes: dict[str, Any] = {
+                    "cell": f"{len(made):08x}",
+                    "defense": template.defense.model_copy(update={"id": defense, "label": defense}),
+                    "attack": template.attack.model_copy(update={"id": attack, "label": attack}),
+                    "seed": seed,
+                    "outcome": Outcome.pack(right),
+                }
+                made.append(template.model_copy(update=changes))
+    return made
+
+
+def test_board_of_ten_thousand_records(benchmark: Any, tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    path.write_text("".join(r.model_dump_json() + "\n" for r in records(10_000)), encoding="utf-8")
+
+    def board() -> None:
+        write(build(read_records(path)), tmp_path, "board")
+
+    benchmark.pedantic(board, rounds=1, warmup_rounds=0)
+    assert benchmark.stats.stats.min < 5
+
+
+def test_time_is_linear_in_records() -> None:
+    times = []
+    build(records(300))  # imports, resamples of the generator
+    for count in (2_000, 8_000):
+        made = records(count)
+        start = time.perf_counter()
+        build(made)
+        times.append(time.perf_counter() - start)
+    if times[0] < 0.05:
+        pytest.fail("too fast to compare: raise the number of records")
+    assert times[1] / times[0] < 4 * 1.5

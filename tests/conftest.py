@@ -1,0 +1,35 @@
+"""What all tests share: a cache directory of their own, and the toys, plugins of a made-up third-party package."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+TOYS = Path(__file__).parent / "arena" / "toys"
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or fills the user's cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("ARENA_STORE", raising=False)
+
+
+@pytest.fixture
+def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The toys are installed, here and in processes started from here; returns the log of the stages they compute."""
+    monkeypatch.syspath_prepend(str(TOYS))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(TOYS), os.environ.get("PYTHONPATH")])))
+    log = tmp_path / "stages.log"
+    monkeypatch.setenv("TOY_LOG", str(log))
+    from arena import stages
+
+    for kind, function in list(stages.COMPUTE.items()):
+        monkeypatch.setitem(stages.COMPUTE, kind, function)
+    import toys as module
+
+    module.install()
+    module.HANDED.clear()
+    return log
