@@ -8,8 +8,8 @@ The command line in Python, usable from a notebook::
     board = arena.board(report.records)                     # every score, as pandas tables
     board.ranking
 
-In a script, call `run` below ``if __name__ == "__main__":``, since its workers are processes of their own. Importing this
-package loads no torch.
+In a script, call `run` below ``if __name__ == "__main__":``, since its workers are processes of their own. Importing
+this package loads no torch.
 """
 
 from __future__ import annotations

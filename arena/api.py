@@ -33,7 +33,7 @@ def write_board(board: Board, folder: Path, name: str) -> list[Path]:
 
 
 def latest(records: Iterable[Record]) -> list[Record]:
-    """The last record of every combination: a changed plugin or dataset makes new cells, whose predecessors stay in the file."""
+    """The last record of every combination; records of cells as they were before a change stay in the file."""
     last: dict[tuple[object, ...], Record] = {}
     for r in records:
         combination = (
@@ -47,7 +47,7 @@ def latest(records: Iterable[Record]) -> list[Record]:
 
 
 def records_of(suite: Suite, results: Path) -> list[Record]:
-    """The suite's own records in a file that may hold older versions of it too. Raises `ArenaError` where there are none."""
+    """The suite's own records in a file that may hold older versions' too. Raises `ArenaError` if there are none."""
     own = [r for r in read_records(results) if r.suite.digest == digest(suite)]
     if not own:
         raise ArenaError(

@@ -171,7 +171,6 @@ def run_suite(
         force_failed=force_failed,
         console=_stderr(),
     )
-    _show_board(report.records, report.results.parent, chosen.id)
     if report.failed:
         for record in report.failed:
             assert record.failure is not None
@@ -181,6 +180,8 @@ def run_suite(
             f"{len(report.failed)} of {len(report.records)} cells failed; tracebacks are in {report.results}, "
             "--force-failed tries them again"
         )
+    _show_board(report.records, report.results.parent, chosen.id)
+    if report.failed:
         raise typer.Exit(1)
 
 
@@ -248,27 +249,16 @@ def train_zoo(
 
 
 def main() -> None:
-    """The entry point: errors are one paragraph on standard error, with exit codes 2 (usage), 1 (failure), 130 (Ctrl-C)."""
-    import click
-
+    """The entry point: an error is a paragraph on standard error; exit code 2 is usage, 1 failure, 130 Ctrl-C."""
     from arena.errors import ArenaError, UsageError
 
-    debug = "--debug" in sys.argv
     try:
-        code: Any = app(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
+        app()
     except ArenaError as error:
-        if debug:
+        if "--debug" in sys.argv:
             raise
         _stderr().print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
-        code = 2 if isinstance(error, UsageError) else 1
-    except (KeyboardInterrupt, click.Abort):
-        if debug:
-            raise
-        code = 130
-    sys.exit(code if isinstance(code, int) else 0)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
 
 
 def _plan(suite: str, store: str | None) -> Plan:

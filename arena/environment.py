@@ -96,7 +96,7 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def stage_environment(threads: int, shared_process: bool) -> dict[str, Any]:
+def stage_environment(threads: int, crowded: bool) -> dict[str, Any]:
     """What a record says of the process a stage ran in. Looks at torch only where a stage has loaded it."""
     commit, dirty = code_state()
     torch = sys.modules.get("torch")
@@ -104,8 +104,8 @@ def stage_environment(threads: int, shared_process: bool) -> dict[str, Any]:
     doubts = []
     if cuda:
         doubts.append("CUDA kernels: sums of floats may be taken in another order")
-    if shared_process:
-        doubts.append("stages shared one process and its global random state")
+    if crowded:
+        doubts.append("several stages at a time shared one process and its global random state")
     return {
         "packages": packages(),
         "git_commit": commit,

@@ -53,7 +53,7 @@ def done_record(plan: Plan, cell: Cell) -> Record:
 
 def failed_record(plan: Plan, cell: Cell, stage: Stage, error: str, trace: str) -> Record:
     """The record of a cell that could not be finished because `stage` failed."""
-    environment = stage_environment(threads=1, shared_process=False)
+    environment = stage_environment(threads=1, crowded=False)
     machine = environment.pop("machine")
     measured: dict[str, Any] = {
         "status": "failed",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from arena.lvlm.base import LVLM
 
 Document = dict[str, Any]
+
+_PARSING = threading.Lock()
+"""CPython 3.11 fails when two threads build syntax trees at a time (python/cpython issue 106905)."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,9 @@ class Job:
 def create(kind: Kind, document: Document) -> Plugin:
     """The plugin a plan's document names. Raises `ArenaError` if its source is not what the plan was made from."""
     registry = Registry()
-    if registry.get(kind, document["id"]).source_digest() != document["source"]:
+    with _PARSING:
+        source = registry.get(kind, document["id"]).source_digest()
+    if source != document["source"]:
         raise StoreError(
             f"{kind} {document['id']!r}: its source here is not the source that the plan was made from; run again once "
             "files have stopped changing, and install the same packages on every worker"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import cast
 
 from arena.budget import Budget
@@ -57,15 +58,21 @@ class _Builder:
 
     def cells(self) -> Iterable[Cell]:
         suite = self.suite
-        models = [self.plugins.model(use) for use in suite.models]
-        for data in [self._data(use) for use in suite.datasets]:
-            for model in models:
-                for recipe in suite.recipes:
-                    for defense in suite.defenses:
-                        for budget in self._budgets(defense):
-                            for attack in suite.attacks:
-                                for seed in suite.seeds:
-                                    yield self._cell(data, model, recipe, defense, budget, attack, seed)
+        models = [(use.label, self.plugins.model(use)) for use in suite.models]
+        datasets = [self._data(use) for use in suite.datasets]
+        for data, (name, model), recipe, defense in product(datasets, models, suite.recipes, suite.defenses):
+            for budget, attack in product(self._budgets(defense), suite.attacks):
+                combination: dict[str, str | float] = {
+                    "datasets": data.use.label,
+                    "models": name,
+                    "recipes": recipe.label,
+                    "defenses": defense.label,
+                    "attacks": attack.label,
+                    "budgets": budget.image,
+                }
+                if not any(skip.covers(combination) for skip in suite.skip):
+                    for seed in suite.seeds:
+                        yield self._cell(data, model, recipe, defense, budget, attack, seed)
 
     def _cell(
         self,

@@ -9,6 +9,7 @@ import importlib
 import os
 import time
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,11 +77,12 @@ class _Running:
 class DaskPool(Pool):
     """Stages on dask.distributed; `limit` in seconds, None where stages share a process."""
 
-    def __init__(self, store: Store, client: Any, cluster: Any, limit: float | None) -> None:
+    def __init__(self, store: Store, client: Any, cluster: Any, limit: float | None, crowded: bool = False) -> None:
         self._store = store
         self._client = client
         self._cluster = cluster
         self._limit = limit
+        self._crowded = crowded
         self._running: dict[str, _Running] = {}
 
     @property
@@ -95,7 +97,7 @@ class DaskPool(Pool):
     def _submit(self, stage: Stage, attempt: int) -> None:
         name = f"{stage.kind}-{stage.key}-{attempt}-{time.monotonic_ns()}"
         future = self._client.submit(
-            run_stage, stage.key, stage.document, self._store.url, self._limit, key=name, pure=False
+            run_stage, stage.key, stage.document, self._store.url, self._limit, self._crowded, key=name, pure=False
         )
         self._running[stage.key] = _Running(stage, future, time.monotonic(), attempt)
 
@@ -116,8 +118,11 @@ class DaskPool(Pool):
     def _lost(self, running: _Running) -> Result | None:
         """What to say of a stage whose process died; None where it was started again."""
         stack = overrun_file(self._store, running.stage.key)
-        trace = stack.read_text(encoding="utf-8", errors="replace") if stack.exists() else ""
-        if self._limit is not None and (trace or time.monotonic() - running.since >= self._limit):
+        here = stack.exists()  # else the worker has another file system, and the clock must do
+        trace = stack.read_text(encoding="utf-8", errors="replace") if here else ""
+        stack.unlink(missing_ok=True)
+        late = bool(trace) if here else time.monotonic() - running.since >= (self._limit or float("inf"))
+        if late and self._limit is not None:
             minutes = f"{self._limit / 60:.3g}"
             message = (
                 f"it ran past its time limit of {minutes} minutes (limits.stage_minutes of the suite) and was ended"
@@ -134,9 +139,12 @@ class DaskPool(Pool):
         if self._running:
             self._client.cancel([r.future for r in self._running.values()], force=True)
             self._running = {}
-        self._client.close(timeout=2)
+        # A worker that is just being restarted answers late; it dies with this process, and all results are in.
+        with suppress(TimeoutError, _distributed().TimeoutError):
+            self._client.close(timeout=2)
         if self._cluster is not None:
-            self._cluster.close(timeout=5)
+            with suppress(TimeoutError, _distributed().TimeoutError):
+                self._cluster.close(timeout=10)
 
 
 def _distributed() -> Any:
@@ -176,4 +184,5 @@ def open_pool(store: Store, scheduler: str, workers: int | None, limit: float) -
         dashboard_address=None,
         silence_logs=50,
     )
-    return DaskPool(store, distributed.Client(cluster), cluster, limit if processes else None)
+    client = distributed.Client(cluster)
+    return DaskPool(store, client, cluster, limit if processes else None, not processes and (workers or 1) > 1)

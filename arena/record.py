@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
+from arena.bulk import bulk
 from arena.errors import ArenaError
 
 SCHEMA_VERSION = 1
@@ -47,8 +48,6 @@ class SuiteRef(_Part):
 
 
 class Origin(_Part):
-    """The distribution that a plugin came from."""
-
     package: str
     version: str
 
@@ -101,8 +100,6 @@ class BudgetRef(_Part):
 
 
 class Failure(_Part):
-    """Where a cell failed and why."""
-
     stage: str
     error: str
     traceback: str
@@ -131,12 +128,13 @@ class Outcome(_Part):
     @model_validator(mode="after")
     def _bits_agree(self) -> Self:
         try:
-            length = len(base64.b64decode(self.correct, validate=True))
+            packed = base64.b64decode(self.correct, validate=True)
         except binascii.Error as error:
             raise ValueError(f"correct: not base64 ({error})") from error
-        if length != (self.items + 7) // 8:
-            raise ValueError(f"correct: {length} bytes cannot hold exactly {self.items} items")
-        mean = float(self.unpack().mean())
+        padding = -self.items % 8
+        if 8 * len(packed) != self.items + padding or packed[-1] & ((1 << padding) - 1):
+            raise ValueError(f"correct: {len(packed)} bytes do not hold exactly {self.items} items")
+        mean = int.from_bytes(packed, "big").bit_count() / self.items
         if abs(mean - self.accuracy) > 1e-9:
             raise ValueError(f"accuracy {self.accuracy} is not the mean of the item bits, {mean}")
         return self
@@ -152,7 +150,7 @@ class Epoch(_Part):
 
 
 class StageCost(_Part):
-    """Wall-clock seconds, seconds per sample, and peak resident memory in MB (null where it could not be measured)."""
+    """Wall-clock seconds, and peak resident memory in MB (null where it could not be measured)."""
 
     seconds: Finite
     seconds_per_sample: Finite
@@ -169,7 +167,7 @@ class Cost(_Part):
 
 
 class Lineage(_Part):
-    """Content digests from the clean samples to the score; null where the cell never got there."""
+    """Content digests from clean samples to score; null where the cell never got there."""
 
     clean: str | None
     release: str | None
@@ -225,10 +223,9 @@ class Record(_Part):
 
     @model_validator(mode="after")
     def _status_agrees(self) -> Self:
-        if self.status == "done" and (self.outcome is None or self.failure is not None):
-            raise ValueError("a record that is done has an outcome and no failure")
-        if self.status == "failed" and (self.outcome is not None or self.failure is None):
-            raise ValueError("a record that failed has a failure and no outcome")
+        done = self.status == "done"
+        if (self.outcome is not None) != done or (self.failure is None) != done:
+            raise ValueError("a record that is done has an outcome and no failure, one that failed the reverse")
         for name, outcome in (("zero_shot", self.zero_shot), ("outcome", self.outcome)):
             if outcome is not None and outcome.items != self.dataset.test:
                 raise ValueError(f"{name}: {outcome.items} items, but the dataset has {self.dataset.test} test items")
@@ -238,21 +235,21 @@ class Record(_Part):
 def read_records(path: Path) -> list[Record]:
     """The records of a JSONL file, in order; a torn last line, left by a writer that was killed, is skipped.
 
-    Raises:
-        ArenaError: the file is missing, or a line is not a record of this schema version.
+    Raises `ArenaError` where the file is missing, or a line is not a record of this schema version.
     """
     try:
         lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError as error:
-        raise ArenaError(f"records: {path} does not exist: run the suite first, or check the path") from error
-    return [_parse(line, path, number) for number, line in enumerate(lines[:-1], start=1) if line.strip()]
-
-
-def _parse(line: bytes, path: Path, number: int) -> Record:
-    try:
-        return Record.model_validate_json(line)
-    except ValidationError as error:
-        raise ArenaError(f"records: {path}, line {number}: {_complaint(line, error)}") from error
+    except OSError as error:
+        raise ArenaError(f"records: cannot read {path} ({error.strerror}): run the suite first") from error
+    records = []
+    with bulk():
+        for number, line in enumerate(lines[:-1], start=1):
+            try:
+                if line.strip():
+                    records.append(Record.model_validate_json(line))
+            except ValidationError as error:
+                raise ArenaError(f"records: {path}, line {number}: {_complaint(line, error)}") from error
+    return records
 
 
 def _complaint(line: bytes, error: ValidationError) -> str:
@@ -266,7 +263,7 @@ def _complaint(line: bytes, error: ValidationError) -> str:
             f"schema version {version!r}, but this arena reads version {SCHEMA_VERSION}: move the file away and run "
             "the suite again, or read it with the arena that wrote it"
         )
-    first = error.errors(include_url=False, include_input=False)[0]
+    first = error.errors(include_url=False)[0]
     where = ".".join(map(str, first["loc"])) or "record"
     return f"{where}: {first['msg']}; remove the line and run the suite again, finished stages are reused"
 
@@ -274,28 +271,24 @@ def _complaint(line: bytes, error: ValidationError) -> str:
 def append_record(path: Path, record: Record) -> None:
     """Append one line: locked, in one write, flushed to disk. A torn last line of a killed writer is removed first.
 
-    Raises:
-        ArenaError: the line could not be written in full; the file is then as it was.
+    Raises `ArenaError` where the line could not be written in full; the file is then as it was.
     """
     line = record.model_dump_json().encode() + b"\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        end = _end_of_last_line(descriptor)
-        os.ftruncate(descriptor, end)
+    with path.open("a+b", buffering=0) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        end = _end_of_last_line(file.fileno())
+        file.truncate(end)
         try:
-            if os.write(descriptor, line) != len(line):
+            if file.write(line) != len(line):
                 raise OSError("the line was cut short")
-            os.fsync(descriptor)
+            os.fsync(file)
         except OSError as error:
-            os.ftruncate(descriptor, end)
+            file.truncate(end)
             raise ArenaError(
                 f"records: could not append cell {record.cell[:12]} to {path} ({error}): free some space or choose "
                 "another folder, then run again; nothing recorded before is lost"
             ) from error
-    finally:
-        os.close(descriptor)
 
 
 def _end_of_last_line(descriptor: int) -> int:

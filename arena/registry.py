@@ -67,7 +67,7 @@ class Entry:
         where = f"{self.kind} {self.id!r} of package {self.origin}"
         try:
             plugin = self.point.load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ArenaError(
                 f"{where} cannot be imported from {self.point.value!r}: {type(error).__name__}: {error}. "
                 f"Repair, reinstall or uninstall {self.origin.package}; the other plugins are not affected"
@@ -115,7 +115,7 @@ class Registry:
         entry = self._entries[kind].get(id)
         if entry is None:
             others = [other for other in BASES if id in self._entries[other]]
-            hint = f" ({id!r} is a {others[0]})" if others else near_misses(id, self._entries[kind])
+            hint = f" ({id!r} is the id of: {', '.join(others)})" if others else near_misses(id, self._entries[kind])
             raise UsageError(f"no {kind} is called {id!r}{hint}; `arena list` shows what is installed")
         if entry.defect is not None:
             raise UsageError(entry.defect)

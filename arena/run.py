@@ -100,7 +100,8 @@ def run(
         done = len(whole.cells) - len(execution.open)
         console.print(
             f"interrupted: {done} of {len(whole.cells)} cells are recorded in {results}, finished stages are kept in "
-            f"{store.url}; run again to go on"
+            f"{store.url}; run again to go on",
+            soft_wrap=True,
         )
         raise
     records = recorded | execution.records

@@ -45,18 +45,18 @@ class Result:
     key: str = ""
 
 
-def run_stage(key: str, document: Document, url: str, limit: float | None) -> Result:
+def run_stage(key: str, document: Document, url: str, limit: float | None, crowded: bool = False) -> Result:
     """Compute artifact `key` into the store at `url` unless it is there.
 
     With a `limit` in seconds this process is the stage's own: if it is still at it then, it is ended, whatever it is
-    doing, and leaves its stack in `overrun_file`. Without one it shares its process.
+    doing, and leaves its stack in `overrun_file`. `crowded`: other stages compute in this process at the same time.
     """
     try:
         store = Store(url)
         with store.claim(key):
             if store.get(key) is not None:
                 return Result("done")
-            _compute(key, document, store, limit)
+            _compute(key, document, store, limit, crowded)
         return Result("done", computed=True)
     except MissingArtifact as error:
         return Result("missing", message=str(error), key=error.key)
@@ -71,7 +71,7 @@ def overrun_file(store: Store, key: str) -> Path:
     return store.folder / "overruns" / f"{key}.txt"
 
 
-def _compute(key: str, document: Document, store: Store, limit: float | None) -> None:
+def _compute(key: str, document: Document, store: Store, limit: float | None, crowded: bool) -> None:
     kind = document["kind"]
     if kind != "data":
         _seed_globals(document)
@@ -81,7 +81,7 @@ def _compute(key: str, document: Document, store: Store, limit: float | None) ->
         if limit is not None:  # C code: it fires even while a plugin holds the interpreter lock
             faulthandler.dump_traceback_later(limit, exit=True, file=file)
         try:
-            with store.put(key, kind, document, stage_environment(THREADS, limit is None)) as folder:
+            with store.put(key, kind, document, stage_environment(THREADS, crowded)) as folder:
                 COMPUTE[kind](Job(document, store, folder, key))
         finally:
             if limit is not None:

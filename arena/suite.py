@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,6 +57,12 @@ def _unique(values: tuple[Any, ...]) -> tuple[Any, ...]:
         if value in values[:i]:
             raise ValueError(f"{value!r} is there twice: remove one")
     return values
+
+
+def _labelled(id: str, config: object, extra: dict[str, Any] | None = None) -> str:
+    settings = {**(config if isinstance(config, dict) else {}), **(extra or {})}
+    listed = ", ".join(f"{k}={v if isinstance(v, str) else json.dumps(v, default=str)}" for k, v in settings.items())
+    return f"{id}({listed})" if listed else id
 
 
 class _Part(BaseModel):
@@ -156,8 +163,35 @@ class Limits(_Part):
     stage_minutes: float = Field(default=60, gt=0, allow_inf_nan=False)
 
 
+Names = Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class Skip(_Part):
+    """Combinations to leave out: those that are in every list given, by the labels that the board prints."""
+
+    models: Names | None = None
+    datasets: Names | None = None
+    recipes: Names | None = None
+    defenses: Names | None = None
+    attacks: Names | None = None
+    budgets: Annotated[tuple[float, ...], Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Skip:
+        if not self.model_fields_set:
+            raise ValueError(
+                "it names nothing to leave out: give at least one of " + ", ".join(type(self).model_fields)
+            )
+        return self
+
+    def covers(self, combination: Mapping[str, str | float]) -> bool:
+        """Whether a combination, by field, is in every list given."""
+        lists = self.model_dump(exclude_none=True)
+        return all(combination[field] in wanted for field, wanted in lists.items())
+
+
 class Suite(_Part):
-    """What meets what. Every combination of the lists is a cell."""
+    """What meets what. Every combination of the lists is a cell, but for those that `skip` leaves out."""
 
     id: str = Field(pattern=f"^{ID.pattern}$")
     title: str = ""
@@ -173,6 +207,7 @@ class Suite(_Part):
         default=0, description="clean samples of the attacker's own, as a share of the training size"
     )
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(_unique)] = (0, 1, 2)
+    skip: tuple[Skip, ...] = ()
     limits: Limits = Limits()
 
     _document: Document | None = PrivateAttr(default=None)
@@ -180,12 +215,6 @@ class Suite(_Part):
     def where(self, *location: str | int) -> str:
         """``quick.yaml, line 12, attacks[1].config`` for a place in the suite, as errors name it."""
         return (self._document or Document(f"suite {self.id!r}")).where(location)
-
-
-def _labelled(id: str, config: object, extra: dict[str, Any] | None = None) -> str:
-    settings = {**(config if isinstance(config, dict) else {}), **(extra or {})}
-    listed = ", ".join(f"{k}={v if isinstance(v, str) else json.dumps(v, default=str)}" for k, v in settings.items())
-    return f"{id}({listed})" if listed else id
 
 
 def digest(suite: Suite) -> str:
@@ -201,9 +230,7 @@ def load_suite(path: Path | str) -> Suite:
     try:
         suite = Suite.model_validate(document.data)
     except ValidationError as error:
-        problems = [_problem(e, document) for e in error.errors(include_url=False)]
-        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-        raise UsageError("; ".join(problems[:3]) + more) from None
+        raise UsageError(_problems(error, document)) from None
     suite._document = document
     return suite
 
@@ -219,21 +246,35 @@ _MODELS: dict[tuple[str, ...], type[BaseModel]] = {
     ("attacks",): AttackUse,
     ("recipes",): PluginUse,
     ("budgets",): Budget,
+    ("skip",): Skip,
     ("limits",): Limits,
 }
 
 
-def _problem(error: Any, document: Document) -> str:
+def _problems(error: ValidationError, document: Document) -> str:
+    """One paragraph that names the first few places."""
+    found = {e["loc"]: e for e in error.errors(include_url=False)}
+    # A bad item also makes its list too short: the item is what to mend.
+    causes = [e for at, e in found.items() if not any(other[: len(at)] == at for other in found if other != at)]
+    causes.sort(key=lambda e: document.line(e["loc"]))
+    texts = [f"{document.where(e['loc'])}: {_problem(e)}" for e in causes[:3]]
+    more = f" (and {len(causes) - 3} more)" if len(causes) > 3 else ""
+    return "; ".join([texts[0], *(text.removeprefix(f"{document.source}, ") for text in texts[1:])]) + more
+
+
+def _problem(error: Any) -> str:
     location: Location = error["loc"]
-    where = document.where(location)
     if error["type"] == "extra_forbidden":
         model = _MODELS.get(tuple(part for part in location[:-1] if isinstance(part, str)))
         known = list(model.model_fields) if model else []
-        return f"{where}: there is no such field{near_misses(str(location[-1]), known)} (fields: {', '.join(known)})"
+        return f"there is no such field{near_misses(str(location[-1]), known)} (fields: {', '.join(known)})"
     if error["type"] == "missing":
-        return f"{where}: the field is missing"
-    message = error["msg"].removeprefix("Value error, ").replace("tuple", "list")
-    return f"{where}: {message}" + ("" if isinstance(error["input"], dict | list) else f", not {error['input']!r}")
+        return "the field is missing"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    message = message.replace("Tuple", "List").replace("tuple", "list")
+    if error["type"] == "model_type":
+        message = "Input should be a mapping of fields, or for a plugin its id"
+    return message + ("" if isinstance(error["input"], dict | list | tuple) else f", not {error['input']!r}")
 
 
 def validate(suite: Suite, registry: Registry) -> None:
@@ -278,6 +319,15 @@ def validate(suite: Suite, registry: Registry) -> None:
     for field, uses in (("defenses", suite.defenses), ("attacks", suite.attacks)):
         if not any(use.id == "none" for use in uses):
             raise UsageError(f"{suite.where(field)}: the control 'none' is missing: add `none` to the {field}")
+    for i, skip in enumerate(suite.skip):
+        for field, names in skip.model_dump(exclude_none=True, exclude={"budgets"}).items():
+            known = [use.label for use in getattr(suite, field)]
+            for name in names:
+                if name not in known:
+                    raise UsageError(
+                        f"{suite.where('skip', i, field)}: {name!r} is not a label among the {field}"
+                        f"{near_misses(name, known)} (there are {', '.join(known)})"
+                    )
     for i, dataset in enumerate(suite.datasets):
         wanted = max(suite.auxiliary if a.auxiliary is None else a.auxiliary for a in suite.attacks)
         if dataset.auxiliary < (count := math.ceil(wanted * dataset.train)):

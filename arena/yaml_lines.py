@@ -21,10 +21,14 @@ class Document:
     data: object = None
     lines: dict[Location, int] = field(default_factory=dict)
 
-    def where(self, location: Location) -> str:
-        """``quick.yaml, line 12, attacks[1].config``; what is not in the file has the line of what would hold it."""
+    def line(self, location: Location) -> int:
+        """The line of a value or of what would hold it; 0 if the data did not come from a file."""
         ancestors = (location[:n] for n in range(len(location), -1, -1))
-        line = next((self.lines[place] for place in ancestors if place in self.lines), None)
+        return next((self.lines[place] for place in ancestors if place in self.lines), 0)
+
+    def where(self, location: Location) -> str:
+        """``quick.yaml, line 12, attacks[1].config``; as errors name a place."""
+        line = self.line(location)
         path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
         return ", ".join(part for part in (self.source, f"line {line}" if line else "", path) if part)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from arena.bulk import bulk
 from arena.errors import ArenaError
 from arena.record import Record
 from arena.score.cells import CLEAN
@@ -62,6 +63,11 @@ def build(records: Sequence[Record]) -> Board:
     Raises:
         ArenaError: the records do not belong on one board, or two results of one cell differ.
     """
+    with bulk():
+        return _build(records)
+
+
+def _build(records: Sequence[Record]) -> Board:
     import pandas as pd
 
     groups = collect(records)
@@ -105,15 +111,18 @@ def write(board: Board, folder: Path, name: str) -> list[Path]:
         ArenaError: a file could not be written; the one that was there is then untouched.
     """
     from leaderboards.render import html, markdown
+    from leaderboards.views import compose
 
     parquet = io.BytesIO()
     board.cells.to_parquet(parquet, index=False)
-    contents = {
-        "md": markdown(board).encode(),
-        "csv": board.cells.to_csv(index=False, lineterminator="\n").encode(),
-        "parquet": parquet.getvalue(),
-        "html": html(board).encode(),
-    }
+    with bulk():
+        page = compose(board)
+        contents = {
+            "md": markdown(page).encode(),
+            "csv": board.cells.to_csv(index=False, lineterminator="\n").encode(),
+            "parquet": parquet.getvalue(),
+            "html": html(page).encode(),
+        }
     return [_replace(folder / f"{name}.{suffix}", content) for suffix, content in contents.items()]
 
 

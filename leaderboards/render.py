@@ -10,21 +10,19 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 import markupsafe
 
-from leaderboards.views import compose
-
 if TYPE_CHECKING:
-    from leaderboards.board import Board
+    from leaderboards.views import Page
 
 
-def markdown(board: Board) -> str:
+def markdown(page: Page) -> str:
     """The page in GitHub-flavoured Markdown."""
-    text = _environment().get_template("board.md.j2").render(page=compose(board))
+    text = _environment().get_template("board.md.j2").render(page=page)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
-def html(board: Board) -> str:
+def html(page: Page) -> str:
     """The page as one HTML file that loads nothing from anywhere."""
-    return _environment().get_template("board.html.j2").render(page=compose(board))
+    return _environment().get_template("board.html.j2").render(page=page)
 
 
 @cache

@@ -31,5 +31,6 @@ def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     import toys as module
 
     module.install()
-    module.HANDED.clear()
+    for objects in module.HANDED.values():
+        objects.clear()
     return log

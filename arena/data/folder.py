@@ -113,7 +113,7 @@ def _rows(metadata: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     )
                 yield reader.line_num, dict(fields)
         except csv.Error as error:
-            raise ArenaError(f"{metadata}, line {reader.line_num}: not valid CSV ({error})") from None
+            raise ArenaError(f"{metadata}, line {reader.reader.line_num}: not valid CSV ({error})") from None
         return
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
 from arena.errors import ArenaError
@@ -29,6 +28,8 @@ def with_model(lvlm: LVLM, model: Any) -> LVLM:
 
 def attach_lora(lvlm: LVLM, rank: int, alpha: int, dropout: float, modules: Sequence[str], **options: Any) -> LVLM:
     """Freeze the model and attach fresh LoRA adapters to `modules`; randomness from torch's global generator."""
+    from peft import LoraConfig, get_peft_model  # slow to import, and not needed to read a suite
+
     for p in lvlm.model.parameters():
         p.requires_grad_(False)
     config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(modules), **options)

@@ -11,18 +11,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from arena.data.sample import Sample
 from arena.errors import ArenaError
 from arena.lvlm.pixels import to_tensor
-from arena.lvlm.probe import Probe, probing
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 IGNORE = -100
 
@@ -235,9 +236,12 @@ class LVLM(ABC):
             return output
 
         hook = self.model.get_input_embeddings().register_forward_hook(keep_embeddings) if embeddings else None
-        probe = Probe(frozenset(attention_layers), attention_rows)
+        attention: dict[int, Tensor] = {}
         try:
-            if probe.layers:
+            if attention_layers:
+                from arena.lvlm.probe import Probe, probing  # transformers is slow to import
+
+                probe = Probe(frozenset(attention_layers), attention_rows, attention)
                 with probing(self.module(self.language_model), probe):
                     output = self._call(batch, keep)
             else:
@@ -250,7 +254,7 @@ class LVLM(ABC):
             logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORE, reduction="none"
         ).view(labels.shape)
         losses = token_losses.sum(1) / (labels != IGNORE).sum(1).clamp(min=1)
-        return Forward(losses, logits, labels, probe.weights, kept[0] if kept else None)
+        return Forward(losses, logits, labels, attention, kept[0] if kept else None)
 
     def _call(self, batch: Batch, keep: int) -> Any:
         return self.model(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pydantic import Field
 
-from arena.lvlm.base import LVLM
 from arena.plugin import Recipe
-from arena.recipes.training import TrainingConfig
+from arena.recipes.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from arena.lvlm.base import LVLM
 
 
 class Full(Recipe):

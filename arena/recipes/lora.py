@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pydantic import Field
 
-from arena.lvlm.adapters import attach_lora, linear_modules
-from arena.lvlm.base import LVLM
 from arena.plugin import Recipe
-from arena.recipes.training import TrainingConfig
+from arena.recipes.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from arena.lvlm.base import LVLM
 
 
 class Lora(Recipe):
@@ -21,5 +24,7 @@ class Lora(Recipe):
     config: Config
 
     def prepare(self, lvlm: LVLM) -> LVLM:
+        from arena.lvlm.adapters import attach_lora, linear_modules
+
         c = self.config
         return attach_lora(lvlm, c.rank, c.alpha, c.dropout, linear_modules(lvlm, lvlm.language_model))

@@ -7,11 +7,10 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
@@ -20,26 +19,8 @@ from arena.data.sample import Sample
 from arena.errors import ArenaError
 from arena.lvlm.adapters import load_trainable, trainable_state, with_model
 from arena.lvlm.base import IGNORE, LVLM, Batch, images_of
-from arena.plugin import PluginConfig, Recipe, TrainingHooks
-
-
-class TrainingConfig(PluginConfig):
-    """Settings that every recipe has: the published fine-tuning set-up, rates and epochs for the shipped tiny
-    models."""
-
-    learning_rate: float = Field(
-        2e-3, gt=0, description="peak learning rate; 1e-5 to 3e-4 for multi-billion-parameter models"
-    )
-    epochs: int = Field(8, ge=1, description="passes over the training set")
-    batch_size: int = Field(8, ge=1, description="samples per device and step")
-    gradient_accumulation: int = Field(1, ge=1, description="steps per update")
-    gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass to save memory")
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="autocast type of training")
-    warmup_ratio: float = Field(0.1, ge=0, lt=1, description="share of the steps that warm up; cosine decay follows")
-    weight_decay: float = Field(0.0, ge=0)
-    checkpoints: Literal["all", "best"] = Field(
-        "all", description="epochs kept on disk; peak accuracy needs all of them"
-    )
+from arena.plugin import Recipe, TrainingHooks
+from arena.recipes.config import TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -148,7 +129,7 @@ def fine_tune(
     config = recipe.config
     if not isinstance(config, TrainingConfig):
         raise ArenaError(
-            f"recipe {type(recipe).__name__}: its Config must derive from arena.recipes.training.TrainingConfig"
+            f"recipe {type(recipe).__name__}: its Config must derive from arena.recipes.config.TrainingConfig"
         )
     folder.mkdir(parents=True, exist_ok=True)
     set_seed(seed)

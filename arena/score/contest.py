@@ -177,6 +177,8 @@ class Contest:
     def _share(self, part: tuple[Place, Place], whole: tuple[Place, Place], seeds: Seeds, reason: str) -> Estimate:
         if not seeds:
             return Estimate(undefined=NO_SEEDS)
+        if part == whole and self._cells.paired(*whole, seeds).positive:
+            return Estimate(1.0, 1.0, 1.0, len(seeds))
         return share(
             self._cells.minus(*part, seeds), self._cells.minus(*whole, seeds), self._cells.paired(*whole, seeds), reason
         )

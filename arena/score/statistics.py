@@ -76,11 +76,12 @@ class Draws:
 
     def over(self, other: Draws) -> Draws:
         """The paired ratio; unbounded, with the numerator's sign, where the denominator is not above zero."""
-        usable = other.draws > 0
-        with np.errstate(divide="ignore", invalid="ignore"):
+        if other.draws.min() > 0:
             ratio = self.draws / other.draws
-        if not usable.all():
-            ratio = np.where(usable, ratio, np.where(self.draws == 0, 0, np.copysign(np.float32(np.inf), self.draws)))
+        else:
+            usable = other.draws > 0
+            unbounded = np.where(self.draws == 0, 0, np.copysign(np.float32(np.inf), self.draws))
+            ratio = np.divide(self.draws, other.draws, out=unbounded, where=usable)
         return Draws(self.point / other.point, ratio, 1.0, self.seeds)
 
     def estimate(self) -> Estimate:

@@ -27,5 +27,4 @@ class Jpeg(ImageAttack):
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=self.config.quality)
         with Image.open(buffer) as decoded:
-            decoded.load()
-            return decoded
+            return decoded.copy()

@@ -309,7 +309,7 @@ def test_a_csv_file_from_a_spreadsheet(tmp_path):
     for bad, problem in [
         ("file_name,question,answer\n0.png,q,a\n1.png,a, b, c\n", "line 3: the row has not as many fields"),
         ("file_name,question,answer\n0.png,q,a\n1.png,a\n", "line 3: the row has not as many fields"),
-        ('file_name,question,answer\n0.png,q,a\n1.png,"a,b', "line 2: not valid CSV"),
+        ('file_name,question,answer\n0.png,q,a\n1.png,"a,b', "line 3: not valid CSV"),
         ("file_name,question,answer,aliases\n0.png,q,a,fox\n", "line 2: aliases must be a JSON list"),
     ]:
         (folder / "metadata.csv").write_text(bad, encoding="utf-8")

@@ -43,7 +43,8 @@ def record(
     **changes: Any,
 ) -> Record:
     """One record; `error` makes it a failed one, `changes` replace top-level fields."""
-    names = (dataset, model, defense, attack, recipe, str(image), str(auxiliary))
+    budget = "" if defense == "none" else str(image)  # the clean control is the same under every budget
+    names = (dataset, model, defense, attack, recipe, budget, str(auxiliary))
     key = (seed, *"/".join(names).encode())
     if bits is None:
         bits = correct(probability, key, items)

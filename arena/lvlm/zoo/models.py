@@ -30,7 +30,7 @@ class TinyModel:
     patch_size: int = 8
     vision: dict[str, int] = field(default_factory=lambda: {"hidden_size": 96, "num_hidden_layers": 3, "heads": 4})
     text: dict[str, int] = field(default_factory=lambda: {"hidden_size": 96, "num_hidden_layers": 3, "heads": 4})
-    tower_steps: int = 1200
+    tower_steps: int = 1000
     language_steps: int = 4000
     joint_steps: int = 3000
 
@@ -81,6 +81,8 @@ class TinyModel:
         )
         torch.manual_seed(self.seed)
         model = LlavaForConditionalGeneration(config)
+        with torch.no_grad():  # CLIP's own scale leaves places too faint for so small a language model to find
+            model.model.vision_tower.embeddings.position_embedding.weight.mul_(10)
         model.generation_config.pad_token_id = tokenizer.pad_token_id
         model.eval()
         return model

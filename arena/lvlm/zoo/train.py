@@ -2,7 +2,8 @@
 
 (1) The vision tower alone learns to say, for each quadrant, which one it is and which shape, colour and size it holds;
 trained end to end instead, it never learns shapes at this size. (2) Tower frozen, the rest learns to answer questions.
-Eight questions share one picture: they follow it in one sequence, each seeing the picture and itself only. (3) Everything
+Eight questions share one picture: they follow it in one sequence, each seeing the picture and itself only. (3)
+Everything
 together, at a lower rate. A part of the pictures passes through JPEG, as pictures from the web have, and a part of the
 questions carries random words, so that every word of the vocabulary has been seen.
 
@@ -34,7 +35,7 @@ POOL = 20_000
 QUESTIONS_PER_SCENE = 8
 KINDS = ("count", "colour", "colour", "shape", "shape", "place", "place", "relation", "relation", "relation")
 CHECKPOINT_EVERY = 500
-QUESTION_WEIGHT = 0.1
+QUESTION_WEIGHT = 0.03
 _IGNORE = -100
 
 

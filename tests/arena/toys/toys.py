@@ -20,8 +20,8 @@ from arena.plugin import (
     Attack,
     AttackerWorld,
     Dataset,
-    Defense,
     DefenderWorld,
+    Defense,
     Draft,
     ImageAttack,
     ImageDefense,
@@ -34,12 +34,8 @@ from arena.plugin import (
 )
 
 ANSWERS = ("zero", "one")
-HANDED: list[object] = []
-"""Everything that a plugin of this module was handed, for the firewall's test."""
-
-
-def handed(*objects: object) -> None:
-    HANDED.extend(objects)
+HANDED: dict[str, list[object]] = {"defense": [], "attack": []}
+"""Everything that plugins of this module were handed, for the firewall's test."""
 
 
 class ToyData(Dataset):
@@ -120,7 +116,7 @@ class ToyNoise(ImageDefense):
     config: Config
 
     def perturb(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Pixels]:
-        handed(samples, world)
+        HANDED["defense"] += [samples, world]
         rng = world.rng()
         bound = world.budget.epsilon * self.config.strength
         return [
@@ -141,7 +137,7 @@ class ToyCrafted(ImageDefense):
     needs = frozenset({"seed", "surrogates", "auxiliary"})
 
     def perturb(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Pixels]:
-        handed(samples, world, world.surrogates(), world.auxiliary, world.workspace)
+        HANDED["defense"] += [samples, world, world.surrogates(), world.auxiliary, world.workspace]
         return [s.image for s in samples]
 
 
@@ -173,7 +169,7 @@ class ToyDying(ImageDefense):
 
 class ToyInvert(ImageAttack):
     def purify_images(self, images: Sequence[Image.Image], world: AttackerWorld) -> Iterable[Image.Image]:
-        handed(images, world)
+        HANDED["attack"] += [images, world]
         return [ImageOps.invert(image) for image in images]
 
 
@@ -188,7 +184,7 @@ class ToyDrawn(Attack):
     needs = frozenset({"seed", "model"})
 
     def purify(self, samples: Sequence[Sample], world: AttackerWorld) -> Iterable[Sample]:
-        handed(samples, world, world.model())
+        HANDED["attack"] += [samples, world, world.model()]
         return [samples[i] for i in world.rng().permutation(len(samples))]
 
 
@@ -203,7 +199,7 @@ class ToyFitted(Attack):
         (folder / "mean.json").write_text(json.dumps(mean), encoding="utf-8")
 
     def purify(self, samples: Sequence[Sample], world: AttackerWorld) -> Iterable[Sample]:
-        handed(samples, world, world.auxiliary)
+        HANDED["attack"] += [samples, world, world.auxiliary]
         mean = json.loads((world.fitted / "mean.json").read_text(encoding="utf-8"))
         return [s.with_content(s.image.point(lambda v: min(v, int(mean))), s.question) for s in samples]
 
@@ -212,7 +208,7 @@ class ToyTrained(Attack):
     needs = frozenset({"seed"})
 
     def training(self, world: AttackerWorld) -> TrainingHooks:
-        handed(world)
+        HANDED["attack"] += [world]
         return TrainingHooks()
 
 
@@ -238,7 +234,7 @@ def scored(job: stages.Job) -> None:
 
 
 def install() -> None:
-    """Let the arena of this process fine-tune and score toys, and note each stage it computes in the file ``TOY_LOG``."""
+    """Let this process fine-tune and score toys, and note each stage it computes in the file ``TOY_LOG``."""
     stages.COMPUTE["fine-tuned"] = fine_tuned
     stages.COMPUTE["scored"] = scored
     for kind, function in list(stages.COMPUTE.items()):
@@ -260,5 +256,12 @@ class _Logged:
 
 
 def dask_setup(worker: object) -> None:
-    """dask calls this in a worker that preloads this module."""
+    """dask calls this in a worker that preloads this module: what is slow to import is no stage's time."""
+    import sacrebleu  # noqa: F401
+    import skimage.metrics  # noqa: F401
+    import torch  # noqa: F401
+
+    import arena.score.answers
+    import arena.score.stealth  # noqa: F401
+
     install()

@@ -1,0 +1,123 @@
+"""MEM: multi-step error minimisation of pictures and a text trigger together (Liu 2024, arXiv 2407.16307)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from arena.data.sample import Sample
+from arena.errors import UsageError
+from arena.lvlm.perturbation import batches
+from arena.plugin import DefenderWorld, Defense, Draft, PluginConfig
+from defenses.em import Surrogate, SurrogateConfig, shuffled
+from mmguard.craft import Crafting, Tally, gaps_of
+from mmguard.image import levels, pixels, radius, released
+from mmguard.objective import Objective
+from mmguard.trigger import Trigger, Vocabulary, admissible_vocabulary, initial_trigger, insert
+
+
+class Mem(Defense):
+    """min over delta and trigger of min over theta of CE(f_theta(x + delta, t + trigger), y).
+
+    Rounds of training steps of LoRA surrogates on the protected samples, sign steps of every delta, and in the first
+    rounds one HotFlip pass over the trigger. While delta is crafted, the questions of a batch are shuffled and
+    triggers stay with their pictures, so that delta binds to the trigger and not to the question. One trigger a
+    sample, at the end of its question.
+    """
+
+    needs = frozenset({"seed", "surrogates"})
+
+    class Config(PluginConfig):
+        rounds: int = Field(6, ge=1, description="rounds of training and crafting")
+        theta_steps: int = Field(10, ge=1, description="training steps of each surrogate per round")
+        text_rounds: int = Field(2, ge=0, description="first so many rounds also rewrite triggers")
+        pgd_steps: int = Field(8, ge=1, description="noise steps per round; 8 is the paper's")
+        step: int = Field(1, ge=1, description="size of a noise step, in 1/255")
+        trigger_tokens: int | None = Field(
+            None, ge=0, description="words of a trigger, 3 or 5 in the paper; as many as the budget allows where unset"
+        )
+        candidates: int = Field(16, ge=1, description="HotFlip candidates per word; 16 is the paper's")
+        rank: int = Field(16, ge=1, description="rank of the surrogates' LoRA adapters")
+        learning_rate: float = Field(2e-3, gt=0, description="of the surrogates' adapters (AdamW)")
+        batch_size: int = Field(32, ge=1, description="samples per step, for the surrogates and for crafting")
+        candidate_batch: int = Field(512, ge=1, description="candidate texts that run at a time")
+
+    config: Config
+
+    def protect(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Draft]:
+        c, rng, bound = self.config, world.rng(), radius(world.budget)
+        words = world.budget.text if c.trigger_tokens is None else c.trigger_tokens
+        if words > world.budget.text:
+            raise UsageError(f"mem: a trigger of {words} words is beyond the budget of {world.budget.text}")
+        torch.manual_seed(world.seed)
+        training = SurrogateConfig.model_validate(c.model_dump(include={"rank", "learning_rate", "batch_size"}))
+        surrogates = [Surrogate.start(lvlm, samples, training) for lvlm in world.surrogates()]
+        vocabulary = admissible_vocabulary(surrogates[0].lvlm)
+        gaps = gaps_of(samples, "suffix", world.seed, 0)
+        clean = [levels(s.image) for s in samples]
+        delta = [torch.zeros_like(x) for x in clean]
+        triggers = [
+            initial_trigger(s.question, words, gap, vocabulary, surrogates[0].lvlm.tokenizer, rng)
+            for s, gap in zip(samples, gaps, strict=True)
+        ]
+        order = shuffled(len(samples), c.batch_size, rng)
+        for number in range(c.rounds):
+            for surrogate in surrogates:
+                surrogate.samples = _with_triggers(samples, triggers, gaps)
+            losses = []
+            for _ in range(c.theta_steps):
+                part = next(order)
+                images = [pixels(clean[i], delta[i]) for i in part]
+                losses += [surrogate.train_step(part, images) for surrogate in surrogates]
+            for one in batches(len(samples), c.batch_size):
+                crafting = self._start(surrogates, samples, one, delta, triggers, rng.permutation(len(one)))
+                crafting.perturb(c.pgd_steps, c.step, bound)
+                for i, d in zip(one, crafting.delta, strict=True):
+                    delta[i] = d
+                if words and number < c.text_rounds:
+                    matched = self._start(surrogates, samples, one, delta, triggers, np.arange(len(one)))
+                    self._rewrite(matched, vocabulary, words)
+                    for i, trigger in zip(one, matched.words, strict=True):
+                        triggers[i] = trigger
+            world.progress((number + 1) / c.rounds, f"loss {np.mean(losses):.3f}")
+        texts = _with_triggers(samples, triggers, gaps)
+        return (Draft(released(s.image, d), t.question) for s, d, t in zip(samples, delta, texts, strict=True))
+
+    def _rewrite(self, crafting: Crafting, vocabulary: Vocabulary, words: int) -> None:
+        crafting.rewrite(vocabulary, range(words), self.config.candidates, words, 0.0, self.config.candidate_batch)
+
+    @staticmethod
+    def _start(
+        surrogates: Sequence[Surrogate],
+        samples: Sequence[Sample],
+        part: Sequence[int],
+        delta: Sequence[torch.Tensor],
+        triggers: Sequence[Trigger],
+        order: np.ndarray,
+    ) -> Crafting:
+        """A batch whose pictures, triggers and answers stay, and whose questions come in the given order."""
+        mixed = [
+            samples[i].with_content(samples[i].image, samples[part[j]].question)
+            for i, j in zip(part, order.tolist(), strict=True)
+        ]
+        models = [surrogate.lvlm for surrogate in surrogates]
+        return Crafting.start(
+            mixed,
+            [delta[i] for i in part],
+            [triggers[i] for i in part],
+            gaps_of(mixed, "suffix", 0, 0),
+            models,
+            [1 / len(models)] * len(models),
+            Objective.model_validate({"objective": "none", "layers": 1}),
+            [Tally.new() for _ in models],
+        )
+
+
+def _with_triggers(samples: Sequence[Sample], triggers: Sequence[Trigger], gaps: Sequence[int]) -> list[Sample]:
+    return [
+        s.with_content(s.image, insert(s.question, trigger, gap)[0])
+        for s, trigger, gap in zip(samples, triggers, gaps, strict=True)
+    ]

@@ -1,0 +1,83 @@
+"""MMGuard (arXiv 2605.14291) and its ablations as entries of the arena; the method is the package `mmguard`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+from arena.data.sample import Sample
+from arena.plugin import DefenderWorld, Defense, Draft, PluginConfig
+from mmguard.objective import Binds
+from mmguard.protect import Settings, protect
+from mmguard.settings import ImageStep, Rounds, TextStep
+
+
+class MMGuard(Defense):
+    """Algorithm 1 with the settings that a variant fixes and those that its `Config` exposes."""
+
+    needs = frozenset({"seed", "surrogates"})
+    fixed: ClassVar[dict[str, object]]
+
+    def protect(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Draft]:
+        settings = Settings.model_validate({**self.config.model_dump(), **self.fixed})
+        surrogates = world.surrogates()
+        return protect(samples, surrogates, world.budget, settings, world.seed, world.workspace, world.progress).drafts
+
+
+class _Full(PluginConfig, Binds, Rounds, ImageStep, TextStep):
+    pass
+
+
+class MMGuardBPH(MMGuard):
+    """Binding path hijacking: the trigger attends to the perturbation, the answer to both (eq. 27)."""
+
+    Config = _Full
+    fixed: ClassVar[dict[str, object]] = {"objective": "bph"}
+
+
+class MMGuardCRS(MMGuard):
+    """Clean relation suppression: the answer attends elsewhere than on clean data (eq. 29)."""
+
+    Config = _Full
+    fixed: ClassVar[dict[str, object]] = {"objective": "crs"}
+
+
+class MMGuardBPHMax(MMGuard):
+    """BPH with the training loss raised instead of lowered (eq. 32)."""
+
+    Config = _Full
+    fixed: ClassVar[dict[str, object]] = {"objective": "bph-max"}
+
+
+class MMGuardCRSMax(MMGuard):
+    """CRS with the training loss raised instead of lowered (eq. 32)."""
+
+    Config = _Full
+    fixed: ClassVar[dict[str, object]] = {"objective": "crs-max"}
+
+
+class MMGuardMultimodal(MMGuard):
+    """Ablation: perturbation and trigger without a binding loss."""
+
+    class Config(PluginConfig, Rounds, ImageStep, TextStep):
+        pass
+
+    fixed: ClassVar[dict[str, object]] = {"objective": "none"}
+
+
+class MMGuardImage(MMGuard):
+    """Ablation: the perturbation alone, without trigger and binding."""
+
+    class Config(PluginConfig, Rounds, ImageStep):
+        pass
+
+    fixed: ClassVar[dict[str, object]] = {"objective": "none", "trigger_tokens": 0}
+
+
+class MMGuardText(MMGuard):
+    """Ablation: the trigger alone, without perturbation and binding."""
+
+    class Config(PluginConfig, Rounds, TextStep):
+        pass
+
+    fixed: ClassVar[dict[str, object]] = {"objective": "none", "pgd_steps": 0}

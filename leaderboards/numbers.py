@@ -1,0 +1,92 @@
+"""Numbers, intervals, budgets and names of a board as text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Row = dict[str, Any]
+
+DASH = "\N{EN DASH}"
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number with its interval as text, or why there is none; `shade`, 0 to 100, is its place on a colour scale."""
+
+    text: str
+    interval: str = ""
+    shade: int | None = None
+    undefined: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.text} ({self.interval})" if self.interval else self.text
+
+
+def rows_of(frame: pd.DataFrame) -> list[Row]:
+    """The rows of a table, missing values as None."""
+    return [{str(k): None if v != v else v for k, v in row.items()} for row in frame.to_dict("records")]
+
+
+def share(row: Row, name: str, shaded: bool = False) -> Value:
+    """A protection or retention in percent."""
+    value = row[name]
+    if value is None:
+        return Value(row[f"{name}_undefined"] or "not measured", undefined=True)
+    shade = round(100 * min(max(value, 0.0), 1.0)) if shaded else None
+    return Value(f"{_number(value, 0)} %", _interval(row, name, 0), shade)
+
+
+def points(row: Row, name: str, shaded: bool = False, signed: bool = False) -> Value:
+    """An accuracy, or a difference of accuracies, in percentage points."""
+    value = row[name]
+    if value is None:
+        return Value(row[f"{name}_undefined"] or "not measured", undefined=True)
+    shade = round(100 * value) if shaded else None
+    plus = "+" if signed and round(100 * value, 1) > 0 else ""
+    return Value(plus + _number(value, 1), _interval(row, name, 1), shade)
+
+
+def budget_text(norm: str, image: float, text: int) -> str:
+    """A budget in words."""
+    if norm == "none":
+        return "no budget"
+    images = {"linf": f"L∞ {image:g}/255", "l2": f"RMS {image:g}/255", "unbounded": "image unbounded"}
+    return f"{images.get(norm, f'{norm} {image:g}/255')}, {text} words"
+
+
+def _number(value: float, digits: int) -> str:
+    text = f"{100 * value:.{digits}f}"
+    return text.lstrip("-") if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
+
+
+def _interval(row: Row, name: str, digits: int) -> str:
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    if low is None or high is None:
+        return "1 seed, no interval" if row[f"{name}_seeds"] == 1 else ""
+    return f"{_number(low, digits)} to {_number(high, digits)}"
+
+
+def significant(row: Row, name: str) -> bool:
+    """Whether a score is significantly above zero."""
+    return row[f"{name}_low"] is not None and row[f"{name}_low"] > 0
+
+
+def budget_of(row: Row) -> tuple[str, float, int]:
+    """Norm, image and text budget of a row."""
+    return row["norm"], row["image_budget"], row["text_budget"]
+
+
+def knowledge(row: Row) -> str:
+    """What a protection knew of the attacker's model, and from which surrogates."""
+    if row["control"]:
+        return "control"
+    return f"{row['knowledge']} ({row['surrogates']})" if row["surrogates"] else "no surrogate"
+
+
+def column(row: Row) -> str:
+    """An attack with the clean data it was granted."""
+    return f"{row['attack']} (+{100 * row['auxiliary']:g} % clean)" if row["auxiliary"] else str(row["attack"])

@@ -1,0 +1,220 @@
+"""One batch within a round of Algorithm 1: PGD on the pictures, then screen-and-verify on the triggers, at adapted
+surrogates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from arena.data.sample import Sample
+from arena.lvlm.base import LVLM, Batch, Role
+from arena.lvlm.continuation import Version
+from arena.lvlm.perturbation import as_rgb
+from mmguard import image as pictures
+from mmguard import trigger as triggers
+from mmguard.attention import (
+    Shift,
+    align,
+    check_causal_order,
+    image_keys,
+    mean_attention,
+    theorem_5_1,
+)
+from mmguard.candidates import candidate_losses
+from mmguard.objective import (
+    Objective,
+    Reference,
+    Terms,
+    affected,
+    attend,
+    combine,
+    evaluate,
+    l_prot,
+    l_train,
+    layers_of,
+    reference,
+)
+from mmguard.trigger import Trigger, Vocabulary
+
+
+@dataclass
+class Tally:
+    """How often a clamp or a cap bound while gradients were taken."""
+
+    clamped: Tensor
+    capped: Tensor
+
+    @classmethod
+    def new(cls) -> Tally:
+        return cls(torch.tensor(0), torch.tensor(0))
+
+    def add(self, terms: Terms) -> None:
+        self.clamped = self.clamped + terms.bind.clamped.cpu()
+        self.capped = self.capped + terms.bind.capped.cpu()
+
+
+@dataclass
+class Crafting:
+    """The samples of one batch and their current protection.
+
+    `clean` and `delta` are int16 levels ``(C, H, W)``, `words` the triggers, `gaps` where they stand, `surrogates`
+    the adapted models with their `weights`, `references` what each sees of the clean samples, `tallies` one a
+    surrogate.
+    """
+
+    samples: Sequence[Sample]
+    clean: list[Tensor]
+    delta: list[Tensor]
+    words: list[Trigger]
+    gaps: Sequence[int]
+    surrogates: Sequence[LVLM]
+    weights: Sequence[float]
+    objective: Objective
+    references: list[Reference]
+    tallies: list[Tally]
+
+    @classmethod
+    def start(
+        cls,
+        samples: Sequence[Sample],
+        delta: list[Tensor],
+        words: list[Trigger],
+        gaps: Sequence[int],
+        surrogates: Sequence[LVLM],
+        weights: Sequence[float],
+        objective: Objective,
+        tallies: list[Tally],
+    ) -> Crafting:
+        references = [reference(lvlm, samples, layers_of(objective, lvlm)) for lvlm in surrogates]
+        clean = [pictures.levels(s.image) for s in samples]
+        return cls(samples, clean, delta, words, gaps, surrogates, weights, objective, references, tallies)
+
+    def version(self, i: int, words: Trigger) -> Version:
+        """Sample i's question with the given trigger, and the trigger's span."""
+        return triggers.insert(self.samples[i].question, words, self.gaps[i])
+
+    def images(self, lvlm: LVLM) -> list[Tensor]:
+        """The perturbed pictures as the model takes them."""
+        return [as_rgb(pictures.pixels(x, d)).to(lvlm.device) for x, d in zip(self.clean, self.delta, strict=True)]
+
+    def encode(self, lvlm: LVLM) -> Batch:
+        """The protected samples as a batch of `lvlm`."""
+        versions = [self.version(i, words) for i, words in enumerate(self.words)]
+        texts = [s.with_content(s.image, text) for s, (text, _) in zip(self.samples, versions, strict=True)]
+        batch = lvlm.encode(texts, self.images(lvlm), [span for _, span in versions])
+        check_causal_order(batch.roles)
+        return batch
+
+    def perturb(self, steps: int, step: int, radius: int) -> None:
+        """PGD on every picture (eqs. 13-15)."""
+        batches = [self.encode(lvlm) for lvlm in self.surrogates]
+
+        def loss(images: list[Tensor]) -> Tensor:
+            joint = []
+            for lvlm, batch, clean, tally in zip(self.surrogates, batches, self.references, self.tallies, strict=True):
+                seen = lvlm.with_images(batch, [x.to(lvlm.device) for x in images])
+                terms, _ = evaluate(self.objective, lvlm, seen, clean)
+                tally.add(terms)
+                joint.append(terms.joint)
+            return l_prot(joint, self.weights)
+
+        self.delta = pictures.pgd(self.clean, self.delta, loss, steps, step, radius)
+
+    def rewrite(
+        self,
+        vocabulary: Vocabulary,
+        slots: Sequence[int],
+        candidates: int,
+        most_tokens: int,
+        lambda_ppl: float,
+        batch_size: int,
+    ) -> int:
+        """Screen and verify every slot in turn (eqs. 16-20); returns how many words changed."""
+        changed = 0
+        for slot in slots:
+            active = [i for i, words in enumerate(self.words) if slot < len(words)]
+            if not active:
+                continue
+            best = triggers.screen(self._scores(vocabulary, slot), candidates).tolist()
+            options = [[words] for words in self.words]
+            for i in active:
+                words = self.words[i]
+                options[i] += [(*words[:slot], vocabulary.words[v], *words[slot + 1 :]) for v in best[i]]
+            losses = self._verify(options, lambda_ppl, batch_size)
+            for i in active:
+
+                def fits(c: int, i: int = i, options: list[list[Trigger]] = options) -> bool:
+                    text = self.version(i, options[i][c])[0]
+                    growth = triggers.token_growth(self.surrogates[0].tokenizer, self.samples[i].question, text)
+                    return growth <= most_tokens
+
+                chosen = options[i][triggers.choose(losses[i], fits)]
+                changed += chosen != self.words[i]
+                self.words[i] = chosen
+        return changed
+
+    def _scores(self, vocabulary: Vocabulary, slot: int) -> Tensor:
+        """Screening scores of V_adm, ``(B, V)``, by the first surrogate."""
+        lvlm = self.surrogates[0]
+        batch = self.encode(lvlm)
+        terms, forward = evaluate(self.objective, lvlm, batch, self.references[0], embeddings=True)
+        self.tallies[0].add(terms)
+        assert forward.embeddings is not None
+        positions = [self._positions(lvlm, i, min(slot, len(words) - 1)) for i, words in enumerate(self.words)]
+        current, gradient = triggers.slot_gradient(terms.joint, forward.embeddings, positions)
+        table = lvlm.model.get_input_embeddings().weight.detach()[vocabulary.ids.to(lvlm.device)]
+        return triggers.screening_scores(table, current, gradient)
+
+    def _positions(self, lvlm: LVLM, i: int, slot: int) -> list[int]:
+        if slot < 0:  # no trigger fitted this question; its scores are not used
+            return [0]
+        size = (self.clean[i].shape[-2], self.clean[i].shape[-1])
+        words = self.words[i]
+        return triggers.slot_positions(lvlm, size, self.version(i, words), words, slot, self.samples[i].answer)
+
+    def _verify(self, options: Sequence[Sequence[Trigger]], lambda_ppl: float, batch_size: int) -> list[Tensor]:
+        """l_prot of every option, on the CPU, plus the weighted log-perplexity of the question where it counts."""
+        versions = [[self.version(i, words) for words in some] for i, some in enumerate(options)]
+        total = [torch.zeros(len(some)) for some in options]
+        for lvlm, weight, clean in zip(self.surrogates, self.weights, self.references, strict=True):
+            images = self.images(lvlm)
+            losses = candidate_losses(self.objective, lvlm, self.samples, images, versions, clean, batch_size)
+            if lambda_ppl:
+                texts = [text for some in versions for text, _ in some]
+                with lvlm.model.disable_adapter():  # fluent in the eyes of the base model
+                    logs = torch.tensor(lvlm.perplexities(texts, batch_size)).log().split([len(s) for s in versions])
+                losses = [loss + lambda_ppl * log for loss, log in zip(losses, logs, strict=True)]
+            total = [t + weight * loss for t, loss in zip(total, losses, strict=True)]
+        return total
+
+    @torch.no_grad()
+    def measure(self) -> list[tuple[Terms, dict[str, Shift]]]:
+        """For each surrogate the terms now, and Theorem 5.1 for the trigger and for the perturbed image tokens."""
+        measured = []
+        for lvlm, clean in zip(self.surrogates, self.references, strict=True):
+            batch = self.encode(lvlm)
+            forward, attention = attend(lvlm, batch, layers_of(self.objective, lvlm), (Role.TRIGGER, Role.ANSWER))
+            chosen = affected(lvlm, clean.pixels, batch.pixels, self.objective.tau_delta)
+            here = (clean.attention, clean.lengths)
+            used = None if self.objective.binding == "none" else attention
+            terms = combine(self.objective, l_train(forward), used, chosen, here)
+            answer, aligned = mean_attention(attention, Role.ANSWER), align(*here, attention.keys)
+            targets = {
+                "trigger": attention.keys == Role.TRIGGER,
+                "perturbation": image_keys(attention.keys, chosen),
+            }
+            measured.append((terms, {name: theorem_5_1(answer, aligned, keys) for name, keys in targets.items()}))
+        return measured
+
+
+def gaps_of(samples: Sequence[Sample], position: triggers.Position, seed: int, first: int) -> list[int]:
+    """Where the triggers of consecutive samples stand; a function of seed and place in the data (`first` is the
+    first one's)."""
+    return [
+        triggers.insertion_gap(s.question, position, np.random.default_rng([seed, first + i, 0]))
+        for i, s in enumerate(samples)
+    ]

@@ -1,0 +1,70 @@
+"""The image step (eqs. 13-15): projected sign descent on raw pixels, in whole 8-bit levels, at each picture's own size.
+
+A perturbation is int16 ``(C, H, W)`` in units of 1/255 (C = 1 for grey), so what is optimised is what is released.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from arena.budget import Budget
+from arena.errors import UsageError
+from arena.lvlm.perturbation import as_rgb, planes
+
+Gradient = Callable[[list[Tensor]], Tensor]
+"""l_prot ``(B,)`` of float pictures ``(3, H, W)`` in [0, 1]."""
+
+
+def radius(budget: Budget) -> int:
+    """The image budget in whole 8-bit levels."""
+    if budget.norm != "linf":
+        raise UsageError(f"mmguard keeps an L-infinity budget, not {budget.norm!r}: set the budget's norm to linf")
+    if budget.image > 127:
+        raise UsageError(f"an image budget of {budget.image}/255 does not fit 8-bit differences: use at most 127/255")
+    return math.floor(budget.image)
+
+
+def levels(image: Image.Image) -> Tensor:
+    """A picture's colour planes as 8-bit levels, int16 ``(C, H, W)``; alpha left out."""
+    return (planes(image) * 255).round().to(torch.int16)
+
+
+def pixels(clean: Tensor, delta: Tensor) -> Tensor:
+    """x + delta as float32 ``(C, H, W)``, exact multiples of 1/255 in [0, 1]."""
+    return (clean + delta).float() / 255
+
+
+def project(delta: Tensor, clean: Tensor, radius: int) -> Tensor:
+    """Onto the L-infinity ball of `radius` levels and the pixel range 0 to 255 (eq. 14)."""
+    return (clean + delta.clamp(-radius, radius)).clamp(0, 255) - clean
+
+
+def descend(delta: Tensor, gradient: Tensor, clean: Tensor, step: int, radius: int) -> Tensor:
+    """Proj(delta - alpha * sign(gradient)) with alpha = `step` levels (eqs. 13-15)."""
+    return project(delta - step * gradient.sign().to(delta.dtype), clean, radius)
+
+
+def pgd(
+    clean: Sequence[Tensor], delta: Sequence[Tensor], loss: Gradient, steps: int, step: int, radius: int
+) -> list[Tensor]:
+    """`steps` sign steps of all perturbations against the gradient of their own losses."""
+    current = list(delta)
+    for _ in range(steps):
+        leaves = [pixels(x, d).requires_grad_() for x, d in zip(clean, current, strict=True)]
+        gradients = torch.autograd.grad(loss([as_rgb(x) for x in leaves]).sum(), leaves)
+        current = [descend(d, g, x, step, radius) for d, g, x in zip(current, gradients, clean, strict=True)]
+    return current
+
+
+def released(image: Image.Image, delta: Tensor) -> Image.Image:
+    """The perturbed 8-bit picture in the original's mode, its alpha channel unchanged."""
+    array = (levels(image) + delta).to(torch.uint8).permute(1, 2, 0).numpy()
+    if image.mode in ("LA", "RGBA"):
+        array = np.concatenate([array, np.array(image.getchannel("A"))[..., None]], -1)
+    return Image.fromarray(array[..., 0] if image.mode == "L" else np.ascontiguousarray(array), image.mode)

@@ -1,0 +1,160 @@
+"""The text step (eqs. 16-20): a trigger of real words, inserted into the question, improved by screening and
+verification.
+
+A trigger is a tuple of words; each surrogate tokenises the question with the words in it for itself. Screening ranks
+words by the first surrogate's embedding gradient; verification, in `mmguard.candidates`, asks for the exact loss of
+the re-tokenised text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from arena.errors import ArenaError
+from arena.lvlm.base import LVLM, Role
+from arena.lvlm.continuation import Version
+
+Position = Literal["prefix", "suffix", "random"]
+Trigger = tuple[str, ...]
+
+TRIES = 64
+"""Draws of a starting trigger before one word fewer is tried."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """V_adm of a tokenizer: `words` and their single tokens, long ``(V,)``."""
+
+    words: tuple[str, ...]
+    ids: Tensor
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+
+def admissible_vocabulary(lvlm: LVLM) -> Vocabulary:
+    """V_adm: tokens that are ASCII alphabetic words with a leading space and survive decoding and encoding (eq. 17).
+
+    Digits, punctuation, special and control tokens are out, and so are the role names of the chat template. Raises
+    `ArenaError` where nothing is left.
+    """
+    tokenizer = lvlm.tokenizer
+    roles = set(re.findall("[A-Za-z]+", " ".join(lvlm.template(""))))
+    anchor = "a"
+    start = tokenizer(anchor, add_special_tokens=False)["input_ids"]
+    special = set(tokenizer.all_special_ids)
+    candidates: dict[str, int] = {}
+    for token in range(len(tokenizer)):
+        word = str(tokenizer.decode([token])).strip()
+        if token not in special and word.isascii() and word.isalpha() and word not in roles:
+            candidates.setdefault(word, token)
+    words = list(candidates)
+    encoded = tokenizer([f"{anchor} {word}" for word in words], add_special_tokens=False)["input_ids"] if words else []
+    kept = [(w, ids[-1]) for w, ids in zip(words, encoded, strict=True) if ids[:-1] == start]
+    if not kept:
+        raise ArenaError(
+            "the first surrogate's tokenizer has no token that is a word with a leading space; use another"
+        )
+    return Vocabulary(tuple(word for word, _ in kept), torch.tensor([token for _, token in kept]))
+
+
+def insertion_gap(question: str, position: Position, rng: np.random.Generator) -> int:
+    """How many of the question's words stand before the trigger."""
+    words = len(question.split())
+    return {"prefix": 0, "suffix": words}[position] if position != "random" else int(rng.integers(words + 1))
+
+
+def insert(question: str, trigger: Trigger, gap: int) -> Version:
+    """Insert(t, gamma): the question with the trigger after its first `gap` words, nothing replaced; and its span
+    (eq. 16)."""
+    text = " ".join(trigger)
+    words = list(re.finditer(r"\S+", question))
+    if not trigger or not words:
+        return question + text, (len(question), len(question) + len(text))
+    if gap == 0:
+        at = words[0].start()
+        return f"{question[:at]}{text} {question[at:]}", (at, at + len(text))
+    at = words[gap - 1].end()
+    return f"{question[:at]} {text}{question[at:]}", (at + 1, at + 1 + len(text))
+
+
+def slot_span(trigger: Trigger, span: tuple[int, int], slot: int) -> tuple[int, int]:
+    """The characters of the word in `slot`, given those of the whole trigger."""
+    start = span[0] + sum(len(word) + 1 for word in trigger[:slot])
+    return start, start + len(trigger[slot])
+
+
+def token_growth(tokenizer: PreTrainedTokenizerBase, original: str, released: str) -> int:
+    """By how many tokens a question grew."""
+    lengths = [len(tokenizer(text)["input_ids"]) for text in (original, released)]
+    return lengths[1] - lengths[0]
+
+
+def initial_trigger(
+    question: str,
+    words: int,
+    gap: int,
+    vocabulary: Vocabulary,
+    tokenizer: PreTrainedTokenizerBase,
+    rng: np.random.Generator,
+) -> Trigger:
+    """Random admissible words that lengthen the question by at most `words` tokens.
+
+    At the very front of a question a word has no leading space and may take several tokens; where `TRIES` draws do
+    not fit, the trigger is one word shorter.
+    """
+    for length in range(words, 0, -1):
+        for _ in range(TRIES):
+            trigger = tuple(vocabulary.words[i] for i in rng.integers(len(vocabulary), size=length))
+            if token_growth(tokenizer, question, insert(question, trigger, gap)[0]) <= words:
+                return trigger
+    return ()
+
+
+def screening_scores(embeddings: Tensor, current: Tensor, gradients: Tensor) -> Tensor:
+    """s(v) = (e_v - e_gamma)^T g for every v in V_adm and every sample, ``(B, V)``: one matrix product (eq. 18).
+
+    `embeddings` ``(V, d)`` are those of V_adm; `current` and `gradients` ``(B, d)`` the slot's embedding and gradient.
+    """
+    return gradients @ embeddings.T - (current * gradients).sum(1, keepdim=True)
+
+
+def screen(scores: Tensor, candidates: int) -> Tensor:
+    """Indices of the words with the lowest first-order estimates, ``(B, K)``, best first (eq. 19)."""
+    return scores.topk(min(candidates, scores.shape[1]), largest=False).indices
+
+
+def slot_gradient(loss: Tensor, embeddings: Tensor, positions: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Embedding and gradient of a slot, each ``(B, d)``, for per-sample token `positions` of its word.
+
+    Means over the word's tokens where it has several. `embeddings` ``(B, L, d)`` are the inputs that `loss` came from.
+    """
+    (gradient,) = torch.autograd.grad(loss.sum(), embeddings)
+    rows = [torch.stack([x[i, list(p)].mean(0) for i, p in enumerate(positions)]) for x in (embeddings, gradient)]
+    return rows[0].detach(), rows[1]
+
+
+def slot_positions(
+    lvlm: LVLM, size: tuple[int, int], version: Version, trigger: Trigger, slot: int, answer: str
+) -> list[int]:
+    """Token positions of the word in `slot` within the whole sequence."""
+    roles = lvlm.encode_text(size, version[0], answer, slot_span(trigger, version[1], slot)).roles
+    return [i for i, role in enumerate(roles) if role == Role.TRIGGER]
+
+
+def choose(losses: Tensor, feasible: Callable[[int], bool]) -> int:
+    """The best feasible candidate; the first one, the current trigger, unless another is better (eq. 20)."""
+    for i in losses.argsort(stable=True).tolist():
+        if i == 0 or losses[i] >= losses[0]:
+            return 0
+        if feasible(i):
+            return int(i)
+    return 0

@@ -1,0 +1,116 @@
+"""One table drives the tests of all attacks: what each does to pictures and questions it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data as photographs
+
+from arena.data.sample import Sample
+from arena.plugin import Attack, AttackerWorld
+from arena.registry import Registry
+
+
+@dataclass(frozen=True)
+class Case:
+    """`effect` compares pictures before and after; texts are given as (before, after) pairs."""
+
+    id: str
+    config: dict[str, object]
+    effect: Callable[[np.ndarray, np.ndarray], bool] | None = None
+    texts: tuple[tuple[str, str], ...] = ()
+
+
+def unchanged(before: np.ndarray, after: np.ndarray) -> bool:
+    return np.array_equal(before, after)
+
+
+def noise(x: np.ndarray) -> float:
+    """Energy of what the four-neighbour mean does not explain: high frequencies."""
+    grey = x.astype(float).mean(-1) if x.ndim == 3 else x.astype(float)
+    smooth = (grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]) / 4
+    return float(np.square(grey[1:-1, 1:-1] - smooth).mean())
+
+
+def no_colour(before: np.ndarray, after: np.ndarray) -> bool:
+    luma = before[..., :3] @ np.array([0.299, 0.587, 0.114])
+    return bool(np.ptp(after[..., :3].astype(int), axis=-1).max() == 0 and np.abs(after[..., 0] - luma).max() <= 1)
+
+
+CASES = [
+    Case("none", {}, unchanged, (("Which clan?", "Which clan?"),)),
+    Case("jpeg", {}, lambda b, a: 0 < np.abs(b.astype(int) - a).mean() < 30),
+    Case("jpeg", {"quality": 95}, lambda b, a: 0 < np.abs(b.astype(int) - a).mean() < 6),
+    Case("grayscale", {}, no_colour),
+    Case("blur", {}, lambda b, a: noise(a) < 0.3 * noise(b)),
+    Case("blur", {"sigma": 4.0}, lambda b, a: noise(a) < 0.02 * noise(b)),
+    Case("bit-depth", {}, lambda b, a: set(np.unique(a)) <= {0, 85, 170, 255} and np.abs(b.astype(int) - a).max() <= 43),
+    Case("bit-depth", {"bits": 8}, unchanged),
+    Case(
+        "punct",
+        {},
+        unchanged,
+        (
+            ("how many, really?", "how many really"),
+            ("(A) it's «so»", "A it s so"),
+            ("?!", "?!"),  # a question never becomes empty
+            ("two  spaces stay words", "two spaces stay words"),
+        ),
+    ),
+    Case("case", {}, unchanged, (("Wolf FOX Straße", "wolf fox strasse"),)),
+]
+
+
+def samples(mode: str = "RGB") -> list[Sample]:
+    photo = Image.fromarray(photographs.astronaut()).resize((60, 44), Image.Resampling.BICUBIC)
+    if mode == "RGBA":
+        photo.putalpha(Image.linear_gradient("L").resize(photo.size))
+    image = photo if mode == "RGBA" else photo.convert(mode)
+    return [Sample("a", image, "which clan drew this?", "fox")]
+
+
+def attack(case: Case) -> Attack:
+    return Registry().create("attack", case.id, case.config)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
+@pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.id}-{c.config}")
+def test_pictures(case: Case, mode: str) -> None:
+    before = samples(mode)
+    after = list(attack(case).purify(before, AttackerWorld()))
+    image = after[0].image
+    assert (image.size, image.mode, after[0].answer) == (before[0].image.size, mode, "fox")
+    if mode == "RGBA":
+        assert image.getchannel("A").tobytes() == before[0].image.getchannel("A").tobytes()
+    if mode == "RGB" and case.effect is not None:
+        assert case.effect(np.asarray(before[0].image), np.asarray(image))
+    again = list(attack(case).purify(samples(mode), AttackerWorld()))
+    assert again[0].image.tobytes() == image.tobytes()
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.texts], ids=lambda c: c.id)
+def test_texts(case: Case) -> None:
+    image = samples()[0].image
+    before = [Sample(str(i), image, text, "fox") for i, (text, _) in enumerate(case.texts)]
+    after = list(attack(case).purify(before, AttackerWorld()))
+    assert [s.question for s in after] == [expected for _, expected in case.texts]
+
+
+def test_mix_adds_what_was_granted_and_nothing_else() -> None:
+    released = samples()
+    own = tuple(Sample(f"own-{i}", released[0].image, "which clan is this?", "owl") for i in range(3))
+    mixed = list(attack(Case("mix", {})).purify(released, AttackerWorld(auxiliary=own)))
+    assert mixed == [*released, *own]
+
+
+def test_mix_without_a_grant_is_refused() -> None:
+    with pytest.raises(Exception, match="auxiliary"):
+        list(attack(Case("mix", {})).purify(samples(), AttackerWorld()))
+
+
+def test_every_attack_has_a_row() -> None:
+    assert {e.id for e in Registry().entries("attack")} - {"mix"} == {c.id for c in CASES}

@@ -1,0 +1,160 @@
+"""Crafting with binding against without, verification against whole sequences, memory against the size of the data."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from arena.data.glyphs import Glyphs
+from arena.data.sample import Sample
+from arena.lvlm.adapters import attach_lora, linear_modules
+from arena.lvlm.base import LVLM, images_of
+from arena.lvlm.llava import Llava
+from arena.lvlm.zoo.models import TINY
+from mmguard.candidates import candidate_losses
+from mmguard.craft import Crafting, Tally
+from mmguard.objective import Objective, evaluate, reference
+from mmguard.trigger import admissible_vocabulary, insert
+
+ROOT = Path(__file__).parents[2]
+SAMPLES, WORDS, CANDIDATES = 16, 5, 64
+
+
+@pytest.fixture(scope="module")
+def lvlm() -> LVLM:
+    """An adapted surrogate of tiny-llava's sizes; speed does not depend on the weights."""
+    spec = TINY["tiny-llava"]
+    tokenizer = spec.tokenizer()
+    model = Llava(spec.build(tokenizer), tokenizer, spec.image_processor())
+    tuned = attach_lora(model, 8, 16, 0.1, linear_modules(model, model.language_model))
+    tuned.model.eval().requires_grad_(False)
+    return tuned
+
+
+@pytest.fixture(scope="module")
+def samples() -> tuple[Sample, ...]:
+    return Glyphs().load(SAMPLES, 0, 0, seed=0).train
+
+
+def objective(name: str) -> Objective:
+    return Objective.model_validate({"objective": name})
+
+
+def best_of(turns: int, *functions: Callable[[], object]) -> list[float]:
+    """The shortest time of each, taken in turn so that a busy machine slows all alike."""
+    times = [[] for _ in functions]
+    for turn in range(turns + 1):
+        for function, taken in zip(functions, times, strict=True):
+            start = time.perf_counter()
+            function()
+            if turn:  # the first warms up
+                taken.append(time.perf_counter() - start)
+    return [min(taken) for taken in times]
+
+
+@pytest.mark.parametrize("name", ["bph", "crs"])
+def test_binding_costs_little(benchmark: Any, lvlm: LVLM, samples: tuple[Sample, ...], name: str) -> None:
+    words = admissible_vocabulary(lvlm).words
+
+    def craft(name: str) -> Crafting:
+        delta = [torch.zeros(3, 48, 48, dtype=torch.int16) for _ in samples]
+        triggers = [words[i : i + WORDS] for i in range(SAMPLES)]
+        gaps = [len(s.question.split()) for s in samples]
+        return Crafting.start(samples, delta, triggers, gaps, [lvlm], [1.0], objective(name), [Tally.new()])
+
+    bound, plain = craft(name), craft("none")
+    times = best_of(5, lambda: bound.perturb(4, 1, 8), lambda: plain.perturb(4, 1, 8))
+    benchmark.extra_info["ratio"] = times[1] / times[0]
+    benchmark.extra_info["image steps per second"] = 4 * SAMPLES / times[0]
+    benchmark.pedantic(lambda: bound.perturb(4, 1, 8), rounds=1)
+    assert times[1] / times[0] >= 0.6
+
+
+@pytest.mark.parametrize("name", ["none", "bph", "crs"])
+def test_verification_costs_the_tail(benchmark: Any, lvlm: LVLM, samples: tuple[Sample, ...], name: str) -> None:
+    words, images, chosen = admissible_vocabulary(lvlm).words, images_of(samples), objective(name)
+    clean = reference(lvlm, samples, range(2))
+    slots = [
+        [
+            [
+                insert(s.question, (*words[:slot], word, *words[slot + 1 : WORDS]), len(s.question.split()))
+                for word in words[: CANDIDATES + 1]
+            ]
+            for s in samples
+        ]
+        for slot in range(WORDS)
+    ]
+
+    def shared() -> list[torch.Tensor]:
+        return [torch.cat(candidate_losses(chosen, lvlm, samples, images, v, clean, 512)) for v in slots]
+
+    @torch.no_grad()
+    def whole() -> list[torch.Tensor]:
+        losses = []
+        for versions in slots:
+            columns = []
+            for column in zip(*versions, strict=True):  # the c-th candidate of every sample, as one batch
+                texts = [s.with_content(s.image, text) for s, (text, _) in zip(samples, column, strict=True)]
+                batch = lvlm.encode(texts, images, [span for _, span in column])
+                columns.append(evaluate(chosen, lvlm, batch, clean)[0].joint)
+            losses.append(torch.stack(columns, 1).flatten())
+        return losses
+
+    for one, other in zip(shared(), whole(), strict=True):
+        assert (one - other).abs().max() < 1e-4
+    fast, slow = best_of(1, shared, whole)
+    benchmark.extra_info["ratio"] = slow / fast
+    benchmark.extra_info["candidates per second"] = SAMPLES * WORDS * (CANDIDATES + 1) / fast
+    benchmark.pedantic(shared, rounds=1)
+    assert slow / fast >= 4
+
+
+MEMORY = """
+    import resource, sys
+    import numpy as np
+    from collections.abc import Sequence
+    from PIL import Image
+    from arena.budget import Budget
+    from arena.data.sample import Sample
+    from mmguard.protect import Settings, protect
+    from tiny_models import tiny_random_llava
+
+    class Drawn(Sequence):
+        "Samples of 150 kB each that exist while they are looked at."
+
+        def __len__(self):
+            return int(sys.argv[1])
+
+        def __getitem__(self, i):
+            if i >= len(self):
+                raise IndexError
+            pixels = np.random.default_rng(i).integers(0, 256, (224, 224, 3), dtype=np.uint8)
+            return Sample(str(i), Image.fromarray(pixels), "which clan is this?", "red")
+
+    settings = Settings(rounds=1, pgd_steps=1, candidates=2, trigger_tokens=1, batch_size=25)
+    for draft in protect(Drawn(), [tiny_random_llava()], Budget(), settings, 0).drafts:
+        pass
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def test_memory_does_not_grow_with_the_data(benchmark: Any) -> None:
+    def peak(count: int) -> int:
+        """Most resident MiB of a run in a process of its own."""
+        command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(MEMORY), str(count)]
+        paths = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, env=paths, capture_output=True, text=True, check=True)
+        return int(done.stdout)
+
+    few = peak(200)
+    many = benchmark.pedantic(lambda: peak(2000), rounds=1)
+    benchmark.extra_info["MiB at 200"], benchmark.extra_info["MiB at 2000"] = few, many
+    assert many - few < 50  # the 1,800 pictures more are 270 MiB

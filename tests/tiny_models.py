@@ -1,0 +1,31 @@
+"""Small random models for tests, built from transformers' own classes."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from arena.lvlm.llava import Llava
+from arena.lvlm.zoo.models import TinyModel
+
+
+def small_model(name: str = "test", seed: int = 3, **sizes: int) -> TinyModel:
+    return TinyModel(
+        name,
+        seed=seed,
+        vocab_size=sizes.pop("vocab_size", 900),
+        vision={"hidden_size": 32, "num_hidden_layers": 2, "heads": 2},
+        text={"hidden_size": 32, "num_hidden_layers": 2, "heads": 2},
+        **sizes,
+    )
+
+
+@cache
+def _tokenizer(vocab_size: int):  # noqa: ANN202
+    return small_model(vocab_size=vocab_size).tokenizer()
+
+
+def tiny_random_llava(seed: int = 3, **sizes: int) -> Llava:
+    """An untrained two-layer LLaVA; a fresh one each call."""
+    spec = small_model(seed=seed, **sizes)
+    tokenizer = _tokenizer(spec.vocab_size)
+    return Llava(spec.build(tokenizer), tokenizer, spec.image_processor())
