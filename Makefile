@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 .PHONY: demo test lint bench clean
 
 demo: $(INSTALLED)  ## run the quick suite and print its board
-	$(BIN)/arena run quick
+	$(BIN)/arena run quick --results build/demo/quick.jsonl
 
 test: $(INSTALLED)  ## run the test suite
 	$(BIN)/python -m pytest

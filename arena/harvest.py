@@ -33,6 +33,7 @@ def done_record(plan: Plan, cell: Cell) -> Record:
         "chosen_epoch": scored["chosen"],
         "epochs": scored["epochs"],
         "stealth": _json(store, stages["stealth"], "stealth.json"),
+        "diagnostics": _json(store, stages["release"], "diagnostics.json"),
         "cost": {
             "protect": _cost([manifest["release"]]),
             "purify": _cost([_manifest(store, stage.key) for stage in chain]),
@@ -64,6 +65,7 @@ def failed_record(plan: Plan, cell: Cell, stage: Stage, error: str, trace: str) 
         "chosen_epoch": None,
         "epochs": [],
         "stealth": None,
+        "diagnostics": {},
         "cost": {"protect": None, "purify": None, "finetune": None, "machine": machine},
         "lineage": dict.fromkeys(("clean", "release", "purified", "checkpoint", "score")),
         "environment": environment,
@@ -74,7 +76,7 @@ def failed_record(plan: Plan, cell: Cell, stage: Stage, error: str, trace: str) 
 def _record(plan: Plan, cell: Cell, measured: dict[str, Any]) -> Record:
     facts = {**cell.facts, "dataset": {**cell.facts["dataset"], "fingerprint": _fingerprint(plan.store, cell)}}
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    return Record.model_validate({**facts, **measured, "cell": cell.key, "diagnostics": {}, "created": created})
+    return Record.model_validate({**facts, **measured, "cell": cell.key, "created": created})
 
 
 def _fingerprint(store: Store, cell: Cell) -> str:

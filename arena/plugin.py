@@ -104,6 +104,8 @@ class DefenderWorld(World):
         self.budget = budget
         self._surrogates = surrogates
         self._auxiliary = auxiliary
+        self.diagnostics: dict[str, float] = {}
+        """Numbers about the crafting that the defense wants in the record, by name, such as its final loss."""
         self.workspace = workspace
         """A folder for intermediate state that survives an interruption (resumable crafting), or None."""
 

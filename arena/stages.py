@@ -123,6 +123,7 @@ def _release(job: Job) -> None:
     world = defender_world(job, budget, models)
     tokens = None if models is None else _TokenCounter(partial(load_models, tuple(d["surrogates"][:1])))
     _write_samples(job, build_release(samples, defense.protect(samples, world), budget, tokens))
+    job.write("diagnostics.json", {name: float(value) for name, value in world.diagnostics.items()})
 
 
 def _stealth(job: Job) -> None:

@@ -119,6 +119,7 @@ class ErrorMinimizing(ImageDefense):
             yield number
             error = max(s.errors([x + d for x, d in zip(clean, delta, strict=True)]) for s in self._surrogates)
             world.progress((number + 1) / c.rounds, f"surrogate error {error:.3f}")
+            world.diagnostics |= {"rounds": number + 1, "surrogate_error": error}
             if error < c.stop_error:
                 return
 

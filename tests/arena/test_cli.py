@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from arena.record import read_records
-from tests.arena.suites import toy_suite
+from suites import toy_suite
 
 ROOT = Path(__file__).parents[2]
 MAIN = "import toys; toys.install(); from arena.cli import main; main()"

@@ -22,7 +22,7 @@ from arena.registry import Registry
 from arena.run import run
 from arena.stages import party_seed
 from arena.store import Store
-from tests.arena.suites import toy_suite
+from suites import toy_suite
 
 _CODE = (type, types.ModuleType, types.BuiltinFunctionType, types.CodeType, property, classmethod, staticmethod)
 """What every object leads to, its class's module and so the whole program: code, not what this party was handed."""

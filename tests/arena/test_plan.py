@@ -15,7 +15,7 @@ from arena.graph import Plan
 from arena.plan import plan
 from arena.registry import Entry, Registry
 from arena.store import Store
-from tests.arena.suites import toy_suite
+from suites import toy_suite
 
 pytestmark = pytest.mark.usefixtures("toys")
 
@@ -213,7 +213,16 @@ def test_estimates_follow_what_was_measured(tmp_path: Path) -> None:
 def test_planning_loads_no_torch() -> None:
     code = (
         "import sys\nfrom arena.plan import plan\nfrom arena.registry import Registry\nfrom arena.store import Store\n"
-        "from tests.arena.suites import toy_suite\nplan(toy_suite(), Registry(), Store('/nonexistent/store'))\n"
+        "from suites import toy_suite\nplan(toy_suite(), Registry(), Store('/nonexistent/store'))\n"
         "assert 'torch' not in sys.modules and 'distributed' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_skipped_combinations_have_no_cell_and_no_stage(tmp_path: Path) -> None:
+    skip = [{"defenses": ["toy-noise"], "attacks": ["toy-invert"]}]
+    whole, part = planned(tmp_path), planned(tmp_path, skip=skip)
+    left_out = {c.label for c in whole.cells} - {c.label for c in part.cells}
+    assert left_out == {c.label for c in whole.cells if "toy-noise" in c.label and "toy-invert" in c.label}
+    assert counts(part)["fine-tuned"] == 6
+    assert counts(part)["purified"] == 1

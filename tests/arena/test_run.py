@@ -21,7 +21,7 @@ from rich.console import Console
 from arena.record import Record, append_record, read_records
 from arena.run import RunReport, run
 from arena.store import Store, StoreError
-from tests.arena.suites import toy_suite
+from suites import toy_suite
 
 ROOT = Path(__file__).parents[2]
 
@@ -142,7 +142,7 @@ import sys
 sys.path[:0] = [{root!r}]
 import toys; toys.install()
 from pathlib import Path
-from tests.arena.test_run import go
+from test_run import go
 go(Path({folder!r}), name={name!r})
 """
 

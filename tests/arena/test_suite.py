@@ -8,8 +8,8 @@ import pytest
 from arena.budget import Budget
 from arena.errors import UsageError
 from arena.plugin import PluginConfig
-from arena.registry import near_misses
-from arena.suite import TARGET, Suite, digest, load_suite, validate
+from arena.registry import Registry, near_misses
+from arena.suite import TARGET, Skip, Suite, digest, load_suite, validate
 
 QUICK = """\
 id: quick
@@ -283,3 +283,25 @@ def test_documents_are_plain_data(write):
     assert document.where(("a", 0, "z")).endswith("line 2, a[0].z")
     assert dataclasses.replace(document, lines={}).where(("a",)) == f"{document.source}, a"
     assert Document("here").where(()) == "here"
+
+
+def test_skip_names_labels_that_there_are():
+    skip = [{"attacks": ["jpg"]}]
+    suite = Suite.model_validate(
+        {
+            "id": "s",
+            "models": ["tiny-llava"],
+            "datasets": [{"id": "glyphs", "train": 8, "test": 8}],
+            "defenses": ["none"],
+            "attacks": ["none", "jpeg"],
+            "recipes": ["lora"],
+            "skip": skip,
+        }
+    )
+    with pytest.raises(UsageError, match=r"'jpg' is not a label among the attacks.*jpeg"):
+        validate(suite, Registry())
+
+
+def test_skip_must_say_something():
+    with pytest.raises(ValueError, match="names nothing to leave out"):
+        Skip()
