@@ -6,6 +6,7 @@ Processes and clusters give each stage a process that can be ended: one that han
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import time
 from abc import ABC, abstractmethod
@@ -168,6 +169,7 @@ def open_pool(store: Store, scheduler: str, workers: int | None, limit: float) -
 
     dask.config.set(_DASK)
     distributed = _distributed()
+    logging.getLogger("distributed").setLevel(logging.ERROR)  # its connections come and go, which is no news
     if "://" in scheduler:
         try:
             client = distributed.Client(scheduler, timeout=10)

@@ -7,9 +7,11 @@ handed to a plugin leads to the test data, to a clean original (attacker) or to 
 from __future__ import annotations
 
 import faulthandler
+import os
 import random
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -51,6 +53,7 @@ def run_stage(key: str, document: Document, url: str, limit: float | None, crowd
     With a `limit` in seconds this process is the stage's own: if it is still at it then, it is ended, whatever it is
     doing, and leaves its stack in `overrun_file`. `crowded`: other stages compute in this process at the same time.
     """
+    _quiet()
     try:
         store = Store(url)
         with store.claim(key):
@@ -64,6 +67,13 @@ def run_stage(key: str, document: Document, url: str, limit: float | None, crowd
         return Result("unusable", message=str(error))
     except (Exception, SystemExit) as error:
         return Result("failed", message=describe_error(error), trace=_trace(error))
+
+
+def _quiet() -> None:
+    """Libraries' own bars and their notes to each other do not belong beside the run's progress."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")
 
 
 def overrun_file(store: Store, key: str) -> Path:

@@ -43,7 +43,7 @@ class Mem(Defense):
         rank: int = Field(16, ge=1, description="rank of the surrogates' LoRA adapters")
         learning_rate: float = Field(2e-3, gt=0, description="of the surrogates' adapters (AdamW)")
         batch_size: int = Field(32, ge=1, description="samples per step, for the surrogates and for crafting")
-        candidate_batch: int = Field(512, ge=1, description="candidate texts that run at a time")
+        candidate_batch: int = Field(128, ge=1, description="candidate texts that run at a time")
 
     config: Config
 

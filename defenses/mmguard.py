@@ -8,7 +8,6 @@ from typing import ClassVar
 from arena.data.sample import Sample
 from arena.plugin import DefenderWorld, Defense, Draft, PluginConfig
 from mmguard.objective import Binds
-from mmguard.protect import Settings, protect
 from mmguard.settings import ImageStep, Rounds, TextStep
 
 
@@ -19,9 +18,13 @@ class MMGuard(Defense):
     fixed: ClassVar[dict[str, object]]
 
     def protect(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Draft]:
+        from mmguard.protect import Settings, protect, summary  # slow to import, and not needed to read a suite
+
         settings = Settings.model_validate({**self.config.model_dump(), **self.fixed})
         surrogates = world.surrogates()
-        return protect(samples, surrogates, world.budget, settings, world.seed, world.workspace, world.progress).drafts
+        protection = protect(samples, surrogates, world.budget, settings, world.seed, world.workspace, world.progress)
+        world.diagnostics |= summary(protection)
+        return protection.drafts
 
 
 class _Full(PluginConfig, Binds, Rounds, ImageStep, TextStep):

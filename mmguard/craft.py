@@ -111,6 +111,8 @@ class Crafting:
 
     def perturb(self, steps: int, step: int, radius: int) -> None:
         """PGD on every picture (eqs. 13-15)."""
+        if steps == 0:
+            return
         batches = [self.encode(lvlm) for lvlm in self.surrogates]
 
         def loss(images: list[Tensor]) -> Tensor:
@@ -179,8 +181,8 @@ class Crafting:
     def _verify(self, options: Sequence[Sequence[Trigger]], lambda_ppl: float, batch_size: int) -> list[Tensor]:
         """l_prot of every option, on the CPU, plus the weighted log-perplexity of the question where it counts."""
         versions = [[self.version(i, words) for words in some] for i, some in enumerate(options)]
-        total = [torch.zeros(len(some)) for some in options]
-        for lvlm, weight, clean in zip(self.surrogates, self.weights, self.references, strict=True):
+        by_surrogate = []
+        for lvlm, clean in zip(self.surrogates, self.references, strict=True):
             images = self.images(lvlm)
             losses = candidate_losses(self.objective, lvlm, self.samples, images, versions, clean, batch_size)
             if lambda_ppl:
@@ -188,8 +190,8 @@ class Crafting:
                 with lvlm.model.disable_adapter():  # fluent in the eyes of the base model
                     logs = torch.tensor(lvlm.perplexities(texts, batch_size)).log().split([len(s) for s in versions])
                 losses = [loss + lambda_ppl * log for loss, log in zip(losses, logs, strict=True)]
-            total = [t + weight * loss for t, loss in zip(total, losses, strict=True)]
-        return total
+            by_surrogate.append(losses)
+        return [l_prot(of_sample, self.weights) for of_sample in zip(*by_surrogate, strict=True)]
 
     @torch.no_grad()
     def measure(self) -> list[tuple[Terms, dict[str, Shift]]]:

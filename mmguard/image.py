@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from arena.budget import Budget
-from arena.errors import UsageError
+from arena.errors import ArenaError, UsageError
 from arena.lvlm.perturbation import as_rgb, planes
 
 Gradient = Callable[[list[Tensor]], Tensor]
@@ -57,7 +57,10 @@ def pgd(
     current = list(delta)
     for _ in range(steps):
         leaves = [pixels(x, d).requires_grad_() for x, d in zip(clean, current, strict=True)]
-        gradients = torch.autograd.grad(loss([as_rgb(x) for x in leaves]).sum(), leaves)
+        losses = loss([as_rgb(x) for x in leaves])
+        if not losses.isfinite().all():
+            raise ArenaError("the surrogates' loss is not finite after their inner steps: lower the learning rate")
+        gradients = torch.autograd.grad(losses.sum(), leaves)
         current = [descend(d, g, x, step, radius) for d, g, x in zip(current, gradients, clean, strict=True)]
     return current
 

@@ -21,7 +21,7 @@ from arena.lvlm.base import LVLM, Batch
 from arena.lvlm.perturbation import batches
 from arena.plugin import Draft
 from mmguard import trigger as triggers
-from mmguard.adapt import adapted, train
+from mmguard.adapt import adapted, fused, train
 from mmguard.attention import Shift
 from mmguard.craft import Crafting, Tally, gaps_of
 from mmguard.image import radius, released
@@ -99,6 +99,26 @@ def protect(
     return Protection(Drafts(run), state.log, state.diagnostics)
 
 
+def summary(protection: Protection) -> dict[str, float]:
+    """Numbers of a run for its record: the first surrogate's losses in the last round, and Theorem 5.1 over the
+    samples.
+
+    Of eta, bound and measured TV the means over the samples that have them; ``trigger-violations`` counts samples whose
+    measured TV is below the bound, which for the trigger the theorem rules out.
+    """
+    last = protection.log[-1]
+    numbers = {"loss": float(last["loss"])}
+    numbers |= {f"loss-{name}": float(v) for name, v in last["surrogates"][0].items() if isinstance(v, float)}
+    for target in ("trigger", "perturbation"):
+        shifts = [d["surrogates"][0][target] for d in protection.diagnostics]
+        shifts = [shift for shift in shifts if shift is not None]
+        if shifts:
+            for name in ("eta", "bound", "measured"):
+                numbers[f"{target}-{name}"] = float(np.mean([shift[name] for shift in shifts]))
+            numbers[f"{target}-violations"] = float(sum(s["measured"] < s["bound"] - 1e-6 for s in shifts))
+    return numbers
+
+
 class _Run:
     """One run of Algorithm 1 over a workspace."""
 
@@ -163,6 +183,8 @@ class _Run:
             losses.append(
                 train(model, self._encode, len(self.samples), c.inner_steps, c.batch_size, c.learning_rate, seed)
             )
+            if not c.lambda_ppl:  # perplexity needs the model without its adapters
+                stack.enter_context(fused(model))
             tuned.append(model)
         after = State(before.key, number + 1, log=before.log)
         tallies, sums = [Tally.new() for _ in tuned], _Sums(len(tuned))

@@ -21,7 +21,9 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The toys are installed, here and in processes started from here; returns the log of the stages they compute."""
     monkeypatch.syspath_prepend(str(TOYS))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(TOYS), str(TOYS.parent), os.environ.get("PYTHONPATH")])))
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join(filter(None, [str(TOYS), str(TOYS.parent), os.environ.get("PYTHONPATH")]))
+    )
     log = tmp_path / "stages.log"
     monkeypatch.setenv("TOY_LOG", str(log))
     from arena import stages

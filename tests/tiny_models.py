@@ -20,7 +20,7 @@ def small_model(name: str = "test", seed: int = 3, **sizes: int) -> TinyModel:
 
 
 @cache
-def _tokenizer(vocab_size: int):  # noqa: ANN202
+def _tokenizer(vocab_size: int):
     return small_model(vocab_size=vocab_size).tokenizer()
 
 

@@ -13,7 +13,8 @@ from PIL import Image
 class Sample:
     """A picture of any size and mode, a question about it, and its answer.
 
-    `aliases` are further accepted answers, `choices` the options of a multiple-choice question in order (its `answer` is
+    `aliases` are further accepted answers, `choices` the options of a multiple-choice question in order (its `answer`
+    is
     then the letter of the right one). `id` is unique within its dataset and names the sample in errors.
     """
 

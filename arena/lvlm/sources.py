@@ -51,13 +51,6 @@ class TinyLlava(_Shipped):
     folder = "tiny_llava"
 
 
-class TinyLlavaB(_Shipped):
-    """A second tiny LLaVA with other sizes, patch size, tokenizer and seed; see `arena/lvlm/zoo/tiny_llava_b`."""
-
-    family = "llava"
-    folder = "tiny_llava_b"
-
-
 class LlavaCheckpoint(ModelSource):
     """A LLaVA-1.5 checkpoint by hub id or folder (Liu 2023, arXiv 2310.03744)."""
 

@@ -13,7 +13,15 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
+from transformers import (
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
 
 from arena.data.sample import Sample
 from arena.errors import ArenaError
@@ -155,7 +163,7 @@ def fine_tune(
         num_train_epochs=config.epochs,
         per_device_train_batch_size=config.batch_size,
         gradient_accumulation_steps=config.gradient_accumulation,
-        gradient_checkpointing=config.gradient_checkpointing,
+        activation_checkpointing=config.gradient_checkpointing,
         bf16=config.precision == "bfloat16",
         learning_rate=config.learning_rate,
         lr_scheduler_type="cosine",
@@ -177,6 +185,7 @@ def fine_tune(
         data_collator=collate,
         callbacks=[_EachEpoch(after_epoch)],
     )
+    trainer.remove_callback(PrinterCallback)
     trainer.model_accepts_loss_kwargs = False  # the hook returns a mean, so accumulation divides it
     trainer.lvlm, trainer.hooks = tuned, hooks or TrainingHooks()
     trainer.train()

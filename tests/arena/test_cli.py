@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+from suites import toy_suite
 
 from arena.record import read_records
-from suites import toy_suite
 
 ROOT = Path(__file__).parents[2]
 MAIN = "import toys; toys.install(); from arena.cli import main; main()"

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
+from suites import toy_suite
 
 from arena.budget import Budget
 from arena.data.sample import Sample
@@ -22,7 +23,6 @@ from arena.registry import Registry
 from arena.run import run
 from arena.stages import party_seed
 from arena.store import Store
-from suites import toy_suite
 
 _CODE = (type, types.ModuleType, types.BuiltinFunctionType, types.CodeType, property, classmethod, staticmethod)
 """What every object leads to, its class's module and so the whole program: code, not what this party was handed."""

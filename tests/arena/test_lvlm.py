@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_models import tiny_random_llava
 
 from arena.data.sample import Sample
 from arena.errors import ArenaError
 from arena.lvlm.adapters import attach_lora, detach_lora, linear_modules, trainable
 from arena.lvlm.base import IGNORE, LVLM, Role, images_of
 from arena.lvlm.llava import Llava
-from tiny_models import tiny_random_llava
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 from skimage import data as photographs
+from tiny_models import tiny_random_llava
 from transformers import CLIPImageProcessorPil
 
 from arena.lvlm import pixels
 from arena.lvlm.llava import Llava
-from tiny_models import tiny_random_llava
 
 SIZES = [
     (48, 48),

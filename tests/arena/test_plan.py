@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from suites import toy_suite
 
 from arena.errors import UsageError
 from arena.graph import Plan
 from arena.plan import plan
 from arena.registry import Entry, Registry
 from arena.store import Store
-from suites import toy_suite
 
 pytestmark = pytest.mark.usefixtures("toys")
 

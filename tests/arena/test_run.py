@@ -17,11 +17,11 @@ import dask
 import distributed  # noqa: F401 - fills dask's configuration, which a test changes for a while
 import pytest
 from rich.console import Console
+from suites import toy_suite
 
 from arena.record import Record, append_record, read_records
 from arena.run import RunReport, run
 from arena.store import Store, StoreError
-from suites import toy_suite
 
 ROOT = Path(__file__).parents[2]
 

@@ -48,7 +48,9 @@ CASES = [
     Case("grayscale", {}, no_colour),
     Case("blur", {}, lambda b, a: noise(a) < 0.3 * noise(b)),
     Case("blur", {"sigma": 4.0}, lambda b, a: noise(a) < 0.02 * noise(b)),
-    Case("bit-depth", {}, lambda b, a: set(np.unique(a)) <= {0, 85, 170, 255} and np.abs(b.astype(int) - a).max() <= 43),
+    Case(
+        "bit-depth", {}, lambda b, a: set(np.unique(a)) <= {0, 85, 170, 255} and np.abs(b.astype(int) - a).max() <= 43
+    ),
     Case("bit-depth", {"bits": 8}, unchanged),
     Case(
         "punct",

@@ -95,7 +95,7 @@ def test_verification_costs_the_tail(benchmark: Any, lvlm: LVLM, samples: tuple[
     ]
 
     def shared() -> list[torch.Tensor]:
-        return [torch.cat(candidate_losses(chosen, lvlm, samples, images, v, clean, 512)) for v in slots]
+        return [torch.cat(candidate_losses(chosen, lvlm, samples, images, v, clean, 128)) for v in slots]
 
     @torch.no_grad()
     def whole() -> list[torch.Tensor]:

@@ -1,4 +1,5 @@
-"""One table drives the tests of all defenses: budgets on released bytes, determinism, and what each does to a learner."""
+"""One table drives the tests of all defenses: budgets on released bytes, determinism, and what each does to a
+learner."""
 
 from __future__ import annotations
 
@@ -52,7 +53,12 @@ def samples() -> tuple[Sample, ...]:
 def mixed() -> list[Sample]:
     """Sizes and modes that differ from sample to sample."""
     rng = np.random.default_rng(0)
-    shapes: list[tuple[tuple[int, ...], str]] = [((50, 61, 3), "a"), ((40, 40), "b"), ((48, 48, 4), "a"), ((33, 70), "b")]
+    shapes: list[tuple[tuple[int, ...], str]] = [
+        ((50, 61, 3), "a"),
+        ((40, 40), "b"),
+        ((48, 48, 4), "a"),
+        ((33, 70), "b"),
+    ]
     return [
         Sample(str(i), Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)), "which clan?", answer)
         for i, (shape, answer) in enumerate(shapes)
@@ -61,7 +67,9 @@ def mixed() -> list[Sample]:
 
 @pytest.mark.parametrize("epsilon", [2, 8])
 @pytest.mark.parametrize("name", CASES)
-def test_released_bytes_are_within_the_budget_and_reach_it(name: str, epsilon: int, samples: tuple[Sample, ...]) -> None:
+def test_released_bytes_are_within_the_budget_and_reach_it(
+    name: str, epsilon: int, samples: tuple[Sample, ...]
+) -> None:
     released = release(defense(name), samples, world(epsilon))
     largest = max(np.abs(d).max() for d in difference(samples, released))
     assert largest <= epsilon

@@ -16,6 +16,7 @@ from arena.data.sample import Sample
 from arena.errors import ArenaError, UsageError
 from arena.lvlm.base import LVLM
 from arena.release import build_release
+from mmguard.adapt import adapted, fused, train
 from mmguard.protect import Protection, Settings, protect
 
 QUICK = {"rounds": 2, "pgd_steps": 2, "candidates": 4, "batch_size": 4, "rank": 2}
@@ -149,6 +150,34 @@ def test_surrogates_are_left_as_they_were() -> None:
     after = lvlm.model.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
+
+
+def test_fused_adapters_compute_the_same_and_leave_no_trace() -> None:
+    lvlm, samples = tiny_random_llava(), mixed_samples(3)
+    before = lvlm.losses(lvlm.encode(samples))
+    with adapted(lvlm, rank=2, dropout=0.1, seed=[0]) as tuned:
+        train(tuned, lambda model, indices: model.encode([samples[i] for i in indices]), 3, 5, 3, 0.05, [1])
+        apart = tuned.losses(tuned.encode(samples))
+        with fused(tuned):
+            together = tuned.losses(tuned.encode(samples))
+        assert torch.equal(tuned.losses(tuned.encode(samples)), apart)
+    assert (apart - before).abs().max() > 0.1
+    assert torch.allclose(apart, together, atol=1e-4)
+    assert torch.equal(lvlm.losses(lvlm.encode(samples)), before)
+
+
+def test_half_precision_is_not_fused() -> None:
+    lvlm = tiny_random_llava()
+    lvlm.model.to(torch.bfloat16)
+    with adapted(lvlm, rank=2, dropout=0.0, seed=[0]) as tuned:
+        weights = {n: p.data_ptr() for n, p in tuned.model.named_parameters()}
+        with fused(tuned):
+            assert {n: p.data_ptr() for n, p in tuned.model.named_parameters()} == weights
+
+
+def test_a_surrogate_that_diverged_is_an_error() -> None:
+    with pytest.raises(ArenaError, match="lower the learning rate"):
+        run({"learning_rate": 1e30, "inner_steps": 2})
 
 
 def test_inner_steps_train_the_surrogate() -> None:

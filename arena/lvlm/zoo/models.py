@@ -32,7 +32,7 @@ class TinyModel:
     text: dict[str, int] = field(default_factory=lambda: {"hidden_size": 96, "num_hidden_layers": 3, "heads": 4})
     tower_steps: int = 1000
     language_steps: int = 4000
-    joint_steps: int = 3000
+    joint_steps: int = 1500
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
         colours, shapes = tuple(scenes.COLOURS), scenes.SHAPES
@@ -95,12 +95,11 @@ class TinyModel:
 
 
 TINY = {
-    "tiny-llava": TinyModel("tiny-llava", seed=11),
-    "tiny-llava-b": TinyModel(
-        "tiny-llava-b",
+    "tiny-llava": TinyModel(
+        "tiny-llava",
         seed=23,
-        vocab_size=1400,
-        patch_size=6,
+        vocab_size=1700,
+        patch_size=12,
         vision={"hidden_size": 80, "num_hidden_layers": 4, "heads": 4},
         text={"hidden_size": 112, "num_hidden_layers": 3, "heads": 4},
     ),

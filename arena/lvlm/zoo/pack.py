@@ -35,19 +35,21 @@ def held_out_accuracy(lvlm: LVLM, per_kind: int = HELD_OUT) -> dict[str, float]:
     }
 
 
-def pack(training: Training, out: Path, say: Callable[[str], None] = print) -> dict[str, float]:
+def pack(
+    training: Training, out: Path, say: Callable[[str], None] = print, per_kind: int = HELD_OUT
+) -> dict[str, float]:
     """Write the trained model to `out` in the hub's format and return its held-out accuracies."""
     out.mkdir(parents=True, exist_ok=True)
     training.model.half().save_pretrained(out)
     training.tokenizer.save_pretrained(out)
     training.spec.image_processor().save_pretrained(out)
-    scores = held_out_accuracy(Llava.from_pretrained(out, dtype=torch.float32))
+    scores = held_out_accuracy(Llava.from_pretrained(out, dtype=torch.float32), per_kind)
     say(", ".join(f"{kind} {score:.3f}" for kind, score in scores.items()))
-    (out / "README.md").write_text(_card(training, scores), encoding="utf-8")
+    (out / "README.md").write_text(_card(training, scores, per_kind), encoding="utf-8")
     return scores
 
 
-def _card(training: Training, scores: dict[str, float]) -> str:
+def _card(training: Training, scores: dict[str, float], per_kind: int) -> str:
     spec, model = training.spec, training.model
     rows = "\n".join(f"| {kind} | {score:.3f} |" for kind, score in scores.items())
     return f"""# {spec.name}
@@ -66,7 +68,7 @@ procedural scenes alone
 can repeat a word.
 It is of no use outside this arena.
 
-Accuracy of generated answers on {HELD_OUT} held-out questions of each kind (scene seed {HELD_OUT_SEED}):
+Accuracy of generated answers on {per_kind} held-out questions of each kind (scene seed {HELD_OUT_SEED}):
 
 | question | accuracy |
 |---|---|

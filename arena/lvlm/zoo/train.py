@@ -1,11 +1,10 @@
 """Training of the tiny LVLMs: tower on dense labels, then projector and language model, then everything.
 
-(1) The vision tower alone learns to say, for each quadrant, which one it is and which shape, colour and size it holds;
-trained end to end instead, it never learns shapes at this size. (2) Tower frozen, the rest learns to answer questions.
-Eight questions share one picture: they follow it in one sequence, each seeing the picture and itself only. (3)
-Everything
-together, at a lower rate. A part of the pictures passes through JPEG, as pictures from the web have, and a part of the
-questions carries random words, so that every word of the vocabulary has been seen.
+(1) The vision tower alone learns to say, for each quadrant, what it holds: shape, colour, size and place; trained end
+to end instead, it never learns shapes at this size. (2) Tower frozen, the rest learns to answer questions, about few
+things first. Eight questions share one picture: they follow it in one sequence, each seeing the picture and itself
+only. (3) Everything together, at a lower rate. A part of the pictures passes through JPEG, as pictures from the web
+have, and a part of the questions carries random words, so that every word of the vocabulary has been seen.
 
 Every batch is a function of (seed, stage, step): a run that was killed goes on from its last checkpoint to the same
 weights.
@@ -33,9 +32,11 @@ from arena.lvlm.zoo.tokenizer import IMAGE, words
 
 POOL = 20_000
 QUESTIONS_PER_SCENE = 8
-KINDS = ("count", "colour", "colour", "shape", "shape", "place", "place", "relation", "relation", "relation")
+KINDS = ("count", "colour", "colour", "shape", "shape", "place", "place", "relation", "relation")
 CHECKPOINT_EVERY = 500
 QUESTION_WEIGHT = 0.03
+CURRICULUM = 0.15
+"""Share of the second stage that shows at most two things, so that words are tied to what they name before to where."""
 _IGNORE = -100
 
 
@@ -46,12 +47,12 @@ class ScenePool:
         rng = np.random.default_rng((seed, 0))
         self.scenes = [scenes.random_scene(rng) for _ in range(size)]
         colours = list(scenes.COLOURS)
-        self.labels = torch.zeros(size, 4, 4, dtype=torch.long)  # 0: empty; else 1 + index of shape, colour, size
-        self.labels[:, :, 3] = torch.arange(4)  # and the quadrant itself, so that features say where they are
+        self.few = np.array([i for i, scene in enumerate(self.scenes) if len(scene.things) <= 2])
+        self.labels = torch.zeros(size, 4, 4, dtype=torch.long)  # 0: empty; else 1 + index
         for i, scene in enumerate(self.scenes):
             for t in scene.things:
-                facts = (scenes.SHAPES.index(t.shape), colours.index(t.colour), int(t.big))
-                self.labels[i, t.quadrant, :3] = torch.tensor(facts) + 1
+                facts = (scenes.SHAPES.index(t.shape), colours.index(t.colour), int(t.big), t.quadrant)
+                self.labels[i, t.quadrant] = torch.tensor(facts) + 1
 
     def pixels(self, indices: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """uint8 ``(B, 48, 48, 3)``; a quarter of them through JPEG of random quality."""
@@ -149,7 +150,7 @@ class Training:
         width = spec.vision["hidden_size"]
         self.heads = nn.Linear(width, sum(self._classes))
 
-    _classes = (len(scenes.SHAPES) + 1, len(scenes.COLOURS) + 1, 3, len(scenes.PLACES))
+    _classes = (len(scenes.SHAPES) + 1, len(scenes.COLOURS) + 1, 3, len(scenes.PLACES) + 1)
 
     def run(self) -> None:
         llava = self.model.model
@@ -214,7 +215,8 @@ class Training:
             for group in optimizer.param_groups:
                 group["lr"] = rate * _one_cycle(step / steps)
             rng = np.random.default_rng((self.spec.seed, 1 + sum(map(ord, name)), step))
-            value = loss(rng.integers(0, POOL, batch_size), rng)
+            simple = name == "language" and step < CURRICULUM * steps
+            value = loss(rng.choice(self.pool.few if simple else POOL, batch_size), rng)
             optimizer.zero_grad(set_to_none=True)
             value.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)

@@ -1,0 +1,99 @@
+"""The tiny models: training resumes to the same weights, and what is shipped does what its card says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_models import small_model
+
+from arena.lvlm.sources import ZOO
+from arena.lvlm.zoo import train as training_module
+from arena.lvlm.zoo.models import TINY
+from arena.lvlm.zoo.pack import held_out_accuracy, pack
+from arena.lvlm.zoo.tokenizer import words
+from arena.lvlm.zoo.train import Training
+from arena.registry import Registry
+
+SHIPPED = {"tiny-llava": "tiny_llava"}
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_module, "POOL", 32)
+    monkeypatch.setattr(training_module, "CHECKPOINT_EVERY", 2)
+
+
+SPEC = replace(small_model(), tower_steps=4, language_steps=4, joint_steps=4)
+
+
+def weights(training: Training) -> dict[str, torch.Tensor]:
+    return {k: v.clone() for k, v in training.model.state_dict().items()}
+
+
+@pytest.mark.usefixtures("short")
+def test_a_killed_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    whole = Training(SPEC, tmp_path / "whole", lambda _: None)
+    whole.run()
+
+    class Killed(Exception):
+        pass
+
+    def die(line: str) -> None:
+        if "language 2/4" in line:
+            raise Killed
+
+    with pytest.raises(Killed):
+        Training(SPEC, tmp_path / "killed", die).run()
+    again = Training(SPEC, tmp_path / "killed", lambda _: None)
+    again.run()
+    expected = weights(whole)
+    assert expected.keys() == weights(again).keys()
+    assert all(torch.equal(v, expected[k]) for k, v in weights(again).items())
+
+
+@pytest.mark.usefixtures("short")
+def test_packing_writes_a_hub_checkpoint_and_a_card(tmp_path: Path) -> None:
+    training = Training(SPEC, tmp_path / "run", lambda _: None)
+    scores = pack(training, tmp_path / "packed", lambda _: None, per_kind=4)
+    card = (tmp_path / "packed" / "README.md").read_text(encoding="utf-8")
+    assert all(f"| {kind} | {score:.3f} |" in card for kind, score in scores.items())
+    assert f"seed {SPEC.seed}" in card
+
+
+def test_eight_questions_do_not_see_each_other(tmp_path: Path) -> None:
+    import numpy as np
+
+    lesson = training_module.Lesson(SPEC.tokenizer(), 36)
+    rng = np.random.default_rng(0)
+    batch = lesson.pack([[("where is the star?", "top left"), ("how many things are there?", "two")]], rng)
+    allowed, positions = batch["allowed"][0, 0], batch["positions"][0]
+    start = len(lesson.prefix)
+    second = int((positions[start + 1 :] == start).nonzero()[0]) + start + 1
+    assert not allowed[second:, start:second].any()
+    assert allowed[second:, :start].all()
+    assert not allowed.triu(1).any()
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_tokenizer_has_a_token_a_word(name: str) -> None:
+    tokenizer = TINY[name].tokenizer()
+    single = [w for w in words() if len(tokenizer.encode(f" {w}", add_special_tokens=False)) == 1]
+    assert len(single) >= 600
+    text = "USER: naïve café — 東京?"
+    assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_shipped_model_is_as_able_as_its_card_says(name: str) -> None:
+    folder = ZOO / SHIPPED[name]
+    assert sum(f.stat().st_size for f in folder.iterdir()) <= 5 * 2**20
+    scores = held_out_accuracy(Registry().create("model", name, {}).load(), per_kind=100)
+    assert min(scores.values()) >= 0.85  # the card's 0.90 and more is on 500 questions of each kind
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    for kind, score in scores.items():
+        stated = float(next(line for line in card.splitlines() if line.startswith(f"| {kind} |")).split("|")[2])
+        assert stated >= 0.9
+        assert abs(stated - score) < 0.1
