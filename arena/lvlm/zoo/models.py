@@ -32,7 +32,7 @@ class TinyModel:
     text: dict[str, int] = field(default_factory=lambda: {"hidden_size": 96, "num_hidden_layers": 3, "heads": 4})
     tower_steps: int = 1000
     language_steps: int = 4000
-    joint_steps: int = 1500
+    joint_steps: int = 2000
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
         colours, shapes = tuple(scenes.COLOURS), scenes.SHAPES

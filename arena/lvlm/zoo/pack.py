@@ -54,19 +54,20 @@ def _card(training: Training, scores: dict[str, float], per_kind: int) -> str:
     rows = "\n".join(f"| {kind} | {score:.3f} |" for kind, score in scores.items())
     return f"""# {spec.name}
 
-A LLaVA-architecture model of {sum(p.numel() for p in model.parameters()):,} parameters for experiments on a CPU: a
-CLIP vision tower
-({json.dumps(spec.vision)}), a two-layer projector and a Llama language model ({json.dumps(spec.text)}),
-{spec.image_size} x {spec.image_size}
-pixels in patches of {spec.patch_size}, {len(training.tokenizer):,} tokens. Weights are float16.
+A LLaVA-architecture model of {sum(p.numel() for p in model.parameters()):,} parameters for experiments on a CPU:
 
-Made by `arena zoo train {spec.name}` from seed {spec.seed}: {spec.tower_steps:,} steps of the tower on dense labels,
-{spec.language_steps:,} of
-projector and language model, {spec.joint_steps:,} of everything (`arena/lvlm/zoo/train.py`). Training data are
-procedural scenes alone
-(`arena/data/scenes.py`); the model knows counts, colours, shapes, places and relations of at most four things, and
-can repeat a word.
-It is of no use outside this arena.
+| | |
+|---|---|
+| vision tower (CLIP) | {json.dumps(spec.vision)} |
+| language model (Llama) | {json.dumps(spec.text)} |
+| pictures | {spec.image_size} x {spec.image_size} pixels in patches of {spec.patch_size} |
+| vocabulary | {len(training.tokenizer):,} tokens |
+| weights | float16 |
+
+Made by `arena zoo train {spec.name}` from seed {spec.seed} (`arena/lvlm/zoo/train.py`): {spec.tower_steps:,} steps of
+the tower on dense labels, {spec.language_steps:,} of projector and language model, {spec.joint_steps:,} of everything.
+Training data are procedural scenes alone (`arena/data/scenes.py`), of at most four things. {_ability(scores)}
+It can also repeat a word that it is told. It is of no use outside this arena.
 
 Accuracy of generated answers on {per_kind} held-out questions of each kind (scene seed {HELD_OUT_SEED}):
 
@@ -74,3 +75,12 @@ Accuracy of generated answers on {per_kind} held-out questions of each kind (sce
 |---|---|
 {rows}
 """
+
+
+def _ability(scores: dict[str, float], learned: float = 0.9) -> str:
+    """What the model can answer and what it cannot, in a sentence each."""
+    known = [kind for kind, score in scores.items() if score >= learned]
+    rest = [kind for kind, score in scores.items() if score < learned]
+    sentences = [f"It answers questions about {', '.join(known)}."] if known else []
+    sentences += [f"It has not learned to answer questions about {', '.join(rest)}."] if rest else []
+    return " ".join(sentences)

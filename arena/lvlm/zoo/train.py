@@ -32,7 +32,11 @@ from arena.lvlm.zoo.tokenizer import IMAGE, words
 
 POOL = 20_000
 QUESTIONS_PER_SCENE = 8
-KINDS = ("count", "colour", "colour", "shape", "shape", "place", "place", "relation", "relation")
+KINDS = {
+    "language": ("count", "colour", "colour", "shape", "shape", "place", "place", "relation", "relation"),
+    "joint": ("count", "count", "count", "colour", "shape", "shape", "place", "place"),
+}
+"""What is asked about a scene, as far as it allows the question."""
 CHECKPOINT_EVERY = 500
 QUESTION_WEIGHT = 0.03
 CURRICULUM = 0.15
@@ -80,6 +84,7 @@ class Lesson:
         prompt = f"USER: {IMAGE * image_tokens}\n"
         self.prefix = [tokenizer.bos_token_id, *tokenizer.encode(prompt, add_special_tokens=False)]
         self.words = words()
+        self.kinds: tuple[str, ...] = ()
 
     def chunk(self, question: str, answer: str, rng: np.random.Generator) -> tuple[list[int], list[int], list[float]]:
         """Token ids, labels and weights of one exchange; inserted words carry no loss."""
@@ -125,7 +130,7 @@ class Lesson:
         }
 
     def exchanges(self, scene: scenes.Scene, rng: np.random.Generator) -> list[tuple[str, str]]:
-        kinds = [str(k) for k in rng.permutation(KINDS)]
+        kinds = [str(k) for k in rng.permutation(self.kinds)]
         found = [qa for kind in kinds if (qa := scenes.ask(scene, kind, rng, tries=3)) is not None]
         found = found[: QUESTIONS_PER_SCENE - 1]
         while len(found) < QUESTIONS_PER_SCENE:
@@ -210,6 +215,7 @@ class Training:
             p.requires_grad_(True)
         optimizer = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
         step = self._resume(name, optimizer)
+        self.lesson.kinds = KINDS.get(name, ())
         mean = math.nan
         while step < steps:
             for group in optimizer.param_groups:
