@@ -96,4 +96,4 @@ def test_the_shipped_model_is_as_able_as_its_card_says(name: str) -> None:
         stated = float(next(line for line in card.splitlines() if line.startswith(f"| {kind} |")).split("|")[2])
         assert abs(stated - score) < 0.1
         if kind != "relation":  # two things compared: at chance at this size, as the card says
-            assert stated >= 0.9
+            assert stated >= 0.85

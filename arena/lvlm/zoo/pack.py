@@ -77,7 +77,7 @@ Accuracy of generated answers on {per_kind} held-out questions of each kind (sce
 """
 
 
-def _ability(scores: dict[str, float], learned: float = 0.9) -> str:
+def _ability(scores: dict[str, float], learned: float = 0.8) -> str:
     """What the model can answer and what it cannot, in a sentence each."""
     known = [kind for kind, score in scores.items() if score >= learned]
     rest = [kind for kind, score in scores.items() if score < learned]
