@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from arena import owner_commands
+
 if TYPE_CHECKING:
     from arena.graph import Plan
     from arena.record import Record
@@ -23,6 +25,8 @@ app = typer.Typer(
 )
 zoo = typer.Typer(help="The tiny models that come with the arena.", no_args_is_help=True)
 app.add_typer(zoo, name="zoo")
+app.command("protect")(owner_commands.protect)
+app.command("explain")(owner_commands.explain)
 
 
 class PluginKind(StrEnum):
