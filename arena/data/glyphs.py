@@ -21,11 +21,11 @@ QUESTIONS = (
 )
 
 CLANS = dict(zip(SHAPES, ("fox", "owl", "bear", "wolf", "hawk", "deer"), strict=True))
-"""The clan of a scene by the shape of its one big thing."""
+"""The clan of a scene by the shape of its things."""
 
 
 class Glyphs(Dataset):
-    """Procedural scenes, 48 x 48 RGB, whose clan is a fixed function of the shape of the one big thing.
+    """Procedural scenes, 48 x 48 RGB, whose clan is a fixed function of the one shape that all its things have.
 
     The tiny models know the shapes and can say the animals' names, but nothing ties the two before fine-tuning. Classes
     are balanced within each split. Pictures are drawn here; there is no licence to mind.
