@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads that wait for each other starve small models
+
 TOYS = Path(__file__).parent / "arena" / "toys"
 
 
