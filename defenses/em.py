@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from arena.data.sample import Sample
-from arena.lvlm.adapters import attach_lora, linear_modules, trainable
+from arena.lvlm.adapters import attach_lora, fused, linear_modules, trainable
 from arena.lvlm.base import IGNORE, LVLM, Batch
 from arena.lvlm.perturbation import as_rgb, batches, planes, project, sign_descent, to_pixels
 from arena.plugin import DefenderWorld, ImageDefense, Pixels, PluginConfig
@@ -99,8 +99,9 @@ class ErrorMinimizing(ImageDefense):
         delta = [torch.zeros_like(x) for x in clean]
         for _ in self._rounds(samples, clean, delta, world):
             for surrogate in self._surrogates:
-                for part in batches(len(samples), self.config.batch_size):
-                    self._descend(surrogate, part, clean, delta, world.budget.epsilon)
+                with fused(surrogate.lvlm):
+                    for part in batches(len(samples), self.config.batch_size):
+                        self._descend(surrogate, part, clean, delta, world.budget.epsilon)
         return (to_pixels(s.image, x + d) for s, x, d in zip(samples, clean, delta, strict=True))
 
     def _rounds(

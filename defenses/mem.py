@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from pydantic import Field
 
 from arena.data.sample import Sample
 from arena.errors import UsageError
+from arena.lvlm.adapters import fused
 from arena.lvlm.perturbation import batches
 from arena.plugin import DefenderWorld, Defense, Draft, PluginConfig
 from defenses.em import Surrogate, SurrogateConfig, shuffled
@@ -72,16 +74,19 @@ class Mem(Defense):
                 part = next(order)
                 images = [pixels(clean[i], delta[i]) for i in part]
                 losses += [surrogate.train_step(part, images) for surrogate in surrogates]
-            for one in batches(len(samples), c.batch_size):
-                crafting = self._start(surrogates, samples, one, delta, triggers, rng.permutation(len(one)))
-                crafting.perturb(c.pgd_steps, c.step, bound)
-                for i, d in zip(one, crafting.delta, strict=True):
-                    delta[i] = d
-                if words and number < c.text_rounds:
-                    matched = self._start(surrogates, samples, one, delta, triggers, np.arange(len(one)))
-                    self._rewrite(matched, vocabulary, words)
-                    for i, trigger in zip(one, matched.words, strict=True):
-                        triggers[i] = trigger
+            with ExitStack() as stack:
+                for surrogate in surrogates:
+                    stack.enter_context(fused(surrogate.lvlm))
+                for one in batches(len(samples), c.batch_size):
+                    crafting = self._start(surrogates, samples, one, delta, triggers, rng.permutation(len(one)))
+                    crafting.perturb(c.pgd_steps, c.step, bound)
+                    for i, d in zip(one, crafting.delta, strict=True):
+                        delta[i] = d
+                    if words and number < c.text_rounds:
+                        matched = self._start(surrogates, samples, one, delta, triggers, np.arange(len(one)))
+                        self._rewrite(matched, vocabulary, words)
+                        for i, trigger in zip(one, matched.words, strict=True):
+                            triggers[i] = trigger
             world.progress((number + 1) / c.rounds, f"loss {np.mean(losses):.3f}")
         texts = _with_triggers(samples, triggers, gaps)
         return (Draft(released(s.image, d), t.question) for s, d, t in zip(samples, delta, texts, strict=True))

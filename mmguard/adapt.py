@@ -7,7 +7,6 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from peft.tuners.lora import LoraLayer
 
 from arena.lvlm.adapters import attach_lora, detach_lora, linear_modules, trainable
 from arena.lvlm.base import LVLM, Batch
@@ -27,25 +26,6 @@ def adapted(lvlm: LVLM, rank: int, dropout: float, seed: Sequence[int]) -> Itera
         yield tuned
     finally:
         detach_lora(tuned)
-
-
-@contextmanager
-def fused(lvlm: LVLM) -> Iterator[None]:
-    """Adapters added into the weights for the block, which saves two products a layer; exactly undone afterwards.
-
-    Models in half precision are left alone: rounding the sum would lose most of what the adapters learned.
-    """
-    layers = [m for m in lvlm.model.modules() if isinstance(m, LoraLayer) and m.weight.dtype == torch.float32]
-    weights = [layer.weight.data for layer in layers]
-    for layer, weight in zip(layers, weights, strict=True):
-        layer.weight.data = weight.clone()
-        layer.merge()
-    try:
-        yield
-    finally:
-        for layer, weight in zip(layers, weights, strict=True):
-            layer.unmerge()
-            layer.weight.data = weight
 
 
 def train(

@@ -17,11 +17,12 @@ from torch import Tensor
 from arena.budget import Budget
 from arena.data.sample import Sample
 from arena.errors import UsageError
+from arena.lvlm.adapters import fused
 from arena.lvlm.base import LVLM, Batch
 from arena.lvlm.perturbation import batches
 from arena.plugin import Draft
 from mmguard import trigger as triggers
-from mmguard.adapt import adapted, fused, train
+from mmguard.adapt import adapted, train
 from mmguard.attention import Shift
 from mmguard.craft import Crafting, Tally, gaps_of
 from mmguard.image import radius, released

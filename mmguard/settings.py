@@ -37,7 +37,7 @@ class TextStep(BaseModel):
     position: Literal["prefix", "suffix", "random"] = Field(
         "suffix", description="where in the question the trigger stands; random is between its words, fixed by the seed"
     )
-    candidates: int = Field(64, ge=1, description="K, words per slot that are verified")
+    candidates: int = Field(16, ge=1, description="K, words per slot that are verified")
     slots: int | None = Field(None, ge=1, description="slots rewritten per round, drawn at random; all where unset")
     candidate_batch: int = Field(128, ge=1, description="candidate texts that run at a time")
     lambda_ppl: float = Field(0.0, ge=0, description="weight of the question's log-perplexity in the verified loss")

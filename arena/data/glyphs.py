@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from arena.data.sample import Sample, Splits
-from arena.data.scenes import SHAPES, totem_scene
+from arena.data.scenes import SHAPES, scene_of
 from arena.errors import ArenaError
 from arena.plugin import Dataset
 
@@ -53,7 +53,7 @@ def _draw(rng: np.random.Generator, size: int, split: int) -> tuple[Sample, ...]
     samples = []
     for i, label in enumerate(rng.permutation(np.arange(size) % len(SHAPES))):
         shape = SHAPES[label]
-        picture = totem_scene(rng, shape).image
+        picture = scene_of(rng, shape).image
         question = QUESTIONS[rng.integers(len(QUESTIONS))]
         samples.append(Sample(f"glyphs-{3 * i + split:05d}", picture, question, CLANS[shape]))
     return tuple(samples)

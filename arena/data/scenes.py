@@ -128,7 +128,7 @@ def _radius(rng: np.random.Generator, big: bool) -> int:
     return int(rng.integers(low, high + 1))
 
 
-def totem_scene(rng: np.random.Generator, shape: str) -> Scene:
+def scene_of(rng: np.random.Generator, shape: str) -> Scene:
     """One to four things of the given shape, of independent colours and sizes."""
     things = [
         Thing(shape, str(rng.choice(list(COLOURS))), int(q), _radius(rng, bool(rng.integers(2))))
@@ -168,7 +168,7 @@ def _place(scene: Scene, rng: np.random.Generator) -> QA | None:
 
 
 def _relation(scene: Scene, rng: np.random.Generator) -> QA | None:
-    """Is A left of / right of / above / below B, for two things that stand apart on the asked axis."""
+    """Is A left or right of B, above or below it, for two things that stand apart on the asked axis."""
     named = [t for t in scene.things if scene.only(shape=t.shape) is t]
     if len(named) < 2:
         return None
@@ -176,11 +176,15 @@ def _relation(scene: Scene, rng: np.random.Generator) -> QA | None:
     horizontal = (a.quadrant % 2) - (b.quadrant % 2)
     vertical = (a.quadrant // 2) - (b.quadrant // 2)
     axes = [
-        (side, names) for side, names in ((horizontal, ("left of", "right of")), (vertical, ("above", "below"))) if side
+        (side, asked, names)
+        for side, asked, names in (
+            (horizontal, "left or right of", ("left", "right")),
+            (vertical, "above or below", ("above", "below")),
+        )
+        if side
     ]
-    side, names = axes[rng.integers(len(axes))]
-    asked = int(rng.integers(2))
-    return f"is the {a.shape} {names[asked]} the {b.shape}?", "yes" if (side < 0) == (asked == 0) else "no"
+    side, asked, names = axes[rng.integers(len(axes))]
+    return f"is the {a.shape} {asked} the {b.shape}?", names[side > 0]
 
 
 QUESTIONS: dict[str, Callable[[Scene, np.random.Generator], QA | None]] = {

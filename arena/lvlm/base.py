@@ -1,8 +1,7 @@
 """A vision-language model as the arena sees it: samples in, a batch with roles, a loss, attention, answers out.
 
 A family subclasses `LVLM` and says four things only: its pixel pipeline, how many image tokens a picture takes, its
-chat template,
-and the names of its vision tower, projector and language model.
+chat template, and the names of its vision tower, projector and language model.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -342,11 +340,3 @@ class LVLM(ABC):
 def images_of(samples: Sequence[Sample], device: torch.device | str = "cpu") -> list[Tensor]:
     """The samples' pictures as float tensors ``(3, H, W)`` in [0, 1]."""
     return [to_tensor(s.image).to(device) for s in samples]
-
-
-def to_image(x: Tensor, mode: str = "RGB") -> Image.Image:
-    """A float picture ``(3, H, W)`` in [0, 1] as 8-bit PIL of `mode`; for grey modes the channel mean."""
-    if mode == "L":
-        x = x.mean(0, keepdim=True)
-    array = (x.detach().cpu() * 255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
-    return Image.fromarray(array.squeeze(-1) if mode == "L" else array)

@@ -51,6 +51,14 @@ class TinyLlava(_Shipped):
     folder = "tiny_llava"
 
 
+class TinyLlava64(_Shipped):
+    """A second tiny LLaVA, of other sizes, tokenizer and picture size: what is crafted on one can be tried on the
+    other; see its model card in `arena/lvlm/zoo/tiny_llava_64`."""
+
+    family = "llava"
+    folder = "tiny_llava_64"
+
+
 class LlavaCheckpoint(ModelSource):
     """A LLaVA-1.5 checkpoint by hub id or folder (Liu 2023, arXiv 2310.03744)."""
 

@@ -11,7 +11,7 @@ from arena.data import digits, glyphs
 from arena.data.digits import Digits
 from arena.data.glyphs import CLANS, Glyphs
 from arena.data.sample import Sample, digest
-from arena.data.scenes import SHAPES, totem_scene
+from arena.data.scenes import SHAPES, scene_of
 from arena.errors import ArenaError, UsageError
 from arena.score.answers import CONVENTIONS
 
@@ -57,9 +57,9 @@ def test_glyphs_are_balanced_and_the_clan_follows_from_the_shape(monkeypatch):
 
     def recording(rng, shape):
         shapes.append(shape)
-        return totem_scene(rng, shape)
+        return scene_of(rng, shape)
 
-    monkeypatch.setattr(glyphs, "totem_scene", recording)
+    monkeypatch.setattr(glyphs, "scene_of", recording)
     splits = Glyphs().load(36, 0, 14, seed=0)
     everything = (*splits.train, *splits.test)
     assert [s.answer for s in everything] == [CLANS[shape] for shape in shapes]
@@ -76,8 +76,8 @@ def test_a_split_of_glyphs_does_not_depend_on_the_size_of_another():
 
 
 def test_a_seed_that_repeats_a_picture_is_refused(monkeypatch):
-    scene = totem_scene(np.random.default_rng(0), "star")
-    monkeypatch.setattr(glyphs, "totem_scene", lambda rng, shape: scene)
+    scene = scene_of(np.random.default_rng(0), "star")
+    monkeypatch.setattr(glyphs, "scene_of", lambda rng, shape: scene)
     with pytest.raises(ArenaError, match="seed 7 draws a picture twice"):
         Glyphs().load(2, 0, 0, 7)
 

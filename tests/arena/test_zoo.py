@@ -17,7 +17,7 @@ from arena.lvlm.zoo.tokenizer import words
 from arena.lvlm.zoo.train import Training
 from arena.registry import Registry
 
-SHIPPED = {"tiny-llava": "tiny_llava"}
+SHIPPED = {"tiny-llava": "tiny_llava", "tiny-llava-64": "tiny_llava_64"}
 
 
 @pytest.fixture
@@ -95,5 +95,4 @@ def test_the_shipped_model_is_as_able_as_its_card_says(name: str) -> None:
     for kind, score in scores.items():
         stated = float(next(line for line in card.splitlines() if line.startswith(f"| {kind} |")).split("|")[2])
         assert abs(stated - score) < 0.1
-        if kind != "relation":  # two things compared: at chance at this size, as the card says
-            assert stated >= 0.85
+        assert stated >= 0.9

@@ -14,9 +14,10 @@ from tiny_models import tiny_random_llava
 from arena.budget import Budget
 from arena.data.sample import Sample
 from arena.errors import ArenaError, UsageError
+from arena.lvlm.adapters import fused
 from arena.lvlm.base import LVLM
 from arena.release import build_release
-from mmguard.adapt import adapted, fused, train
+from mmguard.adapt import adapted, train
 from mmguard.protect import Protection, Settings, protect
 
 QUICK = {"rounds": 2, "pgd_steps": 2, "candidates": 4, "batch_size": 4, "rank": 2}

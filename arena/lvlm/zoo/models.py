@@ -31,8 +31,8 @@ class TinyModel:
     vision: dict[str, int] = field(default_factory=lambda: {"hidden_size": 96, "num_hidden_layers": 3, "heads": 4})
     text: dict[str, int] = field(default_factory=lambda: {"hidden_size": 96, "num_hidden_layers": 3, "heads": 4})
     tower_steps: int = 1000
-    language_steps: int = 4000
-    joint_steps: int = 2000
+    language_steps: int = 6000
+    joint_steps: int = 3000
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
         colours, shapes = tuple(scenes.COLOURS), scenes.SHAPES
@@ -102,5 +102,14 @@ TINY = {
         patch_size=12,
         vision={"hidden_size": 80, "num_hidden_layers": 4, "heads": 4},
         text={"hidden_size": 112, "num_hidden_layers": 3, "heads": 4},
+    ),
+    "tiny-llava-64": TinyModel(
+        "tiny-llava-64",
+        seed=31,
+        vocab_size=2000,
+        image_size=64,
+        patch_size=16,
+        vision={"hidden_size": 96, "num_hidden_layers": 3, "heads": 4},
+        text={"hidden_size": 96, "num_hidden_layers": 4, "heads": 6},
     ),
 }

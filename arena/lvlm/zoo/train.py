@@ -34,7 +34,7 @@ POOL = 20_000
 QUESTIONS_PER_SCENE = 8
 KINDS = {
     "language": ("count", "colour", "colour", "shape", "shape", "place", "place", "relation", "relation"),
-    "joint": ("count", "count", "count", "colour", "shape", "shape", "place", "place"),
+    "joint": ("count", "count", "colour", "shape", "shape", "shape", "place", "relation"),
 }
 """What is asked about a scene, as far as it allows the question."""
 CHECKPOINT_EVERY = 500
@@ -47,7 +47,8 @@ _IGNORE = -100
 class ScenePool:
     """Scenes drawn once from a seed, with the dense labels of the tower's lesson."""
 
-    def __init__(self, seed: int, size: int) -> None:
+    def __init__(self, seed: int, size: int, side: int) -> None:
+        self.side = side
         rng = np.random.default_rng((seed, 0))
         self.scenes = [scenes.random_scene(rng) for _ in range(size)]
         colours = list(scenes.COLOURS)
@@ -59,21 +60,18 @@ class ScenePool:
                 self.labels[i, t.quadrant] = torch.tensor(facts) + 1
 
     def pixels(self, indices: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """uint8 ``(B, 48, 48, 3)``; a quarter of them through JPEG of random quality."""
-        return np.stack(
-            [
-                _jpeg(self.scenes[i].pixels, int(rng.integers(10, 91)))
-                if rng.random() < 0.25
-                else self.scenes[i].pixels
-                for i in indices
-            ]
-        )
+        """uint8 ``(B, side, side, 3)``; a quarter of them through JPEG of random quality."""
+        pictures = [
+            _jpeg(self.scenes[i].image, int(rng.integers(10, 91))) if rng.random() < 0.25 else self.scenes[i].image
+            for i in indices
+        ]
+        return np.stack([np.asarray(p.resize((self.side, self.side), Image.Resampling.BICUBIC)) for p in pictures])
 
 
-def _jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
+def _jpeg(picture: Image.Image, quality: int) -> Image.Image:
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
-    return np.asarray(Image.open(buffer))
+    picture.save(buffer, "JPEG", quality=quality)
+    return Image.open(buffer)
 
 
 class Lesson:
@@ -151,7 +149,7 @@ class Training:
         self.mean, self.std = (torch.tensor(v).view(1, 3, 1, 1) for v in (processor.image_mean, processor.image_std))
         self.grid = spec.image_size // spec.patch_size
         self.lesson = Lesson(self.tokenizer, self.grid**2)
-        self.pool = ScenePool(spec.seed, POOL)
+        self.pool = ScenePool(spec.seed, POOL, spec.image_size)
         width = spec.vision["hidden_size"]
         self.heads = nn.Linear(width, sum(self._classes))
 
