@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import cache
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import jinja2
-import markupsafe
 
 if TYPE_CHECKING:
     from leaderboards.views import Page
@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 def markdown(page: Page) -> str:
     """The page in GitHub-flavoured Markdown."""
-    text = _environment().get_template("board.md.j2").render(page=page)
+    return fill("board.md.j2", page=page)
+
+
+def fill(template: str, **values: object) -> str:
+    """A Markdown template, without the blank lines that its blocks leave."""
+    text = _environment().get_template(template).render(**values)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
@@ -40,7 +45,7 @@ def _environment() -> jinja2.Environment:
 
 def _plain(value: Any) -> str:
     """Text that Markdown shows as it is, in one table cell."""
-    text = str(markupsafe.escape(" ".join(str(value).split())))
+    text = escape(" ".join(str(value).split()), quote=False)  # a quote as an entity would get its # escaped below
     return re.sub(r"([\\`*_\[\]|#~])", r"\\\1", text)
 
 

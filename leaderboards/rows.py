@@ -44,7 +44,7 @@ def cell_row(group: Group, place: Place, scores: Scores) -> Row:
     row |= {"attack": place.attack, "auxiliary": place.auxiliary, "recipe": place.recipe}
     row |= {"items": group.items, "seeds": len(done), "failed": len(records) - len(done)}
     for name in _SCORES:
-        row |= _estimate(name, getattr(scores, name))
+        row |= estimate_row(name, getattr(scores, name))
     row["peak_accuracy"] = _mean(record.peak_accuracy for record in done)
     row |= {f"stealth_{key}": value for key, value in stealth(done).items()}
     for stage in ("protect", "purify", "finetune"):
@@ -76,7 +76,7 @@ def _ranking_row(group: Group, budget: Budget, rank: int | None, robust: Robust)
     own = [r for place in group.places[robust.defense] for r in group.records[place].values() if r.outcome is not None]
     row = {**_identity(group, robust.defense, budget), "auxiliary": robust.auxiliary, "group": rank}
     for name in ("robust_protection", "protection", "robust_retention", "accuracy"):
-        row |= _estimate("robust_accuracy" if name == "accuracy" else name, getattr(robust, name))
+        row |= estimate_row("robust_accuracy" if name == "accuracy" else name, getattr(robust, name))
     choice = robust.choice
     row |= {"best_attack": choice.attack if choice else None, "best_recipe": choice.recipe if choice else None}
     row |= {"choices": robust.candidates, "seeds": len(robust.seeds)}
@@ -182,7 +182,8 @@ def _label(defense: Hashable) -> str:
     return defense.label if isinstance(defense, Protection) else CLEAN
 
 
-def _estimate(name: str, estimate: Estimate) -> Row:
+def estimate_row(name: str, estimate: Estimate) -> Row:
+    """A score's columns."""
     return {
         name: estimate.value,
         f"{name}_low": estimate.low,
