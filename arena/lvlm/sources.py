@@ -22,7 +22,8 @@ ZOO = Path(__file__).parent / "zoo"
 def folder_digest(folder: Path) -> str:
     """SHA-256 over the names and contents of a checkpoint's weights, configuration and tokenizer files."""
     total = hashlib.sha256()
-    files = sorted(p for p in folder.iterdir() if p.suffix in {".json", ".safetensors", ".model", ".txt", ".jinja"})
+    kinds = {".json", ".safetensors", ".model", ".txt", ".jinja"}
+    files = sorted(p for p in folder.iterdir() if p.suffix in kinds) if folder.is_dir() else []
     if not files:
         raise ArenaError(f"model folder {folder} holds no checkpoint files; give a folder written by save_pretrained")
     for path in files:
