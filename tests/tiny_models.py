@@ -13,9 +13,10 @@ def small_model(name: str = "test", seed: int = 3, **sizes: int) -> TinyModel:
         name,
         seed=seed,
         vocab_size=sizes.pop("vocab_size", 900),
+        image_size=sizes.pop("image_size", 48),
+        patch_size=sizes.pop("patch_size", 8),
         vision={"hidden_size": 32, "num_hidden_layers": 2, "heads": 2},
         text={"hidden_size": 32, "num_hidden_layers": 2, "heads": 2},
-        **sizes,
     )
 
 

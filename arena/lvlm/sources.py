@@ -46,18 +46,18 @@ class _Shipped(ModelSource):
 
 
 class TinyLlava(_Shipped):
-    """LLaVA at 0.9 M parameters, trained on procedural scenes; see its model card in `arena/lvlm/zoo/tiny_llava`."""
+    """LLaVA at 1.1 M parameters, trained on procedural scenes; see its model card in `arena/lvlm/zoo/tiny_llava`."""
 
     family = "llava"
     folder = "tiny_llava"
 
 
-class TinyLlava64(_Shipped):
+class TinyLlava48(_Shipped):
     """A second tiny LLaVA, of other sizes, tokenizer and picture size: what is crafted on one can be tried on the
-    other; see its model card in `arena/lvlm/zoo/tiny_llava_64`."""
+    other; see its model card in `arena/lvlm/zoo/tiny_llava_48`."""
 
     family = "llava"
-    folder = "tiny_llava_64"
+    folder = "tiny_llava_48"
 
 
 class LlavaCheckpoint(ModelSource):

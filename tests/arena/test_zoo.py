@@ -17,7 +17,7 @@ from arena.lvlm.zoo.tokenizer import words
 from arena.lvlm.zoo.train import Training
 from arena.registry import Registry
 
-SHIPPED = {"tiny-llava": "tiny_llava", "tiny-llava-64": "tiny_llava_64"}
+SHIPPED = {"tiny-llava": "tiny_llava", "tiny-llava-48": "tiny_llava_48"}
 
 
 @pytest.fixture

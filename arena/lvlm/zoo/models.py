@@ -3,7 +3,7 @@ classes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from transformers import (
@@ -25,11 +25,11 @@ class TinyModel:
 
     name: str
     seed: int
-    vocab_size: int = 2304
-    image_size: int = 48
-    patch_size: int = 8
-    vision: dict[str, int] = field(default_factory=lambda: {"hidden_size": 96, "num_hidden_layers": 3, "heads": 4})
-    text: dict[str, int] = field(default_factory=lambda: {"hidden_size": 96, "num_hidden_layers": 3, "heads": 4})
+    vocab_size: int
+    image_size: int
+    patch_size: int
+    vision: dict[str, int]
+    text: dict[str, int]
     tower_steps: int = 1000
     language_steps: int = 6000
     joint_steps: int = 3000
@@ -97,19 +97,20 @@ class TinyModel:
 TINY = {
     "tiny-llava": TinyModel(
         "tiny-llava",
-        seed=23,
-        vocab_size=1700,
-        patch_size=12,
-        vision={"hidden_size": 80, "num_hidden_layers": 4, "heads": 4},
-        text={"hidden_size": 112, "num_hidden_layers": 3, "heads": 4},
-    ),
-    "tiny-llava-64": TinyModel(
-        "tiny-llava-64",
         seed=31,
         vocab_size=2000,
         image_size=64,
         patch_size=16,
         vision={"hidden_size": 96, "num_hidden_layers": 3, "heads": 4},
         text={"hidden_size": 96, "num_hidden_layers": 4, "heads": 6},
+    ),
+    "tiny-llava-48": TinyModel(
+        "tiny-llava-48",
+        seed=23,
+        vocab_size=1700,
+        image_size=48,
+        patch_size=12,
+        vision={"hidden_size": 80, "num_hidden_layers": 4, "heads": 4},
+        text={"hidden_size": 112, "num_hidden_layers": 3, "heads": 4},
     ),
 }
