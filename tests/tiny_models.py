@@ -8,13 +8,15 @@ from arena.lvlm.llava import Llava
 from arena.lvlm.zoo.models import TinyModel
 
 
-def small_model(name: str = "test", seed: int = 3, **sizes: int) -> TinyModel:
+def small_model(
+    name: str = "test", seed: int = 3, vocab_size: int = 900, image_size: int = 48, patch_size: int = 8
+) -> TinyModel:
     return TinyModel(
         name,
         seed=seed,
-        vocab_size=sizes.pop("vocab_size", 900),
-        image_size=sizes.pop("image_size", 48),
-        patch_size=sizes.pop("patch_size", 8),
+        vocab_size=vocab_size,
+        image_size=image_size,
+        patch_size=patch_size,
         vision={"hidden_size": 32, "num_hidden_layers": 2, "heads": 2},
         text={"hidden_size": 32, "num_hidden_layers": 2, "heads": 2},
     )

@@ -112,5 +112,6 @@ TINY = {
         patch_size=12,
         vision={"hidden_size": 80, "num_hidden_layers": 4, "heads": 4},
         text={"hidden_size": 112, "num_hidden_layers": 3, "heads": 4},
+        joint_steps=1500,
     ),
 }
