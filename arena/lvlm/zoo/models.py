@@ -32,7 +32,7 @@ class TinyModel:
     text: dict[str, int]
     tower_steps: int = 1000
     language_steps: int = 6000
-    joint_steps: int = 3000
+    joint_steps: int = 2000
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
         colours, shapes = tuple(scenes.COLOURS), scenes.SHAPES
