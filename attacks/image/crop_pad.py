@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import numpy as np
 from PIL import Image
@@ -30,11 +31,12 @@ class CropPad(ImageAttack):
             sizes = [max(1, round(self.config.side * size)) for size in image.size]
             room = [size - crop + 1 for size, crop in zip(image.size, sizes, strict=True)]
             source, target = rng.integers(room), rng.integers(room)
-            box = (*source.tolist(), *(source + sizes).tolist())
-            yield on_colours(image, lambda x, box=box, target=target: _moved(x, box, target))
+            yield on_colours(image, partial(_moved, source=source, sizes=sizes, target=target))
 
 
-def _moved(image: Image.Image, box: tuple[int, int, int, int], target: np.ndarray) -> Image.Image:
+def _moved(image: Image.Image, source: np.ndarray, sizes: list[int], target: np.ndarray) -> Image.Image:
+    """The part of `sizes` at `source`, put at `target` on black; all are (x, y)."""
+    (left, top), (width, height) = source.tolist(), sizes
     canvas = Image.new(image.mode, image.size)
-    canvas.paste(image.crop(box), tuple(target.tolist()))
+    canvas.paste(image.crop((left, top, left + width, top + height)), tuple(target.tolist()))
     return canvas

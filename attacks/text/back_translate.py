@@ -13,8 +13,10 @@ from attacks.text.seq2seq import Decoding, Seq2Seq, rewrite_questions
 
 
 class BackTranslate(Attack):
-    """Each question is translated by one model and translated back by another: MarianMT, or any sequence-to-sequence
-    models that need no language codes. Question mark and multiple-choice options stay."""
+    """Each question is translated into another language and back; question mark and multiple-choice options stay.
+
+    The models are MarianMT's, or any sequence-to-sequence models that need no language codes.
+    """
 
     class Config(Decoding):
         forth: str = Field(

@@ -43,12 +43,12 @@ class Word:
 
 
 class Onion(Attack):
-    """Removes words that make a question less likely under a language model: by default the attacker's base model, read
-    as text in its chat template.
+    """Removes words that make a question less likely under a language model, by default the base model's own.
 
-    A question keeps at least its least suspicious word, its punctuation and its options if it is a multiple-choice one;
-    options are not read either. Without clean data to tune the threshold on it is 0, as the paper has it: every word
-    goes whose removal lowers the perplexity. With `quantile` it is tuned on the attacker's own clean samples.
+    The base model reads questions as text, in its chat template and without pictures. A question keeps at least its
+    least suspicious word, its punctuation and, if it is a multiple-choice one, its options, which are not read either.
+    With `quantile` the threshold is tuned on the attacker's own clean samples. Without such it is 0: every word goes
+    whose removal lowers the perplexity.
     """
 
     needs = frozenset({"model"})

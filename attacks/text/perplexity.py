@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM
 
+from arena.errors import ArenaError
 from arena.lvlm.base import IGNORE, LVLM
 from attacks.text.pretrained import load
 
@@ -65,6 +66,11 @@ class Reader:
             output: Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
             return output
 
+        if not tokenizer.is_fast:
+            raise ArenaError(
+                f"CausalLM model {checkpoint!r} has a tokenizer that does not say where its tokens are in a text: use "
+                "another model, or one with a tokenizer.json"
+            )
         start = tokenizer.bos_token or tokenizer.eos_token or ""
         return cls(tokenizer, logits, model.device, start, special=False)
 

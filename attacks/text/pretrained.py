@@ -26,8 +26,8 @@ def load(auto_class: Any, checkpoint: str, device: str) -> tuple[Any, Any]:
 
     def refuse(problem: str) -> ArenaError:
         return ArenaError(
-            f"{kind} model {checkpoint!r} cannot be loaded: {' '.join(problem.split()).rstrip('.')}. Give a folder with "
-            f"a {kind} model in safetensors, or the id of such a one on the hub, in reach of this machine or in its cache"
+            f"{kind} model {checkpoint!r} cannot be loaded: {' '.join(problem.split()).rstrip('.')}. Give a folder, or "
+            f"a hub id that this machine can reach or has in its cache, of a {kind} model in safetensors"
         )
 
     try:
