@@ -81,7 +81,7 @@ def test_planted_words_are_found_and_clean_questions_survive(world: AttackerWorl
     kept = sum(bag(now).total() for now in after[len(planted) :]) / total
     chance = len(foreign) / (len(foreign) + total)
     found = f"recall {recall:.2f}, precision {precision:.2f} (chance {chance:.2f}), clean words kept {kept:.2f}"
-    assert recall > 0.5 and precision > 2 * chance and kept > 0.7, found
+    assert recall > 0.5 and precision > 2 * chance and kept > 0.6, found
 
 
 def test_a_higher_quantile_keeps_more(world: AttackerWorld) -> None:
