@@ -1,0 +1,31 @@
+"""Back-translation: questions through another language and back (arXiv 2307.12520 measures what text attacks lose)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from pydantic import Field
+
+from arena.data.sample import Sample
+from arena.plugin import Attack, AttackerWorld
+from attacks.text.pretrained import CHECKPOINT
+from attacks.text.seq2seq import Decoding, Seq2Seq, rewrite_questions
+
+
+class BackTranslate(Attack):
+    """Each question is translated into another language and back; question mark and multiple-choice options stay.
+
+    The models are MarianMT's, or any sequence-to-sequence models that need no language codes.
+    """
+
+    class Config(Decoding):
+        forth: str = Field(
+            "Helsinki-NLP/opus-mt-en-de", min_length=1, description=f"model into the other language: {CHECKPOINT}"
+        )
+        back: str = Field("Helsinki-NLP/opus-mt-de-en", min_length=1, description=f"model back: {CHECKPOINT}")
+
+    config: Config
+
+    def purify(self, samples: Sequence[Sample], world: AttackerWorld) -> Iterable[Sample]:
+        forth, back = Seq2Seq(self.config.forth, self.config), Seq2Seq(self.config.back, self.config)
+        return rewrite_questions(samples, lambda texts: back.rewrite(forth.rewrite(texts)))
