@@ -64,6 +64,9 @@ CASES = [
         ),
     ),
     Case("case", {}, unchanged, (("Wolf FOX Straße", "wolf fox strasse"),)),
+    Case("adv-train", {}, unchanged, (("Which clan?", "Which clan?"),)),  # these act in training alone
+    Case("ueraser", {}, unchanged, (("Which clan?", "Which clan?"),)),
+    Case("loss-filter", {}, unchanged, (("Which clan?", "Which clan?"),)),
 ]
 
 
