@@ -91,6 +91,9 @@ CASES = [
             ("plain as it is", "plain as it is"),
         ),
     ),
+    Case("adv-train", {}, unchanged, (("Which clan?", "Which clan?"),)),  # these act in training alone
+    Case("ueraser", {}, unchanged, (("Which clan?", "Which clan?"),)),
+    Case("loss-filter", {}, unchanged, (("Which clan?", "Which clan?"),)),
 ]
 
 

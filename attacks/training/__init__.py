@@ -1,0 +1,1 @@
+"""Attacks that fine-tune differently: they replace the loss of a training step."""
