@@ -98,7 +98,7 @@ class Qwen3VL8B(Qwen3VL2B):
 def check_architecture(checkpoint: str, revision: str, architecture: str) -> None:
     """Raise `ArenaError` unless the checkpoint can be reached and its configuration states `architecture`.
 
-    transformers itself fills a model of another architecture with random weights and goes on.
+    transformers itself would go on with a warning, and random weights where names do not fit.
     """
     from transformers import PreTrainedConfig
 
@@ -107,12 +107,16 @@ def check_architecture(checkpoint: str, revision: str, architecture: str) -> Non
     except (OSError, ValueError) as error:
         raise ArenaError(_remedy(checkpoint, revision, error)) from error
     found = document.get("model_type")
+    if found is None:
+        raise ArenaError(f"model {checkpoint!r} has no config.json that states a model_type: {_FOLDER}")
     if found != architecture:
-        what = f"a model of architecture {found!r}" if found else "no configuration with a model_type"
         raise ArenaError(
-            f"model {checkpoint!r} holds {what}, where {architecture!r} is needed: name it under a model of its own "
-            "family (`arena list` shows them), or give another checkpoint"
+            f"model {checkpoint!r} is of architecture {found!r}, where {architecture!r} is needed: name it under a "
+            "model of its own family (`arena list` shows them), or give another checkpoint"
         )
+
+
+_FOLDER = "give a folder that save_pretrained wrote, or a hub id"
 
 
 def _remedy(checkpoint: str, revision: str, error: BaseException) -> str:
@@ -127,7 +131,7 @@ def _remedy(checkpoint: str, revision: str, error: BaseException) -> str:
 
     model = f"model {checkpoint!r}"
     if Path(checkpoint).exists():
-        return f"{model}: the folder holds no readable config.json; give one that save_pretrained wrote, or a hub id"
+        return f"{model} has no readable config.json: {_FOLDER}"
     if caused(errors.GatedRepoError):
         return f"{model} is gated: accept its terms on its hub page, then log in with `hf auth login` or set HF_TOKEN"
     if caused(errors.RevisionNotFoundError):

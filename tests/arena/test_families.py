@@ -349,9 +349,9 @@ def test_one_round_of_mmguard(lvlm: LVLM, samples: list[Sample]) -> None:
     for sample, one in zip(samples, released, strict=True):
         assert 0 < np.abs(np.asarray(one.image, int) - np.asarray(sample.image, int)).max() <= 4
         assert len(one.question.split()) == len(sample.question.split()) + 2
-    for diagnosis in protection.diagnostics:
-        for shift in diagnosis["surrogates"][0].values():
-            assert shift["measured"] >= shift["bound"] - 1e-6 or shift["eta"] > 0
+    for diagnosis in protection.diagnostics:  # Theorem 5.1 is exact for the trigger
+        shift = diagnosis["surrogates"][0]["trigger"]
+        assert shift["measured"] >= shift["bound"] - 1e-6
 
 
 SIZES = [

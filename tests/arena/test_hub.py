@@ -80,10 +80,13 @@ def test_another_architecture_is_not_filled_with_random_weights(found: str, tmp_
 
 
 def test_a_folder_without_a_model(tmp_path: Path) -> None:
-    assert "holds no readable config.json" in refusal(source("qwen3-vl-8b", checkpoint=str(tmp_path)))
+    model = source("qwen3-vl-8b", checkpoint=str(tmp_path))
+    assert "has no config.json that states a model_type: give a folder" in refusal(model)
+    (tmp_path / "config.json").write_text("{", encoding="utf-8")
+    assert "has no readable config.json: give a folder" in refusal(model)
     random_checkpoints.write("qwen3-vl", tmp_path)
     (tmp_path / "model.safetensors").unlink()
-    assert "cannot be loaded as qwen3-vl" in refusal(source("qwen3-vl-8b", checkpoint=str(tmp_path)))
+    assert "cannot be loaded as qwen3-vl" in refusal(model)
 
 
 def test_attention_that_is_not_installed(tmp_path: Path) -> None:
