@@ -29,7 +29,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("arena.suite",),
     ("arena.registry",),
     ("leaderboards",),
-    ("mmguard", "defenses", "attacks", "arena.recipes", "arena.lvlm.zoo", "arena.lvlm.sources"),
+    ("mmguard", "defenses", "attacks", "arena.recipes", "arena.lvlm.zoo", "arena.lvlm.sources", "arena.lvlm.hub"),
     ("arena.data.glyphs", "arena.data.digits"),
     ("arena.plugin", "arena.score", "arena.record", "arena.release"),
     ("arena.lvlm", "arena.data", "arena.budget", "arena.store", "arena.manifest", "arena.environment", "arena.bulk"),
@@ -38,7 +38,7 @@ LAYERS: list[tuple[str, ...]] = [
 ]
 """From the top: a module imports its own layer and lower ones; the longest name that fits a module is its place."""
 
-PLUGINS = ("mmguard", "defenses", "attacks", "arena.recipes", "arena.lvlm.sources", "arena.data")
+PLUGINS = ("mmguard", "defenses", "attacks", "arena.recipes", "arena.lvlm.sources", "arena.lvlm.hub", "arena.data")
 MAY = ("arena.plugin", "arena.lvlm", "arena.data", "arena.budget", "arena.errors", "arena.release", *PLUGINS)
 
 

@@ -1,0 +1,149 @@
+"""Models of the hub by name: which checkpoint, which family file loads it. Importing this loads no torch."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from arena.errors import ArenaError
+from arena.lvlm.sources import LlavaCheckpoint
+
+if TYPE_CHECKING:
+    from arena.lvlm.base import LVLM
+
+
+class HubCheckpoint(LlavaCheckpoint):
+    """A checkpoint of a family other than LLaVA, with the same settings."""
+
+    architecture: ClassVar[str]
+    """The `model_type` that a fitting checkpoint's configuration states."""
+
+    @abstractmethod
+    def lvlm_class(self) -> Any:
+        """The class of the family's file, whose `from_pretrained` loads it."""
+
+    def load(self) -> LVLM:
+        import torch
+
+        c = self.config
+        check_architecture(c.checkpoint, c.revision, self.architecture)
+        try:
+            lvlm: LVLM = self.lvlm_class().from_pretrained(
+                c.checkpoint,
+                dtype=getattr(torch, c.dtype),
+                device=c.device,
+                revision=c.revision,
+                attn_implementation=c.attention,
+            )
+        except ImportError as error:  # of the attention that was asked for
+            raise ArenaError(
+                f"model {c.checkpoint!r} cannot be loaded with attention {c.attention!r}: {error}. Install what is "
+                "missing, or set attention: sdpa"
+            ) from error
+        return lvlm
+
+
+class QwenCheckpoint(HubCheckpoint):
+    """A checkpoint of any Qwen-VL generation: like the paper, the arena counts them as one family, so that one of them
+    against another is a gray-box cell."""
+
+    family = "qwen-vl"
+
+
+class Qwen2_5VL7B(QwenCheckpoint):
+    """Qwen2.5-VL-7B-Instruct (Bai 2025, arXiv 2502.13923)."""
+
+    architecture = "qwen2_5_vl"
+
+    class Config(LlavaCheckpoint.Config):
+        checkpoint: str = Field("Qwen/Qwen2.5-VL-7B-Instruct", description="hub id or folder")
+
+    def lvlm_class(self) -> Any:
+        from arena.lvlm.qwen2_5_vl import Qwen2_5VL
+
+        return Qwen2_5VL
+
+
+class Qwen3VL2B(QwenCheckpoint):
+    """Qwen3-VL-2B-Instruct (Bai 2025, arXiv 2511.21631)."""
+
+    architecture = "qwen3_vl"
+
+    class Config(LlavaCheckpoint.Config):
+        checkpoint: str = Field("Qwen/Qwen3-VL-2B-Instruct", description="hub id or folder")
+
+    def lvlm_class(self) -> Any:
+        from arena.lvlm.qwen3_vl import Qwen3VL
+
+        return Qwen3VL
+
+
+class Qwen3VL4B(Qwen3VL2B):
+    """Qwen3-VL-4B-Instruct, the surrogate and white-box target of MMGuard (Bai 2025, arXiv 2511.21631)."""
+
+    class Config(LlavaCheckpoint.Config):
+        checkpoint: str = Field("Qwen/Qwen3-VL-4B-Instruct", description="hub id or folder")
+
+
+class Qwen3VL8B(Qwen3VL2B):
+    """Qwen3-VL-8B-Instruct (Bai 2025, arXiv 2511.21631)."""
+
+    class Config(LlavaCheckpoint.Config):
+        checkpoint: str = Field("Qwen/Qwen3-VL-8B-Instruct", description="hub id or folder")
+
+
+def check_architecture(checkpoint: str, revision: str, architecture: str) -> None:
+    """Raise `ArenaError` unless the checkpoint can be reached and its configuration states `architecture`.
+
+    transformers itself would go on with a warning, and random weights where names do not fit.
+    """
+    from transformers import PreTrainedConfig
+
+    try:
+        document, _ = PreTrainedConfig.get_config_dict(checkpoint, revision=revision)
+    except (OSError, ValueError) as error:
+        raise ArenaError(_remedy(checkpoint, revision, error)) from error
+    found = document.get("model_type")
+    if found is None:
+        raise ArenaError(f"model {checkpoint!r} has no config.json that states a model_type: {_FOLDER}")
+    if found != architecture:
+        raise ArenaError(
+            f"model {checkpoint!r} is of architecture {found!r}, where {architecture!r} is needed: name it under a "
+            "model of its own family (`arena list` shows them), or give another checkpoint"
+        )
+
+
+_FOLDER = "give a folder that save_pretrained wrote, or a hub id"
+
+
+def _remedy(checkpoint: str, revision: str, error: BaseException) -> str:
+    from huggingface_hub import errors
+
+    causes = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+        causes.append(cause)
+
+    def caused(*kinds: type[BaseException]) -> bool:
+        return any(isinstance(cause, kinds) for cause in causes)
+
+    model = f"model {checkpoint!r}"
+    if Path(checkpoint).exists():
+        return f"{model} has no readable config.json: {_FOLDER}"
+    if caused(errors.GatedRepoError):
+        return f"{model} is gated: accept its terms on its hub page, then log in with `hf auth login` or set HF_TOKEN"
+    if caused(errors.RevisionNotFoundError):
+        return f"{model} has no revision {revision!r}: give a branch, tag or commit of it, such as main"
+    if caused(errors.RepositoryNotFoundError, errors.HFValidationError):
+        return (
+            f"{model} is neither a folder nor a model on the hub that you may see: check the spelling; if it is "
+            "private, log in with `hf auth login` or set HF_TOKEN"
+        )
+    if caused(errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
+        return (
+            f"{model} is neither a folder nor in the local cache, and the hub cannot be reached: fetch it with "
+            f"`hf download {checkpoint}` on a machine that can, or give a folder"
+        )
+    return f"{model} cannot be read: {error}"

@@ -1,0 +1,99 @@
+"""Registered models by hub id: the same code path for a folder, and errors that say what to do."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from huggingface_hub import errors
+
+from arena.errors import ArenaError
+from arena.lvlm.zoo import random_checkpoints
+from arena.registry import Registry
+
+MODELS = {
+    "qwen2-5-vl-7b": ("qwen2.5-vl", "Qwen/Qwen2.5-VL-7B-Instruct"),
+    "qwen3-vl-2b": ("qwen3-vl", "Qwen/Qwen3-VL-2B-Instruct"),
+    "qwen3-vl-4b": ("qwen3-vl", "Qwen/Qwen3-VL-4B-Instruct"),
+    "qwen3-vl-8b": ("qwen3-vl", "Qwen/Qwen3-VL-8B-Instruct"),
+}
+
+
+def source(id: str, **config: Any) -> Any:
+    return Registry().create("model", id, config)
+
+
+@pytest.mark.parametrize("id", MODELS)
+def test_a_registered_model_loads_its_family(id: str, tmp_path: Path) -> None:
+    family, checkpoint = MODELS[id]
+    assert source(id).config.checkpoint == checkpoint
+    assert source(id).fingerprint() == f"{checkpoint}@main"
+    random_checkpoints.write(family, tmp_path)
+    model = source(id, checkpoint=str(tmp_path), dtype="bfloat16", attention="eager")
+    lvlm = model.load()
+    assert lvlm.family == family and not lvlm.model.training
+    assert next(lvlm.model.parameters()).dtype == torch.bfloat16
+    assert lvlm.model.config._attn_implementation == "eager"
+    assert len(model.fingerprint()) == 64
+
+
+def refusal(model: Any) -> str:
+    with pytest.raises(ArenaError) as caught:
+        model.load()
+    return str(caught.value)
+
+
+NOWHERE = r"model 'who/what' is neither a folder nor in the local cache.*hf download who/what"
+REFUSED = {
+    errors.GatedRepoError: r"model 'who/what' is gated: accept its terms.*hf auth login",
+    errors.RepositoryNotFoundError: r"model 'who/what' is neither a folder nor a model on the hub.*check the spelling",
+    errors.RevisionNotFoundError: r"model 'who/what' has no revision 'v9'",
+    errors.LocalEntryNotFoundError: NOWHERE,
+    errors.OfflineModeIsEnabled: NOWHERE,
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_the_hub_refuses(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **options: Any) -> str:
+        answer = {"response": SimpleNamespace(headers={}, request=None)}
+        raise kind("no", **answer if issubclass(kind, errors.HfHubHTTPError) else {})
+
+    monkeypatch.setattr("transformers.utils.hub.hf_hub_download", refuse)
+    assert re.search(REFUSED[kind], refusal(source("qwen3-vl-4b", checkpoint="who/what", revision="v9")))
+
+
+def test_what_is_no_hub_id() -> None:
+    assert "check the spelling" in refusal(source("qwen3-vl-4b", checkpoint="no//such///model"))
+
+
+@pytest.mark.parametrize("found", ["llava", "an-architecture-of-tomorrow", "qwen2_5_vl"])
+def test_another_architecture_is_not_filled_with_random_weights(found: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": found}), encoding="utf-8")
+    text = refusal(source("qwen3-vl-8b", checkpoint=str(tmp_path)))
+    assert f"architecture '{found}', where 'qwen3_vl' is needed" in text and str(tmp_path) in text
+
+
+def test_a_folder_without_a_model(tmp_path: Path) -> None:
+    model = source("qwen3-vl-8b", checkpoint=str(tmp_path))
+    assert "has no config.json that states a model_type: give a folder" in refusal(model)
+    (tmp_path / "config.json").write_text("{", encoding="utf-8")
+    assert "has no readable config.json: give a folder" in refusal(model)
+    random_checkpoints.write("qwen3-vl", tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    assert "cannot be loaded as qwen3-vl" in refusal(model)
+
+
+def test_attention_that_is_not_installed(tmp_path: Path) -> None:
+    random_checkpoints.write("qwen3-vl", tmp_path)
+    text = refusal(source("qwen3-vl-2b", checkpoint=str(tmp_path), attention="flash_attention_2"))
+    assert "set attention: sdpa" in text
+
+
+def test_qwen_against_qwen_is_gray_box() -> None:
+    assert len({type(source(id)).family for id in MODELS}) == 1
