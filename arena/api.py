@@ -32,6 +32,25 @@ def write_board(board: Board, folder: Path, name: str) -> list[Path]:
     return write(board, folder, name)
 
 
+def write_evidence(path: Path) -> Path:
+    """The page about MMGuard, as `path`, from the records that the suites `mmguard` and `mmguard-ablations` have in the
+    folder ``results`` beside it; without ablations where these were not run. Returns the path.
+
+    Raises `ArenaError` where the first suite has no records, or a file cannot be read or written.
+    """
+    from leaderboards.evidence import page
+
+    files = {name: path.parent / "results" / f"{name}.jsonl" for name in ("mmguard", "mmguard-ablations")}
+    records = {name: records_of(find_suite(name), file) if file.exists() else [] for name, file in files.items()}
+    if not records["mmguard"]:
+        raise ArenaError(f"{files['mmguard']} is missing: `arena run mmguard` makes it")
+    try:
+        path.write_text(page(records["mmguard"], records["mmguard-ablations"]), encoding="utf-8")
+    except OSError as error:
+        raise ArenaError(f"{path} cannot be written ({error}): free some space or choose another folder") from error
+    return path
+
+
 def latest(records: Iterable[Record]) -> list[Record]:
     """The last record of every combination; records of cells as they were before a change stay in the file."""
     last: dict[tuple[object, ...], Record] = {}

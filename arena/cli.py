@@ -217,6 +217,16 @@ def make_board(
     _show_board(records, out or folder, name)
 
 
+@app.command("evidence")
+def make_evidence(
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="The page; the records are in results/ beside it.")],
+) -> None:
+    """Write what the suites on MMGuard measured, beside what its paper reports."""
+    from arena import api
+
+    typer.echo(api.write_evidence(out))
+
+
 @zoo.command("list")
 def list_zoo() -> None:
     """List the tiny models that can be trained here."""

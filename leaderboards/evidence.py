@@ -1,17 +1,11 @@
-"""The page ``mmguard.md``: what two suites measured about MMGuard, and how it compares with what its paper reports.
-
-``python -m leaderboards.evidence`` writes it from the committed records of `mmguard` and `mmguard-ablations` alone.
-"""
+"""The page ``mmguard.md``: what two suites measured about MMGuard, and how it compares with what its paper reports."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean, median
 
-from arena.api import find_suite, records_of
 from arena.record import Record
 from arena.score.cells import CLEAN, Cells, Place
 from arena.score.statistics import NO_BASELINE, Estimate, minimum_detectable_difference
@@ -20,7 +14,6 @@ from leaderboards.numbers import DASH, points
 from leaderboards.render import fill
 from leaderboards.rows import estimate_row
 
-FOLDER = Path(__file__).parent
 BASE = "mmguard-bph"
 
 
@@ -136,8 +129,8 @@ class Comparison:
 
     def difference(self, stronger: str, weaker: str) -> Estimate:
         """Accuracy left by `weaker` minus that left by `stronger`, paired."""
-        left, right = self.arms.get(weaker), self.arms.get(stronger)
-        return self._cells.difference(left and left.place, right and right.place, "not run")
+        left, right = (self.arms[label].place if label in self.arms else None for label in (weaker, stronger))
+        return self._cells.difference(left, right, "not run")
 
     def verdicts(self, claims: Sequence[Claim]) -> list[Verdict]:
         """The claims whose two arms were run here."""
@@ -164,32 +157,21 @@ def comparisons(records: Sequence[Record], split_budgets: bool) -> list[Comparis
     return found
 
 
-def write(folder: Path = FOLDER) -> Path:
-    """Write ``mmguard.md`` into `folder` from the records in its ``results``; returns the path.
-
-    Raises `ArenaError` where the records of a suite are missing.
-    """
-    main, ablations = (
-        comparisons(records_of(find_suite(name), folder / "results" / f"{name}.jsonl"), name == "mmguard")
-        for name in ("mmguard", "mmguard-ablations")
+def page(main: Sequence[Record], ablations: Sequence[Record]) -> str:
+    """The page, in Markdown, from the records of the suites `mmguard` and `mmguard-ablations`; the latter may be
+    missing."""
+    return fill(
+        "mmguard.md.j2",
+        main=comparisons(main, split_budgets=True),
+        ablations=comparisons(ablations, split_budgets=False) if ablations else [],
+        main_claims=MAIN_CLAIMS,
+        ablation_claims=ABLATION_CLAIMS,
+        rivals=RIVALS,
+        base=BASE,
+        points=_points,
+        number=_number,
+        losses=lambda arm: [_number(loss) for loss in arm.curve],
     )
-    path = folder / "mmguard.md"
-    path.write_text(
-        fill(
-            "mmguard.md.j2",
-            main=main,
-            ablations=ablations,
-            main_claims=MAIN_CLAIMS,
-            ablation_claims=ABLATION_CLAIMS,
-            rivals=RIVALS,
-            base=BASE,
-            points=_points,
-            number=_number,
-            losses=lambda arm: [_number(loss) for loss in arm.curve],
-        ),
-        encoding="utf-8",
-    )
-    return path
 
 
 def _label(place: Place) -> str:
@@ -203,7 +185,3 @@ def _points(estimate: Estimate) -> str:
 
 def _number(value: float | None, digits: int = 2) -> str:
     return DASH if value is None else f"{value:.{digits}g}" if abs(value) < 1 else f"{value:.{digits}f}"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(f"{write()}\n")

@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 from synthetic import record
 
-from arena.api import find_suite
+from arena.api import find_suite, write_evidence
 from arena.errors import ArenaError
 from arena.record import Record, append_record
 from arena.suite import digest
-from leaderboards.evidence import write
 
 
 def records(suite: str, accuracies: dict[str, float], **changes: Any) -> list[Record]:
@@ -48,7 +47,7 @@ def page(tmp_path: Path) -> str:
     save(tmp_path, "mmguard", records("mmguard", MAIN))
     save(tmp_path, "mmguard", records("mmguard", {**MAIN, "mmguard-bph": 0.6}, image=4.0))
     save(tmp_path, "mmguard-ablations", records("mmguard-ablations", {"none": 0.9, "mmguard-bph": 0.4, "Q = 0": 0.7}))
-    return write(tmp_path).read_text(encoding="utf-8")
+    return write_evidence(tmp_path / "mmguard.md").read_text(encoding="utf-8")
 
 
 def test_signs_are_those_of_the_data(page: str) -> None:
@@ -82,4 +81,9 @@ def test_tables_are_whole(page: str) -> None:
 
 def test_missing_records_are_named(tmp_path: Path) -> None:
     with pytest.raises(ArenaError, match=r"mmguard\.jsonl"):
-        write(tmp_path)
+        write_evidence(tmp_path / "mmguard.md")
+
+
+def test_ablations_may_be_missing(tmp_path: Path) -> None:
+    save(tmp_path, "mmguard", records("mmguard", MAIN))
+    assert "Not run yet." in write_evidence(tmp_path / "mmguard.md").read_text(encoding="utf-8")

@@ -46,9 +46,7 @@ def write(family: str, folder: Path, seed: int = 0) -> None:
 
 
 def llava(seed: int) -> Parts:
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "heads": 2}
-    spec = TinyModel("random-llava", seed, vocab_size=VOCABULARY, vision=sizes, text=sizes)
-    tokenizer = llava_tokenizer()
+    spec, tokenizer = _llava(seed), llava_tokenizer()
     return spec.build(tokenizer), tokenizer, spec.image_processor()
 
 
@@ -113,14 +111,19 @@ _QWEN_TEXT = {
 @cache
 def llava_tokenizer() -> Any:
     """That of the zoo's LLaVAs."""
-    return TinyModel("random-llava", 0, vocab_size=VOCABULARY).tokenizer()
+    return _llava(0).tokenizer()
+
+
+def _llava(seed: int) -> TinyModel:
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "heads": 2}
+    return TinyModel("random-llava", seed, VOCABULARY, image_size=48, patch_size=8, vision=sizes, text=sizes)
 
 
 @cache
 def qwen_tokenizer() -> Qwen2Tokenizer:
     """Qwen's byte-level BPE and special tokens over the zoo's word list, a token a word."""
     corpus = [f" {word}" for word in words() for _ in range(20)]
-    trained = Qwen2Tokenizer().train_new_from_iterator(
+    trained: Qwen2Tokenizer = Qwen2Tokenizer().train_new_from_iterator(
         corpus, VOCABULARY, new_special_tokens=list(QWEN_TOKENS), show_progress=False
     )
     trained.eos_token = "<|im_end|>"
