@@ -5,17 +5,16 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from families import FAMILIES, Family, grid_tokens
 from PIL import Image
 from skimage import data as photographs
 from torch import Tensor
-from transformers import CLIPImageProcessorPil, Qwen2VLImageProcessorPil
 
 from arena.budget import Budget
 from arena.data.sample import Sample
@@ -24,89 +23,11 @@ from arena.lvlm import pixels
 from arena.lvlm.adapters import attach_lora, linear_modules, trainable
 from arena.lvlm.base import IGNORE, LVLM, Batch, Encoding, Role, images_of
 from arena.lvlm.continuation import begin, common_length, encode_versions, finish
-from arena.lvlm.llava import Llava
-from arena.lvlm.qwen2_5_vl import Qwen2_5VL
-from arena.lvlm.qwen3_vl import Qwen3VL
 from arena.lvlm.zoo import random_checkpoints
 from arena.recipes.training import fine_tune, load_epoch, tuned_model
 from arena.registry import Registry
 from arena.release import build_release
 from mmguard.protect import Settings, protect
-
-QWEN = {"temporal_patch_size": 2, "merge_size": 2, "image_processor_type": "Qwen2VLImageProcessor"}
-
-
-@dataclass(frozen=True)
-class Family:
-    """`block` is the side in pixels of an image token where nothing is resized, `tokens` counts what the processor's
-    own output makes, `extra` gives what transformers' model takes beside ids, mask and the processor's output, `hub`
-    the preprocessing values of the registered checkpoints."""
-
-    lvlm: Any
-    processor: Any
-    block: int
-    tokens: Callable[[dict[str, Tensor]], list[int]]
-    hub: dict[str, dict[str, Any]]
-    trained_by_projector: tuple[str, ...]
-    extra: Callable[[LVLM, Tensor], dict[str, Tensor]] = field(default=lambda lvlm, ids: {})
-    layers: int = 2
-    projections: int = 7
-
-
-def _grid_tokens(output: dict[str, Tensor]) -> list[int]:
-    return (output["image_grid_thw"].prod(1) // 4).tolist()
-
-
-def _token_types(lvlm: LVLM, ids: Tensor) -> dict[str, Tensor]:
-    return {"mm_token_type_ids": (ids == lvlm.image_token_id).int()}
-
-
-FAMILIES: dict[str, Family] = {
-    "llava": Family(
-        Llava,
-        CLIPImageProcessorPil,
-        block=8,
-        tokens=lambda output: [36] * len(output["pixel_values"]),
-        hub={"llava-1.5": {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}}},
-        trained_by_projector=("multi_modal_projector",),
-    ),
-    "qwen2.5-vl": Family(
-        Qwen2_5VL,
-        Qwen2VLImageProcessorPil,
-        block=28,
-        tokens=_grid_tokens,
-        hub={
-            "qwen2.5-vl-7b-instruct": {
-                **QWEN,
-                "patch_size": 14,
-                "min_pixels": 3136,
-                "max_pixels": 12845056,
-                "image_mean": [0.48145466, 0.4578275, 0.40821073],
-                "image_std": [0.26862954, 0.26130258, 0.27577711],
-            },
-            "few pixels allowed": {**QWEN, "patch_size": 14, "min_pixels": 3136, "max_pixels": 40000},
-        },
-        trained_by_projector=("visual.merger.",),
-        extra=_token_types,
-    ),
-    "qwen3-vl": Family(
-        Qwen3VL,
-        Qwen2VLImageProcessorPil,
-        block=32,
-        tokens=_grid_tokens,
-        hub={
-            "qwen3-vl-instruct": {
-                **QWEN,
-                "patch_size": 16,
-                "size": {"shortest_edge": 65536, "longest_edge": 16777216},
-                "image_mean": [0.5, 0.5, 0.5],
-                "image_std": [0.5, 0.5, 0.5],
-            }
-        },
-        trained_by_projector=("visual.merger.", "visual.deepstack_merger_list."),
-        extra=_token_types,
-    ),
-}
 
 SAMPLES = [
     ("what colour is the star? fox wolf", "red", (48, 48)),
@@ -400,7 +321,7 @@ def test_pictures_are_the_processors(
         if "image_grid_thw" in theirs:
             assert torch.equal(mine["image_grid_thw"], theirs["image_grid_thw"]), size
             placeholder = str(lvlm.tokenizer.convert_ids_to_tokens(lvlm.image_token_id))
-            assert [lvlm.image_text(*size).count(placeholder)] == _grid_tokens(theirs), size
+            assert [lvlm.image_text(*size).count(placeholder)] == grid_tokens(theirs), size
 
 
 @pytest.mark.parametrize(("which", "checkpoint"), HUB, ids=[checkpoint for _, checkpoint in HUB])

@@ -1,0 +1,1 @@
+"""What a random checkpoint of each family is made of: one module a family."""
