@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from arena.manifest import content_key
 from arena.plugin import ModelSource, Plugin
@@ -12,6 +12,15 @@ from arena.registry import Kind, Registry
 from arena.suite import AttackUse, PluginUse
 
 Document = dict[str, Any]
+
+
+@runtime_checkable
+class Fingerprinted(Protocol):
+    """A plugin whose settings name files or a hub id, as a model's do; what identifies their content is part of the
+    key."""
+
+    def fingerprint(self) -> str:
+        """A digest of the files, or hub id and revision. Loads no torch."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +47,15 @@ class Plugins:
         known = content_key({"kind": kind, "id": name, "config": config})
         if known not in self._made:
             plugin = self.registry.create(kind, name, dict(config))
-            self._made[known] = (
-                plugin,
-                {
-                    "id": name,
-                    "version": plugin.version,
-                    "config": plugin.config.model_dump(mode="json"),
-                    "source": self.registry.get(kind, name).source_digest(),
-                },
-            )
+            document = {
+                "id": name,
+                "version": plugin.version,
+                "config": plugin.config.model_dump(mode="json"),
+                "source": self.registry.get(kind, name).source_digest(),
+            }
+            if isinstance(plugin, Fingerprinted):
+                document["fingerprint"] = plugin.fingerprint()
+            self._made[known] = plugin, document
         return self._made[known]
 
     def reference(self, kind: Kind, use: PluginUse) -> Document:
@@ -81,11 +90,9 @@ class Plugins:
         known = content_key({"id": use.id, "config": use.config})
         if known not in self._models:
             source, document = self.plugin("model", use.id, use.config)
-            source = cast(ModelSource, source)
-            fingerprint = source.fingerprint()
-            reference = {**self.reference("model", use), "fingerprint": fingerprint, "family": source.family}
-            document = {**document, "fingerprint": fingerprint}
-            self._models[known] = Model(use.id, source.family, fingerprint, document, reference)
+            fingerprint, family = document["fingerprint"], cast(ModelSource, source).family
+            reference = {**self.reference("model", use), "fingerprint": fingerprint, "family": family}
+            self._models[known] = Model(use.id, family, fingerprint, document, reference)
         return self._models[known]
 
 

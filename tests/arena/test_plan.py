@@ -152,6 +152,18 @@ def test_another_source_or_version_moves_keys(tmp_path: Path, monkeypatch: pytes
     assert keys(before, "zero-shot") == keys(after, "zero-shot")
 
 
+def test_other_content_of_a_file_that_a_plugin_reads_moves_keys(tmp_path: Path) -> None:
+    file = tmp_path / "word.txt"
+    attack = {"id": "toy-dictionary", "config": {"file": str(file)}}
+    file.write_text("one", encoding="utf-8")
+    before, again = (planned(tmp_path, attacks=["none", attack]) for _ in range(2))
+    file.write_text("two", encoding="utf-8")
+    after = planned(tmp_path, attacks=["none", attack])
+    assert list(before.stages) == list(again.stages)
+    assert not keys(before, "purified") & keys(after, "purified")
+    assert keys(before, "release") == keys(after, "release")
+
+
 @pytest.mark.parametrize(
     ("surrogates", "level"),
     [

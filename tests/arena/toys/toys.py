@@ -178,6 +178,21 @@ class ToyShout(TextAttack):
         return [text.upper() for text in texts]
 
 
+class ToyDictionary(TextAttack):
+    """Reads a file of the user's."""
+
+    class Config(PluginConfig):
+        file: Path = Field(description="of one word")
+
+    config: Config
+
+    def fingerprint(self) -> str:
+        return self.config.file.read_text(encoding="utf-8")
+
+    def purify_texts(self, texts: Sequence[str], world: AttackerWorld) -> Iterable[str]:
+        return [self.config.file.read_text(encoding="utf-8") for _ in texts]
+
+
 class ToyDrawn(Attack):
     """Reads its seed and its base model."""
 
