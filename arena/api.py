@@ -33,19 +33,31 @@ def write_board(board: Board, folder: Path, name: str) -> list[Path]:
 
 
 def write_evidence(path: Path) -> Path:
-    """The page about MMGuard, as `path`, from the records that the suites `mmguard` and `mmguard-ablations` have in the
-    folder ``results`` beside it; without ablations where these were not run. Returns the path.
+    """A page about what suites measured, as `path`, from the records in the folder ``results`` beside it; the file's
+    name says which. Returns the path.
 
-    Raises `ArenaError` where the first suite has no records, or a file cannot be read or written.
+    ``mmguard.md`` is about the suites `mmguard` and `mmguard-ablations`, without the latter where it was not run;
+    ``attacks.md`` about the suite `attacks`.
+
+    Raises `UsageError` for another name, `ArenaError` where the suite has no records or a file cannot be read or
+    written.
     """
-    from leaderboards.evidence import page
+    from leaderboards import attacks, evidence
 
-    files = {name: path.parent / "results" / f"{name}.jsonl" for name in ("mmguard", "mmguard-ablations")}
-    records = {name: records_of(find_suite(name), file) if file.exists() else [] for name, file in files.items()}
-    if not records["mmguard"]:
-        raise ArenaError(f"{files['mmguard']} is missing: `arena run mmguard` makes it")
+    def records(name: str, needed: bool = True) -> list[Record]:
+        file = path.parent / "results" / f"{name}.jsonl"
+        if needed and not file.exists():
+            raise ArenaError(f"{file} is missing: `arena run {name}` makes it")
+        return records_of(find_suite(name), file) if file.exists() else []
+
+    if path.name == "mmguard.md":
+        page = evidence.page(records("mmguard"), records("mmguard-ablations", needed=False))
+    elif path.name == "attacks.md":
+        page = attacks.page(records("attacks"))
+    else:
+        raise UsageError(f"no page is called {path.name!r}: write mmguard.md or attacks.md, beside a folder results")
     try:
-        path.write_text(page(records["mmguard"], records["mmguard-ablations"]), encoding="utf-8")
+        path.write_text(page, encoding="utf-8")
     except OSError as error:
         raise ArenaError(f"{path} cannot be written ({error}): free some space or choose another folder") from error
     return path

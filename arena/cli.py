@@ -219,9 +219,11 @@ def make_board(
 
 @app.command("evidence")
 def make_evidence(
-    out: Annotated[Path, typer.Argument(metavar="FILE", help="The page; the records are in results/ beside it.")],
+    out: Annotated[
+        Path, typer.Argument(metavar="FILE", help="mmguard.md or attacks.md; the records are in results/ beside it.")
+    ],
 ) -> None:
-    """Write what the suites on MMGuard measured, beside what its paper reports."""
+    """Write what suites measured, beside what was published: of MMGuard, or of the attacks."""
     from arena import api
 
     typer.echo(api.write_evidence(out))
