@@ -238,14 +238,15 @@ class _Builder:
             grants["model"] = model.document
         if "auxiliary" in attack.needs:
             count = round(share * data.use.train)
-            if not 0 < count <= data.use.auxiliary:
+            if count > data.use.auxiliary:
                 raise UsageError(
-                    f"attack {name!r} needs clean samples of the attacker's own: the suite grants {count} "
-                    f"(auxiliary: {share:g} of {data.use.train}) and dataset {data.use.id!r} has {data.use.auxiliary}; "
-                    "set `auxiliary` of the suite or the attack, and of the dataset"
+                    f"attack {name!r} is granted {count} clean samples of the attacker's own (auxiliary: {share:g} of "
+                    f"{data.use.train}) and dataset {data.use.id!r} has {data.use.auxiliary}: set `auxiliary` of the "
+                    "dataset, or a smaller share"
                 )
-            grants["granted"] = count
-            inputs["auxiliary"] = self._keep(data.auxiliary)
+            if count:  # else the attack hears so when it asks, and only its own cells fail
+                grants["granted"] = count
+                inputs["auxiliary"] = self._keep(data.auxiliary)
         return grants, inputs
 
     def _budgets(self, defense: DefenseUse) -> tuple[Budget, ...]:

@@ -188,9 +188,9 @@ def test_targets_as_surrogates_are_each_cells_own_model(tmp_path: Path) -> None:
     assert len(keys(fixed, "release")) == 1 + 2
 
 
-def test_attack_without_granted_samples_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"'toy-fitted' needs clean samples.*auxiliary"):
-        planned(tmp_path, attacks=["none", "toy-fitted"])
+def test_more_samples_than_the_dataset_has_cannot_be_granted(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"'toy-fitted' is granted 8 clean samples.* 'toy-data' has 4"):
+        planned(tmp_path, attacks=["none", {"id": "toy-fitted", "auxiliary": 1}])
 
 
 def test_two_training_parts_in_a_chain_are_refused(tmp_path: Path) -> None:

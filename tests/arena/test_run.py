@@ -69,6 +69,13 @@ def test_a_second_run_computes_and_records_nothing(tmp_path: Path, toys: Path) -
     assert second.results.read_bytes() == lines and second.records == first.records
 
 
+def test_an_attack_without_the_samples_it_needs_costs_its_own_cells(tmp_path: Path, toys: Path) -> None:
+    report = go(tmp_path, attacks=["none", "toy-fitted"])
+    failed = [r for r in report.records if r.failure is not None]
+    assert len(failed) == 4 and {r.attack.id for r in failed} == {"toy-fitted"}
+    assert all("asked for 'auxiliary'" in r.failure.error for r in failed if r.failure)
+
+
 def test_lost_records_are_made_again_from_the_store(tmp_path: Path, toys: Path) -> None:
     first = go(tmp_path)
     again = go(tmp_path, name="other")
