@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import subprocess
 import sys
 import threading
 import time
+import warnings
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,6 +23,14 @@ _PACKAGES = (
     *("scikit-image", "scikit-learn", "kornia", "diffusers", "bitsandbytes"),
 )
 _CODE = ("arena", "mmguard", "defenses", "attacks", "pyproject.toml")
+
+
+def quiet_libraries() -> None:
+    """Keep libraries' own bars and their notes to each other from beside ours. For before they are imported."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it misses an optional kernel whenever peft imports it
 
 
 class Meter:

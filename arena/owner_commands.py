@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import os
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,6 +46,7 @@ def protect(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in --out.")] = False,
 ) -> None:
     """Protect a folder of pictures and questions: writes a release and a report. The input is only read."""
+    from arena.environment import quiet_libraries
     from arena.protect import protect_folder
 
     columns = {
@@ -59,7 +58,7 @@ def protect(
         "choices": choices,
     }
     console = _console(stderr=True)
-    _quiet()
+    quiet_libraries()
     try:
         with _Bar(console) as bar:
             report = protect_folder(
@@ -93,11 +92,12 @@ def explain(
     out: Annotated[Path | None, typer.Option("--out", help="PNG file; by default in DIR.")] = None,
 ) -> None:
     """Show where the answer of one sample looks, clean and protected: a picture and its numbers."""
+    from arena.environment import quiet_libraries
     from arena.errors import ArenaError
     from arena.explain import explain as measure
     from arena.picture import draw
 
-    _quiet()
+    quiet_libraries()
     path = out or folder / f"explain-{sample}.png"
     explanation = measure(folder, sample, surrogate, layer)
     try:
@@ -201,13 +201,6 @@ def _masses(e: Explanation) -> Table:
         cells = [" / ".join("-" if v is None else f"{v[k]:.4f}" for v in pair) for pair in sides]
         table.add_row(str(k + 1), *cells)
     return table
-
-
-def _quiet() -> None:
-    """The libraries' own bars and notes do not belong beside the command's."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")
 
 
 def _console(*, stderr: bool = False) -> Console:

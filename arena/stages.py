@@ -7,11 +7,9 @@ handed to a plugin leads to the test data, to a clean original (attacker) or to 
 from __future__ import annotations
 
 import faulthandler
-import os
 import random
 import sys
 import traceback
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +20,7 @@ import numpy as np
 
 from arena.budget import Budget
 from arena.data.sample import Sample, digest
-from arena.environment import stage_environment
+from arena.environment import quiet_libraries, stage_environment
 from arena.errors import ArenaError
 from arena.job import Document, Job, attacker_world, defender_world, load_model, load_models, party_seed
 from arena.plugin import Attack, Dataset, Defense, Recipe
@@ -53,7 +51,7 @@ def run_stage(key: str, document: Document, url: str, limit: float | None, crowd
     With a `limit` in seconds this process is the stage's own: if it is still at it then, it is ended, whatever it is
     doing, and leaves its stack in `overrun_file`. `crowded`: other stages compute in this process at the same time.
     """
-    _quiet()
+    quiet_libraries()
     try:
         store = Store(url)
         with store.claim(key):
@@ -67,13 +65,6 @@ def run_stage(key: str, document: Document, url: str, limit: float | None, crowd
         return Result("unusable", message=str(error))
     except (Exception, SystemExit) as error:
         return Result("failed", message=describe_error(error), trace=_trace(error))
-
-
-def _quiet() -> None:
-    """Libraries' own bars and their notes to each other do not belong beside the run's progress."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")
 
 
 def overrun_file(store: Store, key: str) -> Path:
