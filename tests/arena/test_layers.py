@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -113,7 +112,7 @@ def test_the_engine_imports_no_plugin() -> None:
             assert not named, f"{module} imports {named}"
 
 
-SLOW = {"torch", "transformers", "datasets", "distributed", "pandas", "scipy", "skimage", "sklearn", "kornia"}
+SLOW = {"torch", "transformers", "datasets", "distributed", "pandas", "scipy", "skimage", "sklearn", "kornia", "diffusers"}
 
 
 @pytest.mark.parametrize("code", ["import arena", "import arena.cli", "import arena.registry", "import arena.store"])
@@ -127,11 +126,12 @@ def test_building_a_board_loads_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
-def test_help_answers_at_once() -> None:
-    command = [sys.executable, "-c", "from arena.cli import main; main()", "--help"]
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        done = subprocess.run(command, check=True, cwd=ROOT, capture_output=True, text=True)
-        seconds.append(time.perf_counter() - start)
-    assert "plan" in done.stdout and min(seconds) < 2
+def test_help_is_light() -> None:
+    code = (
+        "import sys; sys.argv[1:] = ['--help']\n"
+        "from arena.cli import main\n"
+        "try: main()\n"
+        f"finally: found = {SLOW!r} & set(sys.modules); assert not found, found"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True, text=True)
+    assert "plan" in done.stdout
