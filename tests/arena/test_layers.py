@@ -112,7 +112,18 @@ def test_the_engine_imports_no_plugin() -> None:
             assert not named, f"{module} imports {named}"
 
 
-SLOW = {"torch", "transformers", "datasets", "distributed", "pandas", "scipy", "skimage", "sklearn", "kornia", "diffusers"}
+SLOW = {
+    "torch",
+    "transformers",
+    "datasets",
+    "distributed",
+    "pandas",
+    "scipy",
+    "skimage",
+    "sklearn",
+    "kornia",
+    "diffusers",
+}
 
 
 @pytest.mark.parametrize("code", ["import arena", "import arena.cli", "import arena.registry", "import arena.store"])
