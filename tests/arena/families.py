@@ -40,8 +40,9 @@ INTERNVL = {
     "rescale_factor": 0.00392156862745098,
     "size": {"height": 448, "width": 448},
 }
+GLM_PIXELS = {"shortest_edge": 12544, "longest_edge": 9633792}
 GLM = {
-    "size": {"shortest_edge": 12544, "longest_edge": 9633792},
+    "size": GLM_PIXELS,
     "do_rescale": True,
     "patch_size": 14,
     "temporal_patch_size": 2,
@@ -143,7 +144,7 @@ FAMILIES: dict[str, Family] = {
         Glm4vImageProcessorPil,
         block=28,
         tokens=grid_tokens,
-        hub={"glm-4.1v-9b": GLM, "few pixels allowed": {**GLM, "size": {"shortest_edge": 12544, "longest_edge": 90000}}},
+        hub={"glm-4.1v-9b": GLM, "few pixels in two frames": {**GLM, "size": {**GLM_PIXELS, "longest_edge": 90000}}},
         trained_by_projector=("visual.merger.",),
         extra=token_types,
         projections=6,
