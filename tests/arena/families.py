@@ -135,7 +135,11 @@ FAMILIES: dict[str, Family] = {
         GotOcr2ImageProcessorPil,
         block=8,
         tokens=lambda output: (36 * output["num_patches"]).tolist(),
-        hub={"internvl3-8b and internvl3.5-8b": INTERNVL, "three tiles allowed": {**INTERNVL, "max_patches": 3}},
+        hub={
+            "internvl3-8b and internvl3.5-8b": INTERNVL,
+            "three tiles allowed": {**INTERNVL, "max_patches": 3},
+            "one tile allowed": {**INTERNVL, "max_patches": 1},
+        },
         trained_by_projector=("multi_modal_projector.",),
         asked={"crop_to_patches": True},
     ),

@@ -49,7 +49,7 @@ def glm_tokenizer() -> Any:
     return trained(Qwen2Tokenizer(), TOKENS, end="<|endoftext|>")
 
 
-def _ids(tokenizer: Any) -> dict[str, int]:
+def _ids(tokenizer: Any) -> dict[str, Any]:
     names = {
         "image": "image",
         "video": "video",
