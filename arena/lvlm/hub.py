@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class HubCheckpoint(LlavaCheckpoint):
-    """A checkpoint of a family other than LLaVA, with the same settings."""
+    """A checkpoint of the hub, with the settings of LLaVA's, of which it is made sure that its architecture fits."""
 
     architecture: ClassVar[str]
     """The `model_type` that a fitting checkpoint's configuration states."""
@@ -25,6 +25,10 @@ class HubCheckpoint(LlavaCheckpoint):
     def lvlm_class(self) -> Any:
         """The class of the family's file, whose `from_pretrained` loads it."""
 
+    def located(self) -> str:
+        """What `from_pretrained` is told to load, of a checkpoint that was found to fit."""
+        return self.config.checkpoint
+
     def load(self) -> LVLM:
         import torch
 
@@ -32,7 +36,7 @@ class HubCheckpoint(LlavaCheckpoint):
         check_architecture(c.checkpoint, c.revision, self.architecture)
         try:
             lvlm: LVLM = self.lvlm_class().from_pretrained(
-                c.checkpoint,
+                self.located(),
                 dtype=getattr(torch, c.dtype),
                 device=c.device,
                 revision=c.revision,
@@ -95,6 +99,58 @@ class Qwen3VL8B(Qwen3VL2B):
         checkpoint: str = Field("Qwen/Qwen3-VL-8B-Instruct", description="hub id or folder")
 
 
+class InternVL3_8B(HubCheckpoint):
+    """InternVL3-8B in the format of transformers (Zhu 2025, arXiv 2504.10479)."""
+
+    family = "internvl"
+    architecture = "internvl"
+
+    class Config(LlavaCheckpoint.Config):
+        checkpoint: str = Field("OpenGVLab/InternVL3-8B-hf", description="hub id or folder")
+
+    def lvlm_class(self) -> Any:
+        from arena.lvlm.internvl import InternVL
+
+        return InternVL
+
+
+class InternVL3_5_8B(InternVL3_8B):
+    """InternVL3.5-8B in the format of transformers (Wang 2025, arXiv 2508.18265)."""
+
+    class Config(LlavaCheckpoint.Config):
+        checkpoint: str = Field("OpenGVLab/InternVL3_5-8B-HF", description="hub id or folder")
+
+
+class Glm4_1V9B(HubCheckpoint):
+    """GLM-4.1V-9B-Base (GLM-V Team 2025, arXiv 2507.01006)."""
+
+    family = "glm-v"
+    architecture = "glm4v"
+
+    class Config(LlavaCheckpoint.Config):
+        checkpoint: str = Field("zai-org/GLM-4.1V-9B-Base", description="hub id or folder")
+
+    def lvlm_class(self) -> Any:
+        from arena.lvlm.glm4v import Glm4v
+
+        return Glm4v
+
+
+class Llava15_7B(HubCheckpoint):
+    """LLaVA-1.5-7B (Liu 2023, arXiv 2310.03744)."""
+
+    architecture = "llava"
+
+    def lvlm_class(self) -> Any:
+        from arena.lvlm.llava import Llava
+
+        return Llava
+
+    def located(self) -> str:
+        """A folder, because `Llava.from_pretrained` takes a revision for the weights only."""
+        return fetched(self.config.checkpoint, self.config.revision)
+
+
 def check_architecture(checkpoint: str, revision: str, architecture: str) -> None:
     """Raise `ArenaError` unless the checkpoint can be reached and its configuration states `architecture`.
 
@@ -114,6 +170,25 @@ def check_architecture(checkpoint: str, revision: str, architecture: str) -> Non
             f"model {checkpoint!r} is of architecture {found!r}, where {architecture!r} is needed: name it under a "
             "model of its own family (`arena list` shows them), or give another checkpoint"
         )
+
+
+FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
+"""What belongs to a checkpoint; weights in pickles do not."""
+
+
+def fetched(checkpoint: str, revision: str) -> str:
+    """The folder of a checkpoint: itself, or where the hub's files of that revision lie once they are fetched.
+
+    Raises `ArenaError` as `check_architecture` does.
+    """
+    from huggingface_hub import snapshot_download
+
+    if Path(checkpoint).is_dir():
+        return checkpoint
+    try:
+        return snapshot_download(checkpoint, revision=revision, allow_patterns=list(FILES))
+    except (OSError, ValueError) as error:
+        raise ArenaError(_remedy(checkpoint, revision, error)) from error
 
 
 _FOLDER = "give a folder that save_pretrained wrote, or a hub id"

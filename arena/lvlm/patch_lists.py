@@ -20,13 +20,14 @@ from torch import Tensor, nn
 
 
 def pad(pictures: Sequence[Tensor]) -> Tensor:
-    """Patches of each picture ``(patches, values)`` as ``(B, most patches, values)``, NaN where there is none."""
+    """Patches of each picture ``(patches, ...)`` as ``(B, most patches, ...)``, NaN where there is none; tiles of
+    pictures likewise."""
     return nn.utils.rnn.pad_sequence(list(pictures), batch_first=True, padding_value=float("nan"))
 
 
 def unpad(rows: Tensor) -> list[Tensor]:
     """The patches of each picture, from what `pad` gave or a difference of two such."""
-    return [row[~row[:, 0].isnan()] for row in rows]
+    return [row[~row.flatten(1).isnan().all(1)] for row in rows]
 
 
 def adapt(model: nn.Module, vision_tower: nn.Module) -> None:

@@ -1,60 +1,22 @@
-"""What the Qwen-VL families share: pictures at about their own resolution, patches in blocks that become a token
-(Qwen2-VL, Wang 2024, arXiv 2409.12191)."""
+"""What the Qwen-VL generations share (Qwen2-VL, Wang 2024, arXiv 2409.12191)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 
-import torch
-from torch import Tensor
-from transformers import AutoTokenizer, Qwen2VLImageProcessorPil
+from transformers import Qwen2VLImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
-from arena.data.sample import Sample
-from arena.errors import ArenaError
-from arena.lvlm import patch_lists, pixels
-from arena.lvlm.adapters import with_model
-from arena.lvlm.base import LVLM
+from arena.lvlm.native_resolution import NativeResolution
 
 
-class QwenVL(LVLM):
-    """Pictures resized to whole blocks of patches within a range of areas; an image token is one block."""
+class QwenVL(NativeResolution):
+    """The chat format of Qwen, and a rule for sizes that counts the pixels of a picture once."""
 
-    vision_tower = "model.visual"
-    projector = "model.visual.merger"
-    language_model = "model.language_model"
-    model_class: ClassVar[Any]
+    processor_class = Qwen2VLImageProcessorPil
+    brackets = ("<|vision_start|>", "<|vision_end|>")
     system: ClassVar[str]
     """What the chat template says before the user's turn."""
-
-    def __init__(self, model: Any, tokenizer: Any, processor: Qwen2VLImageProcessorPil) -> None:
-        super().__init__(model, tokenizer)
-        self.processor = processor
-        patch_lists.adapt(self.module("model"), self.module(self.vision_tower))
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        checkpoint: str | Path,
-        dtype: torch.dtype = torch.float32,
-        device: str = "cpu",
-        revision: str = "main",
-        **loading: Any,
-    ) -> Self:
-        """Load a checkpoint in the hub's format, by path or hub id; `loading` goes to `from_pretrained` of the
-        model."""
-        try:
-            model = cls.model_class.from_pretrained(checkpoint, dtype=dtype, revision=revision, **loading)
-            tokenizer = AutoTokenizer.from_pretrained(checkpoint, revision=revision)
-            processor = Qwen2VLImageProcessorPil.from_pretrained(checkpoint, revision=revision)
-        except (OSError, ValueError) as error:
-            raise ArenaError(
-                f"model {str(checkpoint)!r} cannot be loaded as {cls.family}: {error}. Give a folder or hub id of a "
-                f"{cls.model_class.__name__} checkpoint that you have access to"
-            ) from error
-        return cls(model.to(device).eval(), tokenizer, processor)
 
     def template(self, question: str) -> tuple[str, str, str]:
         return f"{self.system}<|im_start|>user\n", "", "<|im_end|>\n<|im_start|>assistant\n"
@@ -62,72 +24,9 @@ class QwenVL(LVLM):
     def answer_text(self, answer: str) -> str:
         return f"{answer}<|im_end|>"
 
-    def image_text(self, height: int, width: int) -> str:
-        side = self.processor.patch_size * self.processor.merge_size
-        rows, columns = (length // side for length in self._resized(height, width))
-        placeholder = str(self.tokenizer.convert_ids_to_tokens(self.image_token_id))
-        return f"<|vision_start|>{placeholder * (rows * columns)}<|vision_end|>"
-
-    def pixel_inputs(self, images: Sequence[Tensor]) -> dict[str, Tensor]:
-        """`pixel_values` as in `patch_lists`, and `image_grid_thw`, long ``(B, 3)``: frames, rows and columns of
-        patches."""
-        p, patch = self.processor, self.processor.patch_size
-        patches: dict[int, Tensor] = {}
-        grids = torch.ones(len(images), 3, dtype=torch.long)
-        for places, stack in pixels.by_size(images):
-            height, width = self._resized(stack.shape[-2], stack.shape[-1])
-            x = pixels.resize(pixels.to_bytes(stack), height, width, p.resample)
-            x = pixels.normalize(x, p.image_mean, p.image_std)
-            patches.update(zip(places, self._patches(x), strict=True))
-            grids[places, 1:] = torch.tensor([height // patch, width // patch])
-        padded = patch_lists.pad([patches[i] for i in range(len(images))])
-        return {"pixel_values": padded.to(self.device, self.model.dtype), "image_grid_thw": grids.to(self.device)}
-
-    def token_means(self, change: dict[str, Tensor]) -> list[Tensor]:
-        rows = change["pixel_values"].float()
-        scale = rows.new_tensor(self.processor.image_std).view(3, 1)
-        block = self.processor.merge_size**2
-        return [(x.abs().view(-1, block, 3, x.shape[1] // 3) * scale).mean((1, 2, 3)) for x in patch_lists.unpad(rows)]
-
-    def generate(self, samples: Sequence[Sample], max_new_tokens: int = 16, batch_size: int = 64) -> list[str]:
-        knowing = with_model(self, _KnowsImageTokens(self.model, self.image_token_id))
-        return LVLM.generate(knowing, samples, max_new_tokens, batch_size)
-
-    def _resized(self, height: int, width: int) -> tuple[int, int]:
+    def target_size(self, height: int, width: int) -> tuple[int, int]:
         p = self.processor
-        try:
-            resized: tuple[int, int] = smart_resize(
-                height, width, p.patch_size * p.merge_size, p.size["shortest_edge"], p.size["longest_edge"]
-            )
-        except ValueError as error:
-            raise ArenaError(
-                f"{self.family} cannot take a picture of {width} x {height} pixels: one side is more than 200 "
-                "times the other. Crop it or leave the sample out"
-            ) from error
-        return resized
-
-    def _patches(self, x: Tensor) -> Tensor:
-        """Normalised pictures ``(n, 3, H, W)`` as ``(n, patches, values)`` in the processor's order.
-
-        Patches of a block follow each other; a patch holds channels, frames, rows, columns, and a picture is a film
-        that stands still.
-        """
-        p = self.processor
-        x = x.unflatten(3, (-1, p.merge_size, p.patch_size)).unflatten(2, (-1, p.merge_size, p.patch_size))
-        x = x.permute(0, 2, 5, 3, 6, 1, 4, 7).unsqueeze(6)
-        return x.expand(*(-1,) * 6, p.temporal_patch_size, -1, -1).flatten(5).flatten(1, 4)
-
-
-class _KnowsImageTokens:
-    """A model whose `generate` is told which tokens stand for pictures: it places them before its first forward
-    pass."""
-
-    def __init__(self, model: Any, image_token_id: int) -> None:
-        self._model, self._image_token_id = model, image_token_id
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
-
-    def generate(self, input_ids: Tensor, **inputs: Any) -> Any:
-        types = (input_ids == self._image_token_id).int()
-        return self._model.generate(input_ids=input_ids, mm_token_type_ids=types, **inputs)
+        size: tuple[int, int] = smart_resize(
+            height, width, p.patch_size * p.merge_size, p.size["shortest_edge"], p.size["longest_edge"]
+        )
+        return size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,10 +18,14 @@ from arena.lvlm.zoo import random_checkpoints
 from arena.registry import Registry
 
 MODELS = {
+    "llava": ("llava", "llava-hf/llava-1.5-7b-hf"),
     "qwen2-5-vl-7b": ("qwen2.5-vl", "Qwen/Qwen2.5-VL-7B-Instruct"),
     "qwen3-vl-2b": ("qwen3-vl", "Qwen/Qwen3-VL-2B-Instruct"),
     "qwen3-vl-4b": ("qwen3-vl", "Qwen/Qwen3-VL-4B-Instruct"),
     "qwen3-vl-8b": ("qwen3-vl", "Qwen/Qwen3-VL-8B-Instruct"),
+    "internvl3-8b": ("internvl", "OpenGVLab/InternVL3-8B-hf"),
+    "internvl3-5-8b": ("internvl3.5", "OpenGVLab/InternVL3_5-8B-HF"),
+    "glm-4-1v-9b": ("glm4v", "zai-org/GLM-4.1V-9B-Base"),
 }
 
 
@@ -36,7 +41,7 @@ def test_a_registered_model_loads_its_family(id: str, tmp_path: Path) -> None:
     random_checkpoints.write(family, tmp_path)
     model = source(id, checkpoint=str(tmp_path), dtype="bfloat16", attention="eager")
     lvlm = model.load()
-    assert lvlm.family == family and not lvlm.model.training
+    assert family.startswith(lvlm.family) and not lvlm.model.training
     assert next(lvlm.model.parameters()).dtype == torch.bfloat16
     assert lvlm.model.config._attn_implementation == "eager"
     assert len(model.fingerprint()) == 64
@@ -95,5 +100,65 @@ def test_attention_that_is_not_installed(tmp_path: Path) -> None:
     assert "set attention: sdpa" in text
 
 
-def test_qwen_against_qwen_is_gray_box() -> None:
-    assert len({type(source(id)).family for id in MODELS}) == 1
+def test_a_generation_against_another_is_gray_box() -> None:
+    families = {id: type(source(id)).family for id in MODELS}
+    assert len({families[id] for id in MODELS if id.startswith("qwen")}) == 1
+    assert families["internvl3-8b"] == families["internvl3-5-8b"]
+    assert len(set(families.values())) == 4
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Puts a checkpoint into the hub's cache on this machine, as if a revision of it had been fetched."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("transformers.utils.hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+    def put(commit: str, revision: str, seed: int, family: str = "llava") -> Path:
+        root = tmp_path / "hub" / "models--who--what"
+        folder = root / "snapshots" / commit
+        random_checkpoints.write(family, folder, seed)
+        (root / "refs").mkdir(exist_ok=True)
+        (root / "refs" / revision).write_text(commit, encoding="utf-8")
+        return folder
+
+    return put
+
+
+def test_llava_loads_all_its_parts_from_one_revision(hub: Callable[..., Path]) -> None:
+    for commit, revision, seed in (("a" * 40, "main", 0), ("b" * 40, "v2", 1)):
+        folder = hub(commit, revision, seed)
+        for name, key in (("preprocessor_config.json", "image_mean"), ("tokenizer_config.json", "model_max_length")):
+            document = json.loads((folder / name).read_text(encoding="utf-8"))
+            document[key] = [seed / 4] * 3 if key == "image_mean" else 1000 + seed
+            (folder / name).write_text(json.dumps(document), encoding="utf-8")
+    first, second = (source("llava", checkpoint="who/what", revision=r, dtype="float32") for r in ("main", "v2"))
+    weights = [next(m.load().model.parameters()) for m in (first, second)]
+    assert not torch.equal(*weights)
+    for seed, model in enumerate((first, second)):
+        lvlm = model.load()
+        assert list(lvlm.processor.image_mean) == [seed / 4] * 3
+        assert lvlm.tokenizer.model_max_length == 1000 + seed
+
+
+def test_llava_is_refused_what_is_not_llava(tmp_path: Path, hub: Callable[..., Path]) -> None:
+    hub("c" * 40, "main", 0, "qwen3-vl")
+    text = refusal(source("llava", checkpoint="who/what"))
+    assert "architecture 'qwen3_vl', where 'llava' is needed" in text
+    assert "is neither a folder nor in the local cache" in refusal(source("llava", checkpoint="who/else"))
+    assert "has no config.json that states a model_type" in refusal(source("llava", checkpoint=str(tmp_path)))
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_the_hub_refuses_after_the_configuration(
+    kind: Any, hub: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub("a" * 40, "v9", 0)
+
+    def refuse(*args: Any, **options: Any) -> str:
+        assert args == ("who/what",) and options["revision"] == "v9"
+        answer = {"response": SimpleNamespace(headers={}, request=None)}
+        raise kind("no", **answer if issubclass(kind, errors.HfHubHTTPError) else {})
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    assert re.search(REFUSED[kind], refusal(source("llava", checkpoint="who/what", revision="v9")))

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from arena.errors import UsageError
 from arena.lvlm.zoo.random_parts.common import Parts
+from arena.lvlm.zoo.random_parts.glm4v import glm4v
+from arena.lvlm.zoo.random_parts.internvl import internvl, internvl3_5
 from arena.lvlm.zoo.random_parts.llava import llava
 from arena.lvlm.zoo.random_parts.qwen import qwen2_5_vl, qwen3_vl
 
@@ -19,6 +21,9 @@ FAMILIES: dict[str, Callable[[int], Parts]] = {
     "llava": llava,
     "qwen2.5-vl": qwen2_5_vl,
     "qwen3-vl": qwen3_vl,
+    "internvl": internvl,
+    "internvl3.5": internvl3_5,
+    "glm4v": glm4v,
 }
 
 
