@@ -46,7 +46,8 @@ def _cosines() -> Tensor:
     """The transform of the three colours of a block, as the weight of a convolution."""
     line = torch.from_numpy(dct(np.eye(BLOCK), norm="ortho", axis=0)).float()
     block = torch.kron(line, line)
-    return torch.block_diag(block, block, block)[..., None, None]
+    blocks: Tensor = torch.block_diag(block, block, block)
+    return blocks[..., None, None]
 
 
 def coefficients(x: Tensor, basis: Tensor) -> Tensor:
