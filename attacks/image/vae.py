@@ -10,6 +10,9 @@ autoencoder is fitted on the release itself, in two stages:
 What is kept of the paper is this course. Not the paper's are the network (some 0.1 M weights around a cosine transform
 of 4 x 4 blocks), the limits of the rate, the length of training, the class being the answer, and the auxiliary decoder
 being trained beside the autoencoder without a gradient into it.
+
+On 128 of the embedded scenes noise without a pattern falls most; smooth class-wise patches, which a low rate
+reproduces, hardly fall, and no picture comes nearer to its original by squared error.
 """
 
 from __future__ import annotations
