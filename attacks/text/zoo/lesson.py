@@ -60,8 +60,8 @@ class Lesson:
 
     def _word(self, rng: np.random.Generator) -> str:
         """A word of the list, a piece of one, or one made of two pieces."""
-        one, two = (self.words[i] for i in rng.integers(len(self.words), size=2))
-        head, tail = rng.integers(2, 5, size=2)
+        one, two = (self.words[int(i)] for i in rng.integers(len(self.words), size=2))
+        head, tail = (int(n) for n in rng.integers(2, 5, size=2))
         kind = rng.random()
         if kind < 0.7:
             return one

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ class Spec:
 
     seed: int = 17
     vocab_size: int = 1800
-    sizes: dict[str, int] = field(
+    sizes: dict[str, Any] = field(
         default_factory=lambda: {
             "d_model": 96,
             "d_kv": 24,
@@ -63,14 +64,14 @@ class Spec:
 
     def build(self, tokenizer: PreTrainedTokenizerFast) -> T5ForConditionalGeneration:
         """An untrained model, float32, initialised from `seed`."""
+        pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
+        tokens: dict[str, Any] = {"pad_token_id": pad, "eos_token_id": end, "decoder_start_token_id": pad}
         config = T5Config(
             vocab_size=len(tokenizer),
             dropout_rate=0.0,
             relative_attention_num_buckets=16,
             relative_attention_max_distance=64,
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            decoder_start_token_id=tokenizer.pad_token_id,
+            **tokens,
             **self.sizes,
         )
         torch.manual_seed(self.seed)

@@ -23,7 +23,7 @@ from attacks.text.zoo.phrasebook import OWN, Pair
 from attacks.text.zoo.train_paraphraser import Training
 
 HELD_OUT_SEED = 990_017
-HELD_OUT = 500
+HELD_OUT = 300
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def save(training: Training, out: Path) -> Rewriting:
     model = cast(T5ForConditionalGeneration, training.model)
     model.save_pretrained(out, state_dict={k: v.half() for k, v in model.state_dict().items()})
     training.tokenizer.save_pretrained(out)
-    return Seq2Seq(str(out), Decoding()).rewrite
+    return Seq2Seq(str(out), Decoding.model_validate({})).rewrite
 
 
 def pack(training: Training, out: Path, count: int = HELD_OUT) -> None:

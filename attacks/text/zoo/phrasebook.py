@@ -114,7 +114,7 @@ def draw(family: Family, rng: np.random.Generator, filler: list[str]) -> Pair:
 
 
 def _one(words: Sequence[str], rng: np.random.Generator) -> str:
-    return words[rng.integers(len(words))]
+    return words[int(rng.integers(len(words)))]
 
 
 _CLAN = Family(
