@@ -106,7 +106,8 @@ def save(training: Training, out: Path) -> Rewriting:
     """Write the weights, rounded to fp16 and read as fp32, and the tokenizer; returns the rewriting they make."""
     out.mkdir(parents=True, exist_ok=True)
     model = cast(T5ForConditionalGeneration, training.model)
-    model.save_pretrained(out, state_dict={k: v.half() for k, v in model.state_dict().items()})
+    once = {name: value.detach().half() for name, value in model.named_parameters()}  # shared embeddings one time
+    model.save_pretrained(out, state_dict=once)
     training.tokenizer.save_pretrained(out)
     return Seq2Seq(str(out), Decoding.model_validate({})).rewrite
 
