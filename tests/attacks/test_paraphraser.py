@@ -93,8 +93,8 @@ def test_words_it_does_not_know_can_be_said(rewrite: Rewriting) -> None:
 
 
 def test_the_card_says_what_it_does(rewrite: Rewriting) -> None:
-    """On the first of the card's questions, within four standard errors of a share and the card's rounding."""
-    count = 60
+    """On fewer questions, within four standard errors of a share and the card's rounding."""
+    count = 24
     found = held_out_numbers(rewrite, count)
     for name, pair in found.items():
         lines = [line for line in CARD.splitlines() if line.startswith(f"| {name} |")]
@@ -109,7 +109,7 @@ def test_the_card_says_what_it_does(rewrite: Rewriting) -> None:
 
 
 def test_tiny_llava_answers_as_before(rewrite: Rewriting) -> None:
-    accuracy = meaning(rewrite, per_kind=60)
+    accuracy = meaning(rewrite, per_kind=40)
     before, after = (np.mean([pair[i] for pair in accuracy.values()]) for i in range(2))
     assert after > before - 0.03
     stated = {

@@ -23,7 +23,7 @@ from attacks.text.zoo.phrasebook import OWN, Pair
 from attacks.text.zoo.train_paraphraser import Training
 
 HELD_OUT_SEED = 990_017
-HELD_OUT = 300
+HELD_OUT = 500
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,7 @@ def save(training: Training, out: Path) -> Rewriting:
     model = cast(T5ForConditionalGeneration, training.model)
     once = {name: value.detach().half() for name, value in model.named_parameters()}  # shared embeddings one time
     model.save_pretrained(out, state_dict=once)
+    training.tokenizer.backend_tokenizer.no_padding()  # training leaves it on
     training.tokenizer.save_pretrained(out)
     return Seq2Seq(str(out), Decoding.model_validate({})).rewrite
 
