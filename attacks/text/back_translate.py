@@ -15,7 +15,8 @@ from attacks.text.seq2seq import Decoding, Seq2Seq, rewrite_questions
 class BackTranslate(Attack):
     """Each question is translated into another language and back; question mark and multiple-choice options stay.
 
-    The models are MarianMT's, or any sequence-to-sequence models that need no language codes.
+    The models are MarianMT's, whose tokenizers need the extra `translation`, or any sequence-to-sequence models that
+    need no language codes.
     """
 
     class Config(Decoding):
