@@ -8,6 +8,7 @@ from pydantic import Field
 
 from arena.data.sample import Sample
 from arena.plugin import Attack, AttackerWorld
+from attacks.checkpoints import fingerprint
 from attacks.text.pretrained import CHECKPOINT
 from attacks.text.seq2seq import Decoding, Seq2Seq, rewrite_questions
 
@@ -30,3 +31,7 @@ class BackTranslate(Attack):
     def purify(self, samples: Sequence[Sample], world: AttackerWorld) -> Iterable[Sample]:
         forth, back = Seq2Seq(self.config.forth, self.config), Seq2Seq(self.config.back, self.config)
         return rewrite_questions(samples, lambda texts: back.rewrite(forth.rewrite(texts)))
+
+    def fingerprint(self) -> str:
+        """What identifies the weights of both models."""
+        return f"{fingerprint(self.config.forth)} {fingerprint(self.config.back)}"

@@ -8,8 +8,8 @@ from pathlib import Path
 from pydantic import Field
 
 from arena.data.sample import Sample
-from arena.lvlm.sources import folder_digest
-from arena.plugin import Attack, AttackerWorld, PluginConfig
+from arena.plugin import Attack, AttackerWorld
+from attacks.checkpoints import fingerprint
 from attacks.text.pretrained import CHECKPOINT
 from attacks.text.seq2seq import Decoding, Seq2Seq, rewrite_questions
 
@@ -34,12 +34,14 @@ class Paraphrase(Attack):
 
     config: Config
 
-    def __init__(self, config: PluginConfig | None = None) -> None:
-        super().__init__(config)
-        if self.config.checkpoint == EMBEDDED:  # other weights than these give other questions from the same source
-            self.version = f"{type(self).version}+{folder_digest(SHIPPED)[:16]}"  # type: ignore[misc]
-
     def purify(self, samples: Sequence[Sample], world: AttackerWorld) -> Iterable[Sample]:
-        checkpoint = str(SHIPPED) if self.config.checkpoint == EMBEDDED else self.config.checkpoint
-        model = Seq2Seq(checkpoint, self.config)
+        model = Seq2Seq(self._checkpoint, self.config)
         return rewrite_questions(samples, lambda texts: model.rewrite([self.config.prefix + text for text in texts]))
+
+    def fingerprint(self) -> str:
+        """What identifies the model's weights."""
+        return fingerprint(self._checkpoint)
+
+    @property
+    def _checkpoint(self) -> str:
+        return str(SHIPPED) if self.config.checkpoint == EMBEDDED else self.config.checkpoint

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import shutil
 import socket
 from pathlib import Path
 
@@ -50,11 +50,16 @@ def test_the_default_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(set(after)) > len(after) / 2
 
 
-def test_the_checkpoint_is_small_and_counts_in_the_version() -> None:
+def test_the_checkpoint_is_small_and_counts_in_the_key(tmp_path: Path) -> None:
     assert sum(f.stat().st_size for f in SHIPPED.iterdir()) <= 4 * 2**20
-    embedded = Registry().create("attack", "paraphrase", {}).version
-    other = Registry().create("attack", "paraphrase", {"checkpoint": str(SHIPPED)}).version
-    assert re.fullmatch(rf"{re.escape(other)}\+[0-9a-f]{{16}}", embedded)
+
+    def fingerprint(checkpoint: object) -> str:
+        return Registry().create("attack", "paraphrase", {"checkpoint": str(checkpoint)}).fingerprint()
+
+    changed = shutil.copytree(SHIPPED, tmp_path / "changed")
+    (changed / "config.json").write_text("{}", encoding="utf-8")
+    assert fingerprint("embedded") == fingerprint(SHIPPED) != fingerprint(changed)
+    assert fingerprint("owner/name") == fingerprint("owner/name@main") != fingerprint("owner/name@v2")
 
 
 def test_questions_are_rewritten_the_same_way_in_any_company() -> None:
