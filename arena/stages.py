@@ -10,6 +10,7 @@ import faulthandler
 import os
 import random
 import sys
+import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
@@ -67,6 +68,14 @@ def run_stage(key: str, document: Document, url: str, limit: float | None, crowd
         return Result("unusable", message=str(error))
     except (Exception, SystemExit) as error:
         return Result("failed", message=describe_error(error), trace=_trace(error))
+
+
+def follow_stage(key: str, document: Document, url: str) -> None:
+    """The part of another process in a stage that several compute together: the same work, and nothing of it kept."""
+    _quiet()
+    _seed_globals(document)
+    with tempfile.TemporaryDirectory(prefix="arena-follow-") as folder:
+        COMPUTE[document["kind"]](Job(document, Store(url), Path(folder), key))
 
 
 def _quiet() -> None:

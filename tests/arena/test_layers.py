@@ -23,7 +23,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("arena.explain",),
     ("arena.protect",),
     ("arena.session",),
-    ("arena.run",),
+    ("arena.run", "arena.launch"),
     ("arena.pool", "arena.progress", "arena.harvest"),
     ("arena.stages",),
     ("arena.job", "arena.plan"),
