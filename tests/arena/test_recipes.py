@@ -11,15 +11,21 @@ from bitsandbytes.nn import Linear4bit
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 from tiny_models import tiny_random_llava
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 
 from arena.data.glyphs import Glyphs
 from arena.data.sample import Sample
 from arena.errors import ArenaError
+from arena.lvlm.adapters import trainable_state
 from arena.lvlm.base import LVLM, Batch
 from arena.lvlm.quantization import restored
 from arena.plugin import Recipe, TrainingHooks
 from arena.recipes.training import (
+    _accumulation,
     _Collator,
+    _state,
     evaluate,
     fine_tune,
     held_out_split,
@@ -294,3 +300,26 @@ def test_the_split_is_disjoint_and_complete(samples: tuple[Sample, ...]) -> None
     assert not {s.id for s in training} & {s.id for s in held_out}
     with pytest.raises(ArenaError, match="at least 2 samples"):
         held_out_split(samples[:1], 0)
+
+
+def test_parameters_in_shards_are_put_together(tmp_path: Path) -> None:
+    tuned = recipe("full").prepare(tiny_random_llava())
+    before = trainable_state(tuned)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'meet'}", rank=0, world_size=1)
+    try:
+        fully_shard(tuned.model, mesh=init_device_mesh("cpu", (1,)))
+        assert all(isinstance(p, DTensor) for p in tuned.model.parameters())
+        after = _state(tuned)
+        assert not any(isinstance(v, DTensor) for v in after.values())
+        assert before.keys() == after.keys() and all(torch.equal(v, after[n]) for n, v in before.items())
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_processes_share_the_steps_of_an_update(
+    samples: tuple[Sample, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ArenaError, match=r"2 processes cannot share the 3 steps of an update.*a multiple of 2"):
+        fine_tune(tiny_random_llava(), recipe("full", gradient_accumulation=3), samples, 0, tmp_path)
+    assert _accumulation(recipe("full", gradient_accumulation=4).config) == 2
