@@ -18,12 +18,12 @@ FIELD = ("realworldqa", "mmstar", "scienceqa", "vqa_rad", "textvqa", "docvqa")
 
 LAYERS: list[tuple[str, ...]] = [
     ("arena.cli",),
-    ("arena.owner_commands",),
+    ("arena.owner_commands", "arena.launch"),
     ("arena.api", "arena.picture"),
     ("arena.explain",),
     ("arena.protect",),
     ("arena.session",),
-    ("arena.run", "arena.launch"),
+    ("arena.run",),
     ("arena.pool", "arena.progress", "arena.harvest"),
     ("arena.stages",),
     ("arena.job", "arena.plan"),
