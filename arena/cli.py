@@ -15,6 +15,7 @@ from arena import owner_commands
 if TYPE_CHECKING:
     from arena.graph import Plan
     from arena.record import Record
+    from arena.registry import Registry
 
 app = typer.Typer(
     name="arena",
@@ -93,8 +94,14 @@ def list_plugins(kind: Annotated[PluginKind | None, typer.Argument(help="Only th
 
 
 @app.command()
-def show(id: Annotated[str, typer.Argument(help="A plugin's id.")]) -> None:
-    """Show a plugin: what it does, its settings, where it comes from."""
+def show(
+    id: Annotated[str, typer.Argument(help="A plugin's id.")],
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="For a recipe: a model's id, or ID=CHECKPOINT, to list what it trains in."),
+    ] = None,
+) -> None:
+    """Show a plugin: what it does, its settings, where it comes from; of a recipe also what it trains in a model."""
     from rich.table import Table
 
     from arena.errors import UsageError
@@ -119,6 +126,14 @@ def show(id: Annotated[str, typer.Argument(help="A plugin's id.")]) -> None:
             settings.add_row(*(_plain(cell) for cell in cells))
         if about["config"]:
             out.print(settings)
+    if model is not None:
+        if "recipe" not in kinds:
+            raise UsageError(
+                f"--model lists what a recipe trains, and {id!r} is a {' and a '.join(kinds)}: leave it out"
+            )
+        _show_trained(registry, id, model)
+    elif "recipe" in kinds:
+        out.print(f"arena show {id} --model MODEL lists the modules that it trains, such as --model tiny-llava")
 
 
 @app.command("plan")
@@ -287,6 +302,28 @@ def _plan(suite: str, store: str | None) -> Plan:
     chosen, registry = api.find_suite(suite), Registry()
     validate(chosen, registry)
     return plan(chosen, registry, Store(store))
+
+
+def _show_trained(registry: Registry, recipe: str, model: str) -> None:
+    from rich.table import Table
+
+    from arena.describe import Plugins
+    from arena.job import load_model
+    from arena.protect import surrogate
+    from arena.recipes.trained import trained_modules
+
+    lvlm = load_model(surrogate(model, Plugins(registry)).document)
+    parts, total = trained_modules(registry.create("recipe", recipe), lvlm)
+    table = Table(f"trained in {model}", "what", "parameters", "share", box=None, pad_edge=False, show_footer=True)
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for part in parts:
+        table.add_row(_plain(part.modules), part.what, f"{part.parameters:,}", f"{part.parameters / total:.2%}")
+    learning = sum(part.parameters for part in parts)
+    footers = ("all", f"of {total:,}", f"{learning:,}", f"{learning / total:.2%}")
+    for column, footer in zip(table.columns, footers, strict=True):
+        column.footer = footer
+    _stdout().print(table)
 
 
 def _show_board(records: Any, folder: Path, name: str) -> None:

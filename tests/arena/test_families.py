@@ -242,10 +242,18 @@ def test_lora_has_the_language_models_projections(family: Family, fresh: Callabl
 
 
 def _trained_by(recipe: str, family: Family) -> tuple[str, ...]:
-    return {"lora": ("lora_",), "projector": family.trained_by_projector, "full": ("",)}[recipe]
+    adapters, projector = ("language_model.layers",), family.trained_by_projector
+    return {
+        "lora": adapters,
+        "dora": adapters,
+        "qlora": adapters,
+        "projector": projector,
+        "projector-lora": (*adapters, *projector),
+        "full": ("",),
+    }[recipe]
 
 
-@pytest.mark.parametrize("recipe", ["lora", "projector", "full"])
+@pytest.mark.parametrize("recipe", ["lora", "dora", "qlora", "projector", "projector-lora", "full"])
 def test_two_steps_of_a_recipe(
     recipe: str, family: Family, fresh: Callable[[], LVLM], samples: list[Sample], tmp_path: Path
 ) -> None:
