@@ -22,7 +22,7 @@ from transformers import (
 from arena.data.sample import Sample
 from arena.lvlm import pixels
 from arena.lvlm.base import LVLM
-from arena.lvlm.loading import load_parts
+from arena.lvlm.loading import beginning, load_parts
 
 LONGEST = 4096
 """No picture is made longer than this many pixels, whatever the processor's size."""
@@ -60,9 +60,7 @@ class Idefics3(LVLM):
 
     def template(self, question: str) -> tuple[str, str, str]:
         """Llama's tokenizer begins a text by itself, SmolLM's leaves that to the chat template."""
-        begin = str(self.tokenizer.bos_token)
-        begins_itself = self.tokenizer("")["input_ids"] == [self.tokenizer.bos_token_id]
-        return f"{'' if begins_itself else begin}User:", "", "<end_of_utterance>\nAssistant:"
+        return f"{beginning(self.tokenizer)}User:", "", "<end_of_utterance>\nAssistant:"
 
     def answer_text(self, answer: str) -> str:
         return f" {answer}<end_of_utterance>"
