@@ -62,15 +62,18 @@ def gemma3(seed: int) -> Parts:
 @cache
 def gemma_tokenizer() -> Any:
     """Gemma's BPE with a token a byte for what it has no piece for, over the zoo's word list, a token a word."""
-    named = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *TOKENS]
+    control = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *TOKENS]
     every_byte = [f"<0x{byte:02X}>" for byte in range(256)]
     core = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
     core.normalizer = normalizers.Replace(" ", "▁")
-    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=[*named, *every_byte], show_progress=False)
+    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=[*control, *every_byte], show_progress=False)
     core.train_from_iterator([f" {word}" for word in words() for _ in range(20)], trainer)
     learned = json.loads(core.to_str())["model"]
     merges = [tuple(pair) for pair in learned["merges"]]
-    tokenizer = GemmaTokenizer(vocab=learned["vocab"], merges=merges, add_bos_token=True)
+    named = {"boi_token": TOKENS[2], "eoi_token": TOKENS[3], "image_token": TOKENS[4]}
+    tokenizer = GemmaTokenizer(
+        vocab=learned["vocab"], merges=merges, add_bos_token=True, model_specific_special_tokens=named
+    )
     tokenizer.add_special_tokens({"additional_special_tokens": list(TOKENS)})
     tokenizer.eos_token = "<end_of_turn>"
     return tokenizer
