@@ -100,8 +100,10 @@ def _attend(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[
     """
     ids, mask, cache = kwargs.get("input_ids"), kwargs.get("attention_mask"), kwargs.get("past_key_values")
     added: dict[str, Any] = {}
+    if ids is None:
+        return args, kwargs
     pictures = kwargs.get("pixel_values") is not None or kwargs.get("mm_encoder_outputs")
-    if pictures and ids is not None and kwargs.get("token_type_ids") is None:
+    if pictures and kwargs.get("token_type_ids") is None:
         added["token_type_ids"] = (ids == model.config.image_token_id).int()
     if cache is None and kwargs.get("use_cache"):
         added["past_key_values"] = DynamicCache()
@@ -117,7 +119,8 @@ def _masks_after_gaps(model: Any, ids: Tensor, mask: Tensor, cache: DynamicCache
     places = mask.cumsum(1)
 
     def in_window(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return places[batch, query] - places[batch, key] < config.sliding_window
+        near: Tensor = places[batch, query] - places[batch, key] < config.sliding_window
+        return near
 
     given = {
         "config": config,

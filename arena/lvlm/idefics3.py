@@ -142,7 +142,7 @@ class Idefics3(LVLM):
         edge, resample = self._edge, self.processor.resample
         for size in self._sizes(x.shape[-2], x.shape[-1]):
             x = pixels.resize(x, *size, resample)
-        tiles = x.unflatten(3, (-1, edge)).unflatten(2, (-1, edge)).permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
+        tiles: Tensor = x.unflatten(3, (-1, edge)).unflatten(2, (-1, edge)).permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
         if tiles.shape[1] == 1:
             return tiles
         return torch.cat([tiles, pixels.resize(x, edge, edge, resample).unsqueeze(1)], 1)
@@ -191,7 +191,7 @@ def _empty_missing_tiles(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The model leaves out tiles that are all 0, by which the processor marks those that a picture does not have."""
-    values = kwargs.get("pixel_values")
-    if values is None:
+    values, mask = kwargs.get("pixel_values"), kwargs.get("pixel_attention_mask")
+    if values is None or mask is None:
         return args, kwargs
-    return args, {**kwargs, "pixel_values": values.nan_to_num(0.0)}
+    return args, {**kwargs, "pixel_values": values.masked_fill(~mask.bool().unsqueeze(2), 0.0)}
