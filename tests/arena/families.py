@@ -10,18 +10,25 @@ from PIL import Image
 from torch import Tensor
 from transformers import (
     CLIPImageProcessorPil,
+    Gemma3ImageProcessorPil,
     Glm4vImageProcessorPil,
     GotOcr2ImageProcessorPil,
+    Idefics3ImageProcessorPil,
     Qwen2VLImageProcessorPil,
+    SmolVLMImageProcessorPil,
 )
 
 from arena.lvlm.base import LVLM
+from arena.lvlm.gemma3 import Gemma3
 from arena.lvlm.glm4v import Glm4v
+from arena.lvlm.idefics3 import Idefics3, SmolVLM
 from arena.lvlm.internvl import InternVL
 from arena.lvlm.llava import Llava
 from arena.lvlm.qwen2_5_vl import Qwen2_5VL
 from arena.lvlm.qwen3_vl import Qwen3VL
 
+HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
+LANCZOS = {"resample": 1, "do_image_splitting": True, **HALF}
 QWEN = {"temporal_patch_size": 2, "merge_size": 2, "image_processor_type": "Qwen2VLImageProcessor"}
 
 INTERNVL = {
@@ -58,8 +65,10 @@ GLM = {
 class Family:
     """`block` is the side in pixels of an image token where nothing is resized, `tokens` counts what the processor's
     own output makes, `extra` gives what transformers' model takes beside ids, mask and the processor's output, `hub`
-    the preprocessing values of the registered checkpoints, `asked` what transformers' `Processor` of the family asks
-    of its picture processor whatever those say."""
+    the preprocessing values of the registered checkpoints, `large` those of them that make so big pictures that fewer
+    are tested, and `asked` what transformers' `Processor` of the family asks of its picture processor whatever those
+    say. `pictures` hands the processor one picture a sample, `place` is the token of the second row and fourth column
+    of 6 x 6 blocks, `overview` counts the tokens that show all of them once more."""
 
     lvlm: Any
     processor: Any
@@ -71,14 +80,23 @@ class Family:
     asked: dict[str, Any] = field(default_factory=dict)
     layers: int = 2
     projections: int = 7
+    pictures: Callable[[list[Any]], Any] = list
+    place: int = 6 + 3
+    overview: int = 0
+    large: tuple[str, ...] = ()
 
     def processed(self, lvlm: LVLM, images: list[Image.Image]) -> Any:
         """What transformers makes of pictures."""
-        return lvlm.processor(images, return_tensors="pt", **self.asked)
+        return lvlm.processor(self.pictures(images), return_tensors="pt", **self.asked)
 
 
 def grid_tokens(output: dict[str, Tensor]) -> list[int]:
     return (output["image_grid_thw"].prod(1) // 4).tolist()
+
+
+def tile_tokens(output: dict[str, Tensor]) -> list[int]:
+    """Of tiles of 2 x 2 tokens."""
+    return (4 * output["pixel_attention_mask"].any(-1).any(-1).sum(1)).tolist()
 
 
 def token_types(lvlm: LVLM, ids: Tensor) -> dict[str, Tensor]:
@@ -152,5 +170,58 @@ FAMILIES: dict[str, Family] = {
         trained_by_projector=("visual.merger.",),
         extra=token_types,
         projections=6,
+    ),
+    "idefics3": Family(
+        Idefics3,
+        Idefics3ImageProcessorPil,
+        block=16,
+        tokens=tile_tokens,
+        hub={
+            "idefics3-8b-llama3": {**LANCZOS, "size": {"longest_edge": 1456}, "max_image_size": {"longest_edge": 364}},
+            "smolvlm-instruct": {**LANCZOS, "size": {"longest_edge": 1536}, "max_image_size": {"longest_edge": 384}},
+            "smolvlm-256m-instruct": {
+                **LANCZOS,
+                "size": {"longest_edge": 2048},
+                "max_image_size": {"longest_edge": 512},
+            },
+        },
+        trained_by_projector=("connector.",),
+        pictures=lambda images: [[image] for image in images],
+        place=4 + 3,
+        overview=4,
+        large=("smolvlm-instruct", "smolvlm-256m-instruct"),
+    ),
+    "smolvlm": Family(
+        SmolVLM,
+        SmolVLMImageProcessorPil,
+        block=16,
+        tokens=tile_tokens,
+        hub={
+            "smolvlm2-2.2b-instruct": {
+                **LANCZOS,
+                "size": {"longest_edge": 1536},
+                "max_image_size": {"longest_edge": 384},
+            },
+            "uncut": {
+                **LANCZOS,
+                "do_resize": False,
+                "do_image_splitting": False,
+                "max_image_size": {"longest_edge": 384},
+            },
+        },
+        trained_by_projector=("connector.",),
+        pictures=lambda images: [[image] for image in images],
+        place=4 + 3,
+        overview=4,
+        large=("smolvlm2-2.2b-instruct",),
+    ),
+    "gemma3": Family(
+        Gemma3,
+        Gemma3ImageProcessorPil,
+        block=16,
+        tokens=lambda output: [36] * len(output["pixel_values"]),
+        hub={"gemma-3-it": {"resample": 2, "size": {"height": 896, "width": 896}, "do_pan_and_scan": None, **HALF}},
+        trained_by_projector=("multi_modal_projector",),
+        extra=lambda lvlm, ids: {"token_type_ids": (ids == lvlm.image_token_id).int()},
     ),
 }

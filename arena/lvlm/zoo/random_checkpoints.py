@@ -14,6 +14,8 @@ from arena.errors import UsageError
 from arena.lvlm.zoo.random_parts.common import Parts
 from arena.lvlm.zoo.random_parts.glm4v import glm4v
 from arena.lvlm.zoo.random_parts.internvl import internvl, internvl3_5
+from arena.lvlm.zoo.random_parts.gemma3 import gemma3
+from arena.lvlm.zoo.random_parts.idefics3 import idefics3, smolvlm
 from arena.lvlm.zoo.random_parts.llava import llava
 from arena.lvlm.zoo.random_parts.qwen import qwen2_5_vl, qwen3_vl
 
@@ -24,6 +26,9 @@ FAMILIES: dict[str, Callable[[int], Parts]] = {
     "internvl": internvl,
     "internvl3.5": internvl3_5,
     "glm4v": glm4v,
+    "idefics3": idefics3,
+    "smolvlm": smolvlm,
+    "gemma3": gemma3,
 }
 
 
