@@ -95,6 +95,21 @@ class Qwen3VL8B(Qwen3VL2B):
         checkpoint: str = Field("Qwen/Qwen3-VL-8B-Instruct", description="hub id or folder")
 
 
+class MiniCPMV4_6(HubCheckpoint):
+    """MiniCPM-V-4.6 (Yao 2024, arXiv 2408.01800)."""
+
+    family = "minicpm-v"
+    architecture = "minicpmv4_6"
+
+    class Config(LlavaCheckpoint.Config):
+        checkpoint: str = Field("openbmb/MiniCPM-V-4.6", description="hub id or folder")
+
+    def lvlm_class(self) -> Any:
+        from arena.lvlm.minicpmv import MiniCPMV
+
+        return MiniCPMV
+
+
 def check_architecture(checkpoint: str, revision: str, architecture: str) -> None:
     """Raise `ArenaError` unless the checkpoint can be reached and its configuration states `architecture`.
 

@@ -13,12 +13,14 @@ from pathlib import Path
 from arena.errors import UsageError
 from arena.lvlm.zoo.random_parts.common import Parts
 from arena.lvlm.zoo.random_parts.llava import llava
+from arena.lvlm.zoo.random_parts.minicpmv import minicpmv
 from arena.lvlm.zoo.random_parts.qwen import qwen2_5_vl, qwen3_vl
 
 FAMILIES: dict[str, Callable[[int], Parts]] = {
     "llava": llava,
     "qwen2.5-vl": qwen2_5_vl,
     "qwen3-vl": qwen3_vl,
+    "minicpm-v": minicpmv,
 }
 
 
