@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, MiniCPMV4_6ImageProcessorPil
+from transformers import AutoTokenizer, MiniCPMV4_6ForConditionalGeneration, MiniCPMV4_6ImageProcessorPil
 
 from arena.errors import ArenaError
 from arena.lvlm import hybrid, patch_lists, pixels
@@ -44,7 +44,8 @@ class MiniCPMV(LVLM):
         """Load a checkpoint in the hub's format, by path or hub id; `loading` goes to `from_pretrained` of the
         model."""
         try:
-            model: Any = hybrid.HybridMiniCPMV.from_pretrained(checkpoint, dtype=dtype, revision=revision, **loading)
+            load: Any = MiniCPMV4_6ForConditionalGeneration.from_pretrained
+            model = load(checkpoint, dtype=dtype, revision=revision, **loading)
             tokenizer = AutoTokenizer.from_pretrained(checkpoint, revision=revision)
             processor = MiniCPMV4_6ImageProcessorPil.from_pretrained(checkpoint, revision=revision)
         except (OSError, ValueError) as error:
@@ -52,6 +53,7 @@ class MiniCPMV(LVLM):
                 f"model {str(checkpoint)!r} cannot be loaded as {cls.family}: {error}. Give a folder or hub id of a "
                 "MiniCPMV4_6ForConditionalGeneration checkpoint that you have access to"
             ) from error
+        model.__class__ = hybrid.HybridMiniCPMV  # only now: transformers maps a checkpoint's names for its own classes
         return cls(model.to(device).eval(), tokenizer, processor)
 
     def template(self, question: str) -> tuple[str, str, str]:

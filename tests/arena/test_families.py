@@ -92,7 +92,7 @@ def samples() -> list[Sample]:
 
 def inputs(family: Family, lvlm: LVLM, batch: Batch, samples: list[Sample]) -> dict[str, Tensor]:
     """A batch as transformers' own processor and model would have it."""
-    output = lvlm.processor([s.image for s in samples], return_tensors="pt")
+    output = lvlm.processor(family.pictures([s.image for s in samples]), return_tensors="pt")
     native = family.native(lvlm, batch)
     tokens = {"input_ids": native.input_ids, "attention_mask": native.attention_mask}
     tensors = {key: value for key, value in output.items() if isinstance(value, Tensor)}

@@ -14,6 +14,7 @@ from arena.errors import UsageError
 from arena.lvlm.zoo.random_parts.common import Parts
 from arena.lvlm.zoo.random_parts.llava import llava
 from arena.lvlm.zoo.random_parts.minicpmv import minicpmv
+from arena.lvlm.zoo.random_parts.mllama import mllama
 from arena.lvlm.zoo.random_parts.qwen import qwen2_5_vl, qwen3_vl
 
 FAMILIES: dict[str, Callable[[int], Parts]] = {
@@ -21,6 +22,7 @@ FAMILIES: dict[str, Callable[[int], Parts]] = {
     "qwen2.5-vl": qwen2_5_vl,
     "qwen3-vl": qwen3_vl,
     "minicpm-v": minicpmv,
+    "llama-3.2-vision": mllama,
 }
 
 
