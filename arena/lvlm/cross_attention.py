@@ -70,7 +70,7 @@ class CrossMllama(MllamaForConditionalGeneration):
     """The model with our pixel arguments and sequences that have places for the picture's keys."""
 
     @wraps(MllamaForConditionalGeneration.forward)
-    def forward(
+    def forward(  # type: ignore[override]
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
@@ -92,7 +92,9 @@ class CrossMllama(MllamaForConditionalGeneration):
             return self._whole(input_ids, attention_mask, logits_to_keep, **others)
         return self._ending(input_ids, attention_mask, past_key_values, logits_to_keep, **others)
 
-    def generate(self, *, input_ids: Tensor, attention_mask: Tensor, pixel_values: Tensor, **inputs: Any) -> Tensor:
+    def generate(  # type: ignore[override]
+        self, *, input_ids: Tensor, attention_mask: Tensor, pixel_values: Tensor, **inputs: Any
+    ) -> Tensor:
         """As transformers', from left-padded sequences with places."""
         layout = Layout.of(input_ids, self.config.image_token_id)
         length = input_ids.shape[1]
@@ -100,7 +102,8 @@ class CrossMllama(MllamaForConditionalGeneration):
         tokens = torch.arange(length - most, length, device=input_ids.device) - layout.count
         taken = layout.place(tokens.clamp(min=0))
         ids, mask = input_ids.gather(1, taken), attention_mask.gather(1, taken) * (tokens >= 0)
-        output = super().generate(
+        parent: Any = super()
+        output = parent.generate(
             input_ids=ids,
             attention_mask=mask,
             cross_attention_mask=self._tiles_seen(layout, tokens),
@@ -168,8 +171,17 @@ class CrossMllama(MllamaForConditionalGeneration):
         return CausalLMOutputWithPast(logits=logits, past_key_values=output.past_key_values)
 
     @property
+    def _text_config(self) -> Any:
+        return self.config.text_config
+
+    @property
+    def _most_tiles(self) -> int:
+        vision: Any = self.config.vision_config
+        return int(vision.max_num_tiles)
+
+    @property
     def _cross_attention(self) -> list[int]:
-        layers: list[int] = self.config.text_config.cross_attention_layers
+        layers: list[int] = self._text_config.cross_attention_layers
         return layers
 
     @contextmanager
@@ -190,7 +202,7 @@ class CrossMllama(MllamaForConditionalGeneration):
             outer.weights[k] = weights.gather(3, keys[:, None, None].expand(*weights.shape[:3], -1))
 
     def _self_attention_after(self, layer: int) -> int:
-        depth = self.config.text_config.num_hidden_layers
+        depth = self._text_config.num_hidden_layers
         found = next((i for i in range(layer + 1, depth) if i not in self._cross_attention), None)
         if found is None:
             raise ArenaError(
@@ -201,14 +213,14 @@ class CrossMllama(MllamaForConditionalGeneration):
     def _tiles_seen(self, layout: Layout, tokens: Tensor) -> Tensor:
         """Which tiles each of `tokens` ``(B, R)`` attends to, ``(B, R, 1, tiles)``: from the picture's token on, all
         that the picture has."""
-        tiles = torch.arange(self.config.vision_config.max_num_tiles, device=tokens.device)
+        tiles = torch.arange(self._most_tiles, device=tokens.device)
         has = tiles < layout.count // self.keys_of_a_tile
         return ((tokens >= layout.start)[..., None] & has[:, None]).long()[:, :, None]
 
     def _tiles(self, pixel_values: Tensor) -> Tensor:
         """Tiles ``(B, most tiles, 3, H, W)``, NaN where a picture has none, as transformers' model takes them: one
         picture a sequence, the number of tiles the model's, zero where there is none."""
-        missing = self.config.vision_config.max_num_tiles - pixel_values.shape[1]
+        missing = self._most_tiles - pixel_values.shape[1]
         return F.pad(pixel_values.nan_to_num(), (0, 0) * 3 + (0, missing))[:, None]
 
 

@@ -51,7 +51,7 @@ class HybridMiniCPMV(MiniCPMV4_6ForConditionalGeneration):
     attention by full-attention layer."""
 
     @wraps(MiniCPMV4_6ForConditionalGeneration.forward)
-    def forward(
+    def forward(  # type: ignore[override]
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
@@ -86,14 +86,21 @@ class HybridMiniCPMV(MiniCPMV4_6ForConditionalGeneration):
         logits = self.lm_head(output.last_hidden_state[:, -logits_to_keep:])
         return CausalLMOutputWithPast(logits=logits, past_key_values=output.past_key_values)
 
-    def generate(self, *, pixel_values: Tensor, target_sizes: Tensor, **inputs: Any) -> Any:
+    def generate(  # type: ignore[override]
+        self, *, pixel_values: Tensor, target_sizes: Tensor, **inputs: Any
+    ) -> Any:
         """As transformers', which runs the vision tower before the first forward pass."""
         strip, sizes = packed(pixel_values, target_sizes, self.config.patch_size)
-        return super().generate(pixel_values=strip, target_sizes=sizes, **inputs)
+        parent: Any = super()
+        return parent.generate(pixel_values=strip, target_sizes=sizes, **inputs)
+
+    @property
+    def _text_config(self) -> Any:
+        return self.config.text_config
 
     @property
     def _kinds(self) -> Sequence[str]:
-        kinds: Sequence[str] = self.config.text_config.layer_types
+        kinds: Sequence[str] = self._text_config.layer_types
         return kinds
 
     @contextmanager
@@ -120,7 +127,7 @@ class HybridMiniCPMV(MiniCPMV4_6ForConditionalGeneration):
         """A cache that was put together from keys and values, with states where they stand for such."""
         if cache is None or not isinstance(cache.layers[self._kinds.index("linear_attention")], DynamicLayer):
             return cache
-        own = DynamicCache(config=self.config.text_config)
+        own = DynamicCache(config=self._text_config)
         for i, (kind, layer) in enumerate(zip(self._kinds, cache.layers, strict=True)):
             if kind == "full_attention":
                 own.update(layer.keys, layer.values, i)

@@ -62,9 +62,8 @@ class MiniCPMV(LVLM):
     @cached_property
     def _template(self) -> tuple[str, str, str]:
         content = [{"type": "image"}, {"type": "text", "text": _QUESTION}]
-        prompt = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-        )
+        turns: list[Any] = [{"role": "user", "content": content}]
+        prompt = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
         before, _, rest = str(prompt).partition(self._token("image"))
         between, _, after = rest.partition(_QUESTION)
         return before, between, after
