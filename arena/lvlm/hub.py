@@ -209,6 +209,36 @@ class Gemma3_4B(HubCheckpoint):
         return Gemma3
 
 
+class MiniCPMV4_6(HubCheckpoint):
+    """MiniCPM-V-4.6 (Yao 2024, arXiv 2408.01800)."""
+
+    family = "minicpm-v"
+    architecture = "minicpmv4_6"
+
+    class Config(LlavaCheckpoint.Config):
+        checkpoint: str = Field("openbmb/MiniCPM-V-4.6", description="hub id or folder")
+
+    def lvlm_class(self) -> Any:
+        from arena.lvlm.minicpmv import MiniCPMV
+
+        return MiniCPMV
+
+
+class Llama3_2Vision11B(HubCheckpoint):
+    """Llama-3.2-11B-Vision-Instruct (Grattafiori 2024, arXiv 2407.21783)."""
+
+    family = "llama-3.2-vision"
+    architecture = "mllama"
+
+    class Config(LlavaCheckpoint.Config):
+        checkpoint: str = Field("meta-llama/Llama-3.2-11B-Vision-Instruct", description="hub id or folder")
+
+    def lvlm_class(self) -> Any:
+        from arena.lvlm.mllama import Mllama
+
+        return Mllama
+
+
 def check_architecture(checkpoint: str, revision: str, architecture: str) -> None:
     """Raise `ArenaError` unless the checkpoint can be reached and its configuration states `architecture`.
 

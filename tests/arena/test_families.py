@@ -15,6 +15,7 @@ from families import FAMILIES, Family
 from PIL import Image
 from skimage import data as photographs
 from torch import Tensor
+from transformers import AutoModelForImageTextToText
 
 from arena.budget import Budget
 from arena.data.sample import Sample
@@ -71,9 +72,9 @@ def lvlm(fresh: Callable[[], LVLM]) -> LVLM:
 
 
 @pytest.fixture(scope="module")
-def transformers_own(lvlm: LVLM, name: str, folder: Callable[[str], Path]) -> Any:
+def transformers_own(name: str, folder: Callable[[str], Path]) -> Any:
     """The same checkpoint without any of ours around it."""
-    return type(lvlm.model).from_pretrained(folder(name)).eval()
+    return AutoModelForImageTextToText.from_pretrained(folder(name)).eval()
 
 
 def photograph(height: int, width: int, seed: int = 0) -> Image.Image:
@@ -94,8 +95,10 @@ def inputs(family: Family, lvlm: LVLM, batch: Batch, samples: list[Sample]) -> d
     output = dict(family.processed(lvlm, [s.image for s in samples]))
     for name in ("num_patches", "num_crops"):  # for the text around the picture, no arguments of the model
         output.pop(name, None)
-    tokens = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-    return {**tokens, **output, **family.extra(lvlm, batch.input_ids)}
+    native = family.native(lvlm, batch)
+    tokens = {"input_ids": native.input_ids, "attention_mask": native.attention_mask}
+    tensors = {key: value for key, value in output.items() if isinstance(value, Tensor)}
+    return {**tokens, **tensors, **family.extra(lvlm, batch.input_ids)}
 
 
 def words(lvlm: LVLM, batch: Batch, row: int, role: Role) -> str:
@@ -121,7 +124,7 @@ def test_roles(family: Family, lvlm: LVLM, samples: list[Sample]) -> None:
 def test_loss_is_transformers_own(family: Family, lvlm: LVLM, transformers_own: Any, samples: list[Sample]) -> None:
     batch = lvlm.encode(samples)
     given = inputs(family, lvlm, batch, samples)
-    theirs = transformers_own(**given, labels=batch.labels).loss.item()
+    theirs = transformers_own(**given, labels=family.native(lvlm, batch).labels).loss.item()
     assert lvlm.loss(batch).item() == pytest.approx(theirs, rel=1e-4)
     alone = torch.cat([lvlm.losses(lvlm.encode([s])) for s in samples])
     assert torch.allclose(lvlm.losses(batch), alone, atol=1e-4)
@@ -138,7 +141,8 @@ def test_attention_is_transformers_own(
     found = lvlm.attention(batch, range(family.layers), rows)
     eager = copy.deepcopy(transformers_own)
     eager.set_attn_implementation("eager")
-    theirs = eager(**inputs(family, lvlm, batch, samples), output_attentions=True).attentions
+    output = eager(**inputs(family, lvlm, batch, samples), output_attentions=True)
+    theirs = family.attention(lvlm, batch, output.attentions)
     for layer in range(family.layers):
         heads = theirs[layer].shape[1]
         wanted = theirs[layer].gather(2, rows[:, None, :, None].expand(-1, heads, -1, theirs[layer].shape[-1]))
@@ -154,8 +158,10 @@ def test_generation_is_transformers_own(
     for sample, answer in zip(samples, together, strict=True):
         prompt = lvlm.encode_text((sample.image.height, sample.image.width), sample.question, None)
         batch = lvlm.collate([prompt], {}, [], torch.zeros(1))
-        ids = transformers_own.generate(**inputs(family, lvlm, batch, [sample]), max_new_tokens=4, do_sample=False)
-        assert answer == lvlm.tokenizer.decode(ids[0, len(prompt.ids) :], skip_special_tokens=True).strip()
+        given = inputs(family, lvlm, batch, [sample])
+        ids = transformers_own.generate(**given, max_new_tokens=4, do_sample=False)
+        new = ids[0, given["input_ids"].shape[1] :]
+        assert answer == lvlm.tokenizer.decode(new, skip_special_tokens=True).strip()
 
 
 def test_gradient_reaches_pixels_of_any_size(
@@ -175,11 +181,11 @@ def test_gradient_reaches_pixels_of_any_size(
         assert torch.cosine_similarity(gradient.flatten(), other.flatten(), 0) > 0.9
     norm = torch.cat([g.flatten() for g in gradients]).norm()
     moved = []
-    for step in (2e-2, -2e-2):
+    for step in (5e-3, -5e-3):
         there = [x + step * g / norm for x, g in zip(images, gradients, strict=True)]
         with torch.no_grad():
             moved.append(lvlm.losses(lvlm.with_images(batch, there)).double().sum())
-    assert ((moved[0] - moved[1]) / 4e-2).item() == pytest.approx(norm.item(), rel=0.02)
+    assert ((moved[0] - moved[1]) / 1e-2).item() == pytest.approx(norm.item(), rel=0.02)
 
 
 def test_change_of_a_patch_is_found_in_its_token(family: Family, lvlm: LVLM) -> None:
@@ -321,23 +327,22 @@ def test_pictures_are_the_processors(
 ) -> None:
     """8-bit values within 2 of the real processor's, at the same layout, with the same number of tokens."""
     lvlm, family = hub_lvlm(which, checkpoint, folder, tmp_path), FAMILIES[which]
-    placeholder = str(lvlm.tokenizer.convert_ids_to_tokens(lvlm.image_token_id))
     std = torch.tensor(lvlm.processor.image_std)
     for size in SIZES[:: 3 if checkpoint in family.large else 1]:
         image = photograph(*size, seed=sum(size))
         theirs = family.processed(lvlm, [image])
         mine = lvlm.pixel_inputs([pixels.to_tensor(image)])
+        mine = family.native_pixels(lvlm, mine)
         flat = mine["pixel_values"].flatten(0, mine["pixel_values"].ndim - theirs["pixel_values"].ndim)
         assert flat.shape == theirs["pixel_values"].shape, size
         per_value = std.repeat_interleave(flat.shape[1] // 3) if flat.ndim == 2 else std.view(3, 1, 1)
         difference = ((flat - theirs["pixel_values"]) * per_value * 255).abs()
         assert difference.max() <= 2.01, size
         assert difference.mean() < 0.01, size
-        if "image_grid_thw" in theirs:
-            assert torch.equal(mine["image_grid_thw"], theirs["image_grid_thw"]), size
-        if "pixel_attention_mask" in theirs:
-            assert torch.equal(mine["pixel_attention_mask"], theirs["pixel_attention_mask"].bool()), size
-        assert [lvlm.image_text(*size).count(placeholder)] == family.tokens(theirs), size
+        for key in mine.keys() - {"pixel_values"}:
+            assert torch.equal(mine[key].long(), theirs[key].long()), (key, size)
+        tokens = lvlm.encode_text(size, "what?", None).roles.count(Role.IMAGE)
+        assert [tokens] == family.tokens(theirs), size
 
 
 @pytest.mark.parametrize(("which", "checkpoint"), SMALL, ids=[checkpoint for _, checkpoint in SMALL])

@@ -31,6 +31,8 @@ MODELS = {
     "smolvlm-256m": ("idefics3", "HuggingFaceTB/SmolVLM-256M-Instruct"),
     "gemma3-4b": ("gemma3", "google/gemma-3-4b-it"),
     "smolvlm2-2b": ("smolvlm", "HuggingFaceTB/SmolVLM2-2.2B-Instruct"),
+    "minicpm-v-4-6": ("minicpm-v", "openbmb/MiniCPM-V-4.6"),
+    "llama-3-2-11b-vision": ("llama-3.2-vision", "meta-llama/Llama-3.2-11B-Vision-Instruct"),
 }
 
 
@@ -109,7 +111,7 @@ def test_a_generation_against_another_is_gray_box() -> None:
     families = {id: type(source(id)).family for id in MODELS}
     for kin in (("qwen",), ("internvl",), ("smolvlm", "idefics3")):
         assert len({families[id] for id in MODELS if id.startswith(kin)}) == 1
-    assert len(set(families.values())) == 6
+    assert len(set(families.values())) == 8
 
 
 @pytest.fixture
