@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, MiniCPMV4_6ForConditionalGeneration, MiniCPMV4_6ImageProcessorPil
+from transformers import MiniCPMV4_6ForConditionalGeneration, MiniCPMV4_6ImageProcessorPil
 
-from arena.errors import ArenaError
 from arena.lvlm import hybrid, patch_lists, pixels
 from arena.lvlm.base import LVLM
+from arena.lvlm.loading import load_parts
 
 _QUESTION = "QUESTION"
 
@@ -43,18 +43,11 @@ class MiniCPMV(LVLM):
     ) -> MiniCPMV:
         """Load a checkpoint in the hub's format, by path or hub id; `loading` goes to `from_pretrained` of the
         model."""
-        try:
-            load: Any = MiniCPMV4_6ForConditionalGeneration.from_pretrained
-            model = load(checkpoint, dtype=dtype, revision=revision, **loading)
-            tokenizer = AutoTokenizer.from_pretrained(checkpoint, revision=revision)
-            processor = MiniCPMV4_6ImageProcessorPil.from_pretrained(checkpoint, revision=revision)
-        except (OSError, ValueError) as error:
-            raise ArenaError(
-                f"model {str(checkpoint)!r} cannot be loaded as {cls.family}: {error}. Give a folder or hub id of a "
-                "MiniCPMV4_6ForConditionalGeneration checkpoint that you have access to"
-            ) from error
-        model.__class__ = hybrid.HybridMiniCPMV  # only now: transformers maps a checkpoint's names for its own classes
-        return cls(model.to(device).eval(), tokenizer, processor)
+        kinds = MiniCPMV4_6ForConditionalGeneration, MiniCPMV4_6ImageProcessorPil
+        parts = load_parts(cls.family, *kinds, checkpoint, dtype, device, revision, **loading)
+        # only now: transformers maps a checkpoint's names for its own classes
+        parts[0].__class__ = hybrid.HybridMiniCPMV
+        return cls(*parts)
 
     def template(self, question: str) -> tuple[str, str, str]:
         return self._template

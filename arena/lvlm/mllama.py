@@ -14,17 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import AutoTokenizer, MllamaForConditionalGeneration, MllamaImageProcessorPil
+from transformers import MllamaForConditionalGeneration, MllamaImageProcessorPil
 from transformers.models.mllama.image_processing_pil_mllama import (
     get_all_supported_aspect_ratios,
     get_image_size_fit_to_canvas,
     get_optimal_tiled_canvas,
 )
 
-from arena.errors import ArenaError
 from arena.lvlm import pixels
 from arena.lvlm.base import LVLM, Encoding, Role
 from arena.lvlm.cross_attention import CrossMllama
+from arena.lvlm.loading import load_parts
 
 
 class Mllama(LVLM):
@@ -50,18 +50,10 @@ class Mllama(LVLM):
     ) -> Mllama:
         """Load a checkpoint in the hub's format, by path or hub id; `loading` goes to `from_pretrained` of the
         model."""
-        try:
-            load: Any = MllamaForConditionalGeneration.from_pretrained
-            model = load(checkpoint, dtype=dtype, revision=revision, **loading)
-            tokenizer = AutoTokenizer.from_pretrained(checkpoint, revision=revision)
-            processor = MllamaImageProcessorPil.from_pretrained(checkpoint, revision=revision)
-        except (OSError, ValueError) as error:
-            raise ArenaError(
-                f"model {str(checkpoint)!r} cannot be loaded as {cls.family}: {error}. Give a folder or hub id of a "
-                "MllamaForConditionalGeneration checkpoint that you have access to"
-            ) from error
-        model.__class__ = CrossMllama  # only now: transformers maps a checkpoint's names for its own classes
-        return cls(model.to(device).eval(), tokenizer, processor)
+        kinds = MllamaForConditionalGeneration, MllamaImageProcessorPil
+        parts = load_parts(cls.family, *kinds, checkpoint, dtype, device, revision, **loading)
+        parts[0].__class__ = CrossMllama  # only now: transformers maps a checkpoint's names for its own classes
+        return cls(*parts)
 
     def template(self, question: str) -> tuple[str, str, str]:
         head = "<|start_header_id|>{}<|end_header_id|>\n\n"

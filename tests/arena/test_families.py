@@ -252,7 +252,7 @@ def test_lora_has_the_language_models_projections(family: Family, fresh: Callabl
 
 
 def _trained_by(recipe: str, family: Family) -> tuple[str, ...]:
-    adapters, projector = ("language_model.layers",), family.trained_by_projector
+    adapters, projector = (f"{family.lvlm.language_model}.layers",), family.trained_by_projector
     return {
         "lora": adapters,
         "dora": adapters,
