@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import cache
 
 from arena.lvlm.llava import Llava
-from arena.lvlm.zoo.models import TinyModel
+from arena.lvlm.zoo.tiny_families.llava import TinyLlava
 
 
 def small_model(
     name: str = "test", seed: int = 3, vocab_size: int = 900, image_size: int = 48, patch_size: int = 8
-) -> TinyModel:
-    return TinyModel(
+) -> TinyLlava:
+    return TinyLlava(
         name,
         seed=seed,
         vocab_size=vocab_size,
