@@ -6,6 +6,7 @@ from functools import cache
 
 from arena.lvlm.llava import Llava
 from arena.lvlm.zoo.tiny_families.llava import TinyLlava
+from arena.lvlm.zoo.tiny_families.qwen3_vl import TinyQwen3VL
 
 
 def small_model(
@@ -19,6 +20,20 @@ def small_model(
         patch_size=patch_size,
         vision={"hidden_size": 32, "num_hidden_layers": 2, "heads": 2},
         text={"hidden_size": 32, "num_hidden_layers": 2, "heads": 2},
+    )
+
+
+def small_qwen3_vl(**steps: int) -> TinyQwen3VL:
+    return TinyQwen3VL(
+        "test-qwen3-vl",
+        seed=3,
+        vocab_size=900,
+        image_size=64,
+        patch_size=8,
+        vision={"hidden_size": 32, "num_hidden_layers": 2, "heads": 2},
+        text={"hidden_size": 32, "num_hidden_layers": 2, "heads": 2, "key_value_heads": 1},
+        questions_learned=2,
+        **steps,
     )
 
 

@@ -13,6 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("arena", "mmguard", "defenses", "attacks", "leaderboards")
 
+MODELS = ("arena.lvlm.sources", "arena.lvlm.hub", "arena.lvlm.shipped")
+
 LAYERS: list[tuple[str, ...]] = [
     ("arena.cli",),
     ("arena.owner_commands",),
@@ -29,7 +31,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("arena.suite",),
     ("arena.registry",),
     ("leaderboards",),
-    ("mmguard", "defenses", "attacks", "arena.recipes", "arena.lvlm.zoo", "arena.lvlm.sources", "arena.lvlm.hub"),
+    ("mmguard", "defenses", "attacks", "arena.recipes", "arena.lvlm.zoo", *MODELS),
     ("arena.data.glyphs", "arena.data.digits"),
     ("arena.plugin", "arena.score", "arena.record", "arena.release"),
     ("arena.lvlm", "arena.data", "arena.budget", "arena.store", "arena.manifest", "arena.environment", "arena.bulk"),
@@ -38,7 +40,7 @@ LAYERS: list[tuple[str, ...]] = [
 ]
 """From the top: a module imports its own layer and lower ones; the longest name that fits a module is its place."""
 
-PLUGINS = ("mmguard", "defenses", "attacks", "arena.recipes", "arena.lvlm.sources", "arena.lvlm.hub", "arena.data")
+PLUGINS = ("mmguard", "defenses", "attacks", "arena.recipes", *MODELS, "arena.data")
 MAY = ("arena.plugin", "arena.lvlm", "arena.data", "arena.budget", "arena.errors", "arena.release", *PLUGINS)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-
 from arena.lvlm.zoo.random_parts.common import VOCABULARY, Parts
 from arena.lvlm.zoo.tiny_families.llava import TinyLlava
 

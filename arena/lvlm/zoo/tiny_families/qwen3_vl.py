@@ -10,7 +10,7 @@ from transformers import Qwen2Tokenizer, Qwen2VLImageProcessorPil, Qwen3VLConfig
 
 from arena.lvlm.base import LVLM
 from arena.lvlm.qwen3_vl import Qwen3VL
-from arena.lvlm.zoo.random_parts.qwen import TOKENS, _ids
+from arena.lvlm.zoo.random_parts.qwen import TOKENS, placeholder_ids
 from arena.lvlm.zoo.tiny import TinyModel, answer_words, known_exchanges
 from arena.lvlm.zoo.tokenizer import words
 
@@ -71,7 +71,7 @@ class TinyQwen3VL(TinyModel):
                     "mrope_interleaved": True,
                 },
             },
-            **_ids(tokenizer),
+            **placeholder_ids(tokenizer),
         )
         torch.manual_seed(self.seed)
         model = Qwen3VLForConditionalGeneration(config)
