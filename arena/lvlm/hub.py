@@ -95,6 +95,49 @@ class Qwen3VL8B(Qwen3VL2B):
         checkpoint: str = Field("Qwen/Qwen3-VL-8B-Instruct", description="hub id or folder")
 
 
+class Idefics3_8B(HubCheckpoint):
+    """Idefics3-8B-Llama3 (Laurençon 2024, arXiv 2408.12637)."""
+
+    family = "idefics3"
+    architecture = "idefics3"
+
+    class Config(LlavaCheckpoint.Config):
+        checkpoint: str = Field("HuggingFaceM4/Idefics3-8B-Llama3", description="hub id or folder")
+
+    def lvlm_class(self) -> Any:
+        from arena.lvlm.idefics3 import Idefics3
+
+        return Idefics3
+
+
+class SmolVLM2B(Idefics3_8B):
+    """SmolVLM-Instruct, 2.2 B parameters, of Idefics3's architecture (Marafioti 2025, arXiv 2504.05299)."""
+
+    class Config(LlavaCheckpoint.Config):
+        checkpoint: str = Field("HuggingFaceTB/SmolVLM-Instruct", description="hub id or folder")
+
+
+class SmolVLM256M(Idefics3_8B):
+    """SmolVLM-256M-Instruct, the smallest of Idefics3's architecture (Marafioti 2025, arXiv 2504.05299)."""
+
+    class Config(LlavaCheckpoint.Config):
+        checkpoint: str = Field("HuggingFaceTB/SmolVLM-256M-Instruct", description="hub id or folder")
+
+
+class SmolVLM2_2B(Idefics3_8B):
+    """SmolVLM2-2.2B-Instruct, which also takes films (Marafioti 2025, arXiv 2504.05299)."""
+
+    architecture = "smolvlm"
+
+    class Config(LlavaCheckpoint.Config):
+        checkpoint: str = Field("HuggingFaceTB/SmolVLM2-2.2B-Instruct", description="hub id or folder")
+
+    def lvlm_class(self) -> Any:
+        from arena.lvlm.idefics3 import SmolVLM
+
+        return SmolVLM
+
+
 def check_architecture(checkpoint: str, revision: str, architecture: str) -> None:
     """Raise `ArenaError` unless the checkpoint can be reached and its configuration states `architecture`.
 

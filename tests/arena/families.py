@@ -7,13 +7,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
-from transformers import CLIPImageProcessorPil, Qwen2VLImageProcessorPil
+from transformers import (
+    CLIPImageProcessorPil,
+    Idefics3ImageProcessorPil,
+    Qwen2VLImageProcessorPil,
+    SmolVLMImageProcessorPil,
+)
 
 from arena.lvlm.base import LVLM
+from arena.lvlm.idefics3 import Idefics3, SmolVLM
 from arena.lvlm.llava import Llava
 from arena.lvlm.qwen2_5_vl import Qwen2_5VL
 from arena.lvlm.qwen3_vl import Qwen3VL
 
+HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
+LANCZOS = {"resample": 1, "do_image_splitting": True, **HALF}
 QWEN = {"temporal_patch_size": 2, "merge_size": 2, "image_processor_type": "Qwen2VLImageProcessor"}
 
 
@@ -21,7 +29,9 @@ QWEN = {"temporal_patch_size": 2, "merge_size": 2, "image_processor_type": "Qwen
 class Family:
     """`block` is the side in pixels of an image token where nothing is resized, `tokens` counts what the processor's
     own output makes, `extra` gives what transformers' model takes beside ids, mask and the processor's output, `hub`
-    the preprocessing values of the registered checkpoints."""
+    the preprocessing values of the registered checkpoints, `large` those of them that make so big pictures that fewer
+    are tested. `pictures` hands the processor one picture a sample, `place` is the token of the second row and fourth
+    column of 6 x 6 blocks, `overview` counts the tokens that show all of them once more."""
 
     lvlm: Any
     processor: Any
@@ -32,10 +42,19 @@ class Family:
     extra: Callable[[LVLM, Tensor], dict[str, Tensor]] = field(default=lambda lvlm, ids: {})
     layers: int = 2
     projections: int = 7
+    pictures: Callable[[list[Any]], Any] = list
+    place: int = 6 + 3
+    overview: int = 0
+    large: tuple[str, ...] = ()
 
 
 def grid_tokens(output: dict[str, Tensor]) -> list[int]:
     return (output["image_grid_thw"].prod(1) // 4).tolist()
+
+
+def tile_tokens(output: dict[str, Tensor]) -> list[int]:
+    """Of tiles of 2 x 2 tokens."""
+    return (4 * output["pixel_attention_mask"].any(-1).any(-1).sum(1)).tolist()
 
 
 def token_types(lvlm: LVLM, ids: Tensor) -> dict[str, Tensor]:
@@ -86,5 +105,49 @@ FAMILIES: dict[str, Family] = {
         },
         trained_by_projector=("visual.merger.", "visual.deepstack_merger_list."),
         extra=token_types,
+    ),
+    "idefics3": Family(
+        Idefics3,
+        Idefics3ImageProcessorPil,
+        block=16,
+        tokens=tile_tokens,
+        hub={
+            "idefics3-8b-llama3": {**LANCZOS, "size": {"longest_edge": 1456}, "max_image_size": {"longest_edge": 364}},
+            "smolvlm-instruct": {**LANCZOS, "size": {"longest_edge": 1536}, "max_image_size": {"longest_edge": 384}},
+            "smolvlm-256m-instruct": {
+                **LANCZOS,
+                "size": {"longest_edge": 2048},
+                "max_image_size": {"longest_edge": 512},
+            },
+        },
+        trained_by_projector=("connector.",),
+        pictures=lambda images: [[image] for image in images],
+        place=4 + 3,
+        overview=4,
+        large=("smolvlm-instruct", "smolvlm-256m-instruct"),
+    ),
+    "smolvlm": Family(
+        SmolVLM,
+        SmolVLMImageProcessorPil,
+        block=16,
+        tokens=tile_tokens,
+        hub={
+            "smolvlm2-2.2b-instruct": {
+                **LANCZOS,
+                "size": {"longest_edge": 1536},
+                "max_image_size": {"longest_edge": 384},
+            },
+            "uncut": {
+                **LANCZOS,
+                "do_resize": False,
+                "do_image_splitting": False,
+                "max_image_size": {"longest_edge": 384},
+            },
+        },
+        trained_by_projector=("connector.",),
+        pictures=lambda images: [[image] for image in images],
+        place=4 + 3,
+        overview=4,
+        large=("smolvlm2-2.2b-instruct",),
     ),
 }

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from families import FAMILIES, Family, grid_tokens
+from families import FAMILIES, Family
 from PIL import Image
 from skimage import data as photographs
 from torch import Tensor
@@ -91,7 +91,7 @@ def samples() -> list[Sample]:
 
 def inputs(family: Family, lvlm: LVLM, batch: Batch, samples: list[Sample]) -> dict[str, Tensor]:
     """A batch as transformers' own processor and model would have it."""
-    output = lvlm.processor([s.image for s in samples], return_tensors="pt")
+    output = lvlm.processor(family.pictures([s.image for s in samples]), return_tensors="pt")
     tokens = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
     return {**tokens, **output, **family.extra(lvlm, batch.input_ids)}
 
@@ -103,7 +103,7 @@ def words(lvlm: LVLM, batch: Batch, row: int, role: Role) -> str:
 def test_roles(family: Family, lvlm: LVLM, samples: list[Sample]) -> None:
     question = samples[0].question
     batch = lvlm.encode(samples, triggers=[(question.index(" fox"), len(question)), None, None])
-    counted = family.tokens(lvlm.processor([s.image for s in samples], return_tensors="pt"))
+    counted = family.tokens(lvlm.processor(family.pictures([s.image for s in samples]), return_tensors="pt"))
     assert batch.positions(Role.IMAGE).sum(1).tolist() == counted
     assert [words(lvlm, batch, row, Role.TEXT) for row in range(3)] == [
         "what colour is the star?",
@@ -189,7 +189,9 @@ def test_change_of_a_patch_is_found_in_its_token(family: Family, lvlm: LVLM) -> 
     other = pixels.to_tensor(photograph(60, 150))
     still, rho = lvlm.token_change([other, clean], [other, changed])
     assert still.count_nonzero() == 0
-    assert rho.shape == (36,) and rho.nonzero().flatten().tolist() == [6 + 3]
+    assert rho.shape == (36 + family.overview,)
+    assert rho[:36].nonzero().flatten().tolist() == [family.place]
+    assert bool(rho[36:].count_nonzero()) == bool(family.overview)
     assert rho.max().item() == pytest.approx((changed - clean)[place].abs().mean().item(), rel=1e-4)
 
 
@@ -200,7 +202,8 @@ def test_pictures_keep_their_order(lvlm: LVLM, samples: list[Sample]) -> None:
         for key, alone in lvlm.pixel_inputs([image]).items():
             row = together[key][i : i + 1]
             assert torch.equal(row[:, : alone.shape[1]], alone)
-            assert row[:, alone.shape[1] :].isnan().all()
+            rest = row[:, alone.shape[1] :]
+            assert rest.isnan().all() if rest.is_floating_point() else not rest.any()
 
 
 def test_continuing_a_sequence_is_running_it_whole(family: Family, lvlm: LVLM, samples: list[Sample]) -> None:
@@ -237,7 +240,7 @@ def test_lora_has_the_language_models_projections(family: Family, fresh: Callabl
     assert len(targets) == family.layers * family.projections
     tuned = attach_lora(lvlm, 2, 4, 0.0, targets)
     assert len(trainable(tuned)) == 2 * len(targets)
-    assert all("language_model" in n and "lora_" in n for n in trainable(tuned))
+    assert all(lvlm.language_model in n and "lora_" in n for n in trainable(tuned))
 
 
 def _trained_by(recipe: str, family: Family) -> tuple[str, ...]:
@@ -290,6 +293,7 @@ SIZES = [
     (7, 90),
 ]
 HUB = [(name, checkpoint) for name, family in FAMILIES.items() for checkpoint in family.hub]
+SMALL = [(name, checkpoint) for name, checkpoint in HUB if checkpoint not in FAMILIES[name].large]
 
 
 def hub_lvlm(name: str, checkpoint: str, folder: Callable[[str], Path], tmp_path: Path) -> LVLM:
@@ -308,7 +312,7 @@ def test_pictures_are_the_processors(
     """8-bit values within 2 of the real processor's, at the same layout, with the same number of tokens."""
     lvlm = hub_lvlm(which, checkpoint, folder, tmp_path)
     std = torch.tensor(lvlm.processor.image_std)
-    for size in SIZES:
+    for size in SIZES[:: 3 if checkpoint in FAMILIES[which].large else 1]:
         image = photograph(*size, seed=sum(size))
         theirs = lvlm.processor(image, return_tensors="pt")
         mine = lvlm.pixel_inputs([pixels.to_tensor(image)])
@@ -320,11 +324,13 @@ def test_pictures_are_the_processors(
         assert difference.mean() < 0.01, size
         if "image_grid_thw" in theirs:
             assert torch.equal(mine["image_grid_thw"], theirs["image_grid_thw"]), size
-            placeholder = str(lvlm.tokenizer.convert_ids_to_tokens(lvlm.image_token_id))
-            assert [lvlm.image_text(*size).count(placeholder)] == grid_tokens(theirs), size
+        if "pixel_attention_mask" in theirs:
+            assert torch.equal(mine["pixel_attention_mask"], theirs["pixel_attention_mask"].bool()), size
+        placeholder = str(lvlm.tokenizer.convert_ids_to_tokens(lvlm.image_token_id))
+        assert [lvlm.image_text(*size).count(placeholder)] == FAMILIES[which].tokens(theirs), size
 
 
-@pytest.mark.parametrize(("which", "checkpoint"), HUB, ids=[checkpoint for _, checkpoint in HUB])
+@pytest.mark.parametrize(("which", "checkpoint"), SMALL, ids=[checkpoint for _, checkpoint in SMALL])
 def test_gradient_of_the_pixel_pipeline_is_its_geometrys(
     which: str, checkpoint: str, folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -342,12 +348,11 @@ def test_gradient_of_the_pixel_pipeline_is_its_geometrys(
     leaf = x.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(functional(leaf), leaf)
     monkeypatch.setattr(pixels, "to_bytes", lambda values: values)
-    for place in [(0, 30, 45), (1, 25, 38), (2, 40, 50), (0, 35, 60)]:
-        step = torch.zeros_like(x)
-        step[place] = 1e-3
-        numeric = (functional(x + step) - functional(x - step)) / 2e-3
-        assert gradient[place] == pytest.approx(numeric.item(), abs=1e-6)
-        assert abs(numeric) > 1e-3
+    direction = torch.rand(x.shape, generator=generator, dtype=torch.float64) - 0.5
+    with torch.no_grad():
+        numeric = (functional(x + direction) - functional(x - direction)).item() / 2
+    assert (gradient * direction).sum().item() == pytest.approx(numeric, rel=1e-6)
+    assert abs(numeric) > 1e-3
 
 
 @pytest.mark.parametrize("which", ["qwen2.5-vl", "qwen3-vl"])

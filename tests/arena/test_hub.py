@@ -21,6 +21,10 @@ MODELS = {
     "qwen3-vl-2b": ("qwen3-vl", "Qwen/Qwen3-VL-2B-Instruct"),
     "qwen3-vl-4b": ("qwen3-vl", "Qwen/Qwen3-VL-4B-Instruct"),
     "qwen3-vl-8b": ("qwen3-vl", "Qwen/Qwen3-VL-8B-Instruct"),
+    "idefics3-8b": ("idefics3", "HuggingFaceM4/Idefics3-8B-Llama3"),
+    "smolvlm-2b": ("idefics3", "HuggingFaceTB/SmolVLM-Instruct"),
+    "smolvlm-256m": ("idefics3", "HuggingFaceTB/SmolVLM-256M-Instruct"),
+    "smolvlm2-2b": ("smolvlm", "HuggingFaceTB/SmolVLM2-2.2B-Instruct"),
 }
 
 
@@ -96,4 +100,8 @@ def test_attention_that_is_not_installed(tmp_path: Path) -> None:
 
 
 def test_qwen_against_qwen_is_gray_box() -> None:
-    assert len({type(source(id)).family for id in MODELS}) == 1
+    assert len({type(source(id)).family for id in MODELS if id.startswith("qwen")}) == 1
+
+
+def test_smolvlm_against_idefics3_is_gray_box() -> None:
+    assert {type(source(id)).family for id in MODELS if id.startswith(("smolvlm", "idefics3"))} == {"idefics3"}
