@@ -30,7 +30,7 @@ def small_qwen3_vl(**steps: int) -> TinyQwen3VL:
         vocab_size=900,
         image_size=64,
         patch_size=8,
-        vision={"hidden_size": 32, "num_hidden_layers": 2, "heads": 2},
+        vision={"hidden_size": 32, "num_hidden_layers": 2, "heads": 2, "deepstack": 0},
         text={"hidden_size": 32, "num_hidden_layers": 2, "heads": 2, "key_value_heads": 1},
         questions_learned=2,
         **steps,

@@ -1,7 +1,7 @@
 """Training of the tiny LVLMs: tower on dense labels, then projector and language model, then everything.
 
-(1) The vision tower alone learns to say, for each quadrant, what it holds: shape, colour, size and place; trained end
-to end instead, it never learns shapes at this size. (2) Tower frozen, the rest learns to answer questions, about few
+(1) The vision tower alone learns to say, for each quadrant or each image token, what that quadrant holds: shape,
+colour, size and place; trained end to end instead, it never learns shapes at this size. (2) Tower frozen, the rest learns to answer questions, about few
 things first. Eight questions share one picture: they follow it in one sequence, each seeing the picture and itself
 only. (3) Everything together, at a lower rate. A part of the pictures passes through JPEG, as pictures from the web
 have, and a part of the questions carries random words, so that every word of the vocabulary has been seen.
@@ -168,8 +168,8 @@ class Training:
         tower = [p for p in lvlm.module(lvlm.vision_tower).parameters() if p not in others]
         language = [*projector, *decoder]
         self._stage("tower", self.spec.tower_steps, 64, 1.5e-3, [*tower, *self.heads.parameters()], self._tower_loss)
-        self._stage("language", self.spec.language_steps, 16, 2e-3, language, self._language_loss)
-        self._stage("joint", self.spec.joint_steps, 16, 5e-4, [*tower, *language], self._language_loss)
+        self._stage("language", self.spec.language_steps, self.spec.pictures, 2e-3, language, self._language_loss)
+        self._stage("joint", self.spec.joint_steps, self.spec.pictures, 5e-4, [*tower, *language], self._language_loss)
 
     def _pixels(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:
         """The model's pixel arguments for scenes of the pool."""
@@ -178,10 +178,12 @@ class Training:
 
     def _tower_loss(self, indices: np.ndarray, rng: np.random.Generator) -> Tensor:
         features = self.spec.patch_features(self.lvlm, self._pixels(indices, rng))
-        half = self.spec.grid // 2
-        quadrants = features.unflatten(1, (2, half, 2, half)).mean((2, 4)).flatten(1, 2)
-        logits = self.heads(quadrants).split(self._classes, -1)
-        labels = self.pool.labels[torch.from_numpy(indices)]
+        cells = self.spec.lesson_cells
+        side = self.spec.grid // cells
+        means = features.unflatten(1, (cells, side, cells, side)).mean((2, 4)).flatten(1, 2)
+        logits = self.heads(means).split(self._classes, -1)
+        labels = self.pool.labels[torch.from_numpy(indices)].unflatten(1, (2, 2))
+        labels = labels.repeat_interleave(cells // 2, 1).repeat_interleave(cells // 2, 2).flatten(1, 2)
         losses = [nn.functional.cross_entropy(z.flatten(0, 1), labels[..., k].flatten()) for k, z in enumerate(logits)]
         return torch.stack(losses).sum()
 

@@ -1,4 +1,4 @@
-"""Tiny Qwen3-VL: a tower with learned and rotary positions, DeepStack from its first layer, Qwen3 with M-RoPE."""
+"""Tiny Qwen3-VL: a tower with learned and rotary positions, DeepStack from one layer, Qwen3 with M-RoPE."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class TinyQwen3VL(TinyModel):
                 "patch_size": self.patch_size,
                 "spatial_merge_size": self.merge,
                 "num_position_embeddings": self.grid**2,
-                "deepstack_visual_indexes": [0],
+                "deepstack_visual_indexes": [v["deepstack"]],
             },
             text_config={
                 "vocab_size": len(tokenizer),
