@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from arena.lvlm.llava import Llava
+from arena.lvlm.zoo.tiny_families.idefics3 import TinyIdefics3
 from arena.lvlm.zoo.tiny_families.llava import TinyLlava
 from arena.lvlm.zoo.tiny_families.qwen3_vl import TinyQwen3VL
 
@@ -32,7 +33,22 @@ def small_qwen3_vl(**steps: int) -> TinyQwen3VL:
         patch_size=8,
         vision={"hidden_size": 32, "num_hidden_layers": 2, "heads": 2, "deepstack": 0},
         text={"hidden_size": 32, "num_hidden_layers": 2, "heads": 2, "key_value_heads": 1},
+        lesson_cells=4,
         questions_learned=2,
+        **steps,
+    )
+
+
+def small_idefics3(**steps: int) -> TinyIdefics3:
+    return TinyIdefics3(
+        "test-idefics3",
+        seed=3,
+        vocab_size=900,
+        image_size=64,
+        patch_size=8,
+        vision={"hidden_size": 32, "num_hidden_layers": 2, "heads": 2},
+        text={"hidden_size": 32, "num_hidden_layers": 2, "heads": 2, "key_value_heads": 1},
+        lesson_cells=4,
         **steps,
     )
 

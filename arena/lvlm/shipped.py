@@ -21,3 +21,16 @@ class TinyQwen3VL(_Shipped):
         from arena.lvlm.qwen3_vl import Qwen3VL
 
         return Qwen3VL.from_pretrained(ZOO / self.folder)
+
+
+class TinyIdefics3(_Shipped):
+    """Idefics3 at 0.9 M parameters, trained on procedural scenes; see its model card in
+    `arena/lvlm/zoo/tiny_idefics3`."""
+
+    family = "idefics3"
+    folder = "tiny_idefics3"
+
+    def load(self) -> LVLM:
+        from arena.lvlm.idefics3 import Idefics3
+
+        return Idefics3.from_pretrained(ZOO / self.folder)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_models import small_model, small_qwen3_vl
+from tiny_models import small_idefics3, small_model, small_qwen3_vl
 
 from arena.data.sample import Sample
 from arena.lvlm.sources import ZOO
@@ -36,6 +36,7 @@ STEPS = {"tower_steps": 4, "language_steps": 4, "joint_steps": 4}
 SMALL = {
     "llava": replace(small_model(), **STEPS),
     "qwen3-vl": small_qwen3_vl(**STEPS),
+    "idefics3": small_idefics3(**STEPS),
 }
 """One a family."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from arena.lvlm.zoo.tiny import TinyModel
+from arena.lvlm.zoo.tiny_families.idefics3 import TinyIdefics3
 from arena.lvlm.zoo.tiny_families.llava import TinyLlava
 from arena.lvlm.zoo.tiny_families.qwen3_vl import TinyQwen3VL
 
@@ -33,6 +34,21 @@ TINY: dict[str, TinyModel] = {
         image_size=64,
         patch_size=8,
         vision={"hidden_size": 64, "num_hidden_layers": 4, "heads": 4, "deepstack": 1},
+        text={"hidden_size": 96, "num_hidden_layers": 4, "heads": 6, "key_value_heads": 3},
+        tower_steps=800,
+        language_steps=3000,
+        joint_steps=1000,
+        lesson_cells=4,
+        pictures=8,
+        questions_learned=2,
+    ),
+    "tiny-idefics3": TinyIdefics3(
+        "tiny-idefics3",
+        seed=41,
+        vocab_size=2215,
+        image_size=64,
+        patch_size=8,
+        vision={"hidden_size": 64, "num_hidden_layers": 4, "heads": 4},
         text={"hidden_size": 96, "num_hidden_layers": 4, "heads": 6, "key_value_heads": 3},
         tower_steps=800,
         language_steps=3000,

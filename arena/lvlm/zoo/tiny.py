@@ -100,3 +100,9 @@ def answer_words() -> list[str]:
     scene = (*scenes.SHAPES, *scenes.COLOURS, *scenes.COUNTS, *scenes.PLACES, "left right above below")
     answers = (*scene, *glyphs.CLANS.values(), *digits.ANSWERS)
     return sorted({word for answer in answers for word in answer.split()})
+
+
+def first_words() -> list[str]:
+    """Words that questions begin with, sorted; most tokenizers have another token for a word that follows no space."""
+    asked = [*(question for question, _ in known_exchanges()), *digits.QUESTIONS]
+    return sorted({"how", "is", "say", "where", *(question.split()[0] for question in asked)})
