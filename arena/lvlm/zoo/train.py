@@ -1,10 +1,11 @@
 """Training of the tiny LVLMs: tower on dense labels, then projector and language model, then everything.
 
 (1) The vision tower alone learns to say, for each quadrant or each image token, what that quadrant holds: shape,
-colour, size and place; trained end to end instead, it never learns shapes at this size. (2) Tower frozen, the rest learns to answer questions, about few
-things first. Eight questions share one picture: they follow it in one sequence, each seeing the picture and itself
-only. (3) Everything together, at a lower rate. A part of the pictures passes through JPEG, as pictures from the web
-have, and a part of the questions carries random words, so that every word of the vocabulary has been seen.
+colour, size and place; trained end to end instead, it never learns shapes at this size. (2) Tower frozen, the rest
+learns to answer questions, about few things first. Eight questions share one picture: they follow it in one sequence,
+each seeing the picture and itself only. (3) Everything together, at a lower rate. A part of the pictures passes through
+JPEG, as pictures from the web have, and a part of the questions carries random words, so that every word of the
+vocabulary has been seen.
 
 Every batch is a function of (seed, stage, step): a run that was killed goes on from its last checkpoint to the same
 weights.
@@ -46,10 +47,10 @@ _IGNORE = -100
 
 
 class ScenePool:
-    """Scenes drawn once from a seed, with the dense labels of the tower's lesson."""
+    """Scenes drawn once from a seed, with the dense labels of the tower's lesson; enlarged by the processor's filter."""
 
-    def __init__(self, seed: int, size: int, side: int) -> None:
-        self.side = side
+    def __init__(self, seed: int, size: int, side: int, resample: int) -> None:
+        self.side, self.resample = side, resample
         rng = np.random.default_rng((seed, 0))
         self.scenes = [scenes.random_scene(rng) for _ in range(size)]
         colours = list(scenes.COLOURS)
@@ -66,7 +67,7 @@ class ScenePool:
             _jpeg(self.scenes[i].image, int(rng.integers(10, 91))) if rng.random() < 0.25 else self.scenes[i].image
             for i in indices
         ]
-        return np.stack([np.asarray(p.resize((self.side, self.side), Image.Resampling.BICUBIC)) for p in pictures])
+        return np.stack([np.asarray(p.resize((self.side, self.side), self.resample)) for p in pictures])
 
 
 def _jpeg(picture: Image.Image, quality: int) -> Image.Image:
@@ -156,7 +157,7 @@ class Training:
         self.lvlm = spec.untrained()
         self.model = self.lvlm.model.train()
         self.lesson = Lesson(spec, self.lvlm)
-        self.pool = ScenePool(spec.seed, POOL, spec.image_size)
+        self.pool = ScenePool(spec.seed, POOL, spec.image_size, spec.image_processor().resample)
         self.heads = nn.Linear(spec.vision["hidden_size"], sum(self._classes))
 
     _classes = (len(scenes.SHAPES) + 1, len(scenes.COLOURS) + 1, 3, len(scenes.PLACES) + 1)
