@@ -47,7 +47,8 @@ _IGNORE = -100
 
 
 class ScenePool:
-    """Scenes drawn once from a seed, with the dense labels of the tower's lesson; enlarged by the processor's filter."""
+    """Scenes drawn once from a seed, with the dense labels of the tower's lesson; `resample` is the filter by which
+    the model's processor enlarges them."""
 
     def __init__(self, seed: int, size: int, side: int, resample: int) -> None:
         self.side, self.resample = side, resample
