@@ -33,7 +33,6 @@ def small_qwen3_vl(**steps: int) -> TinyQwen3VL:
         patch_size=8,
         vision={"hidden_size": 32, "num_hidden_layers": 2, "heads": 2, "deepstack": 0},
         text={"hidden_size": 32, "num_hidden_layers": 2, "heads": 2, "key_value_heads": 1},
-        lesson_cells=4,
         questions_learned=2,
         **steps,
     )
@@ -48,7 +47,6 @@ def small_idefics3(**steps: int) -> TinyIdefics3:
         patch_size=8,
         vision={"hidden_size": 32, "num_hidden_layers": 2, "heads": 2},
         text={"hidden_size": 32, "num_hidden_layers": 2, "heads": 2, "key_value_heads": 1},
-        lesson_cells=4,
         **steps,
     )
 

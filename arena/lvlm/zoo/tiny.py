@@ -28,9 +28,6 @@ class TinyModel(ABC):
     tower_steps: int = 1000
     language_steps: int = 6000
     joint_steps: int = 2000
-    lesson_cells: int = 2
-    """Cells along a side of a picture that the tower learns to name the contents of, each by the mean of its patches:
-    2 are the quadrants. Where there are more, each says what its whole quadrant holds."""
     pictures: int = 16
     """Pictures of a step of the second and third stage."""
     questions_learned: int = 8

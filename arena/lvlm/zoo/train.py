@@ -1,11 +1,10 @@
 """Training of the tiny LVLMs: tower on dense labels, then projector and language model, then everything.
 
-(1) The vision tower alone learns to say, for each quadrant or each image token, what that quadrant holds: shape,
-colour, size and place; trained end to end instead, it never learns shapes at this size. (2) Tower frozen, the rest
-learns to answer questions, about few things first. Eight questions share one picture: they follow it in one sequence,
-each seeing the picture and itself only. (3) Everything together, at a lower rate. A part of the pictures passes through
-JPEG, as pictures from the web have, and a part of the questions carries random words, so that every word of the
-vocabulary has been seen.
+(1) The vision tower alone learns to say, for each quadrant, what it holds: shape, colour, size and place; trained end
+to end instead, it never learns shapes at this size. (2) Tower frozen, the rest learns to answer questions, about few
+things first. Eight questions share one picture: they follow it in one sequence, each seeing the picture and itself
+only. (3) Everything together, at a lower rate. A part of the pictures passes through JPEG, as pictures from the web
+have, and a part of the questions carries random words, so that every word of the vocabulary has been seen.
 
 Every batch is a function of (seed, stage, step): a run that was killed goes on from its last checkpoint to the same
 weights.
@@ -180,12 +179,10 @@ class Training:
 
     def _tower_loss(self, indices: np.ndarray, rng: np.random.Generator) -> Tensor:
         features = self.spec.patch_features(self.lvlm, self._pixels(indices, rng))
-        cells = self.spec.lesson_cells
-        side = self.spec.grid // cells
-        means = features.unflatten(1, (cells, side, cells, side)).mean((2, 4)).flatten(1, 2)
-        logits = self.heads(means).split(self._classes, -1)
-        labels = self.pool.labels[torch.from_numpy(indices)].unflatten(1, (2, 2))
-        labels = labels.repeat_interleave(cells // 2, 1).repeat_interleave(cells // 2, 2).flatten(1, 2)
+        half = self.spec.grid // 2
+        quadrants = features.unflatten(1, (2, half, 2, half)).mean((2, 4)).flatten(1, 2)
+        logits = self.heads(quadrants).split(self._classes, -1)
+        labels = self.pool.labels[torch.from_numpy(indices)]
         losses = [nn.functional.cross_entropy(z.flatten(0, 1), labels[..., k].flatten()) for k, z in enumerate(logits)]
         return torch.stack(losses).sum()
 
