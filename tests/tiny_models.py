@@ -32,8 +32,7 @@ def small_qwen3_vl(**steps: int) -> TinyQwen3VL:
         image_size=64,
         patch_size=8,
         vision={"hidden_size": 32, "num_hidden_layers": 2, "heads": 2, "deepstack": 0},
-        text={"hidden_size": 32, "num_hidden_layers": 2, "heads": 2, "key_value_heads": 1},
-        questions_learned=2,
+        text={"hidden_size": 32, "num_hidden_layers": 2, "heads": 2},
         **steps,
     )
 
@@ -46,7 +45,7 @@ def small_idefics3(**steps: int) -> TinyIdefics3:
         image_size=64,
         patch_size=8,
         vision={"hidden_size": 32, "num_hidden_layers": 2, "heads": 2},
-        text={"hidden_size": 32, "num_hidden_layers": 2, "heads": 2, "key_value_heads": 1},
+        text={"hidden_size": 32, "num_hidden_layers": 2, "heads": 2},
         **steps,
     )
 

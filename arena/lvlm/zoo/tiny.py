@@ -28,10 +28,6 @@ class TinyModel(ABC):
     tower_steps: int = 1000
     language_steps: int = 6000
     joint_steps: int = 2000
-    pictures: int = 16
-    """Pictures of a step of the second and third stage."""
-    questions_learned: int = 8
-    """Of the questions about a picture, those whose own words are learned as well, at a low weight."""
 
     architecture: ClassVar[str]
     tower: ClassVar[str]

@@ -86,19 +86,16 @@ class Lesson:
         self.prefix = list(lvlm.tokenizer(f"{before}{picture}{between}")["input_ids"])
         self.places = spec.beginning_positions(lvlm, torch.tensor(self.prefix))
         self.words, self.sayable = words(), spec.sayable()
-        self.learned = spec.questions_learned
         self.kinds: tuple[str, ...] = ()
         self._encode = lru_cache(maxsize=4096)(partial(self.tokenizer.encode, add_special_tokens=False))
 
-    def chunk(
-        self, question: str, answer: str, rng: np.random.Generator, question_weight: float = QUESTION_WEIGHT
-    ) -> tuple[list[int], list[int], list[float]]:
+    def chunk(self, question: str, answer: str, rng: np.random.Generator) -> tuple[list[int], list[int], list[float]]:
         """Token ids, labels and weights of one exchange; inserted words carry no loss."""
-        parts: list[tuple[str, float]] = [(question, question_weight)]
+        parts: list[tuple[str, float]] = [(question, QUESTION_WEIGHT)]
         if rng.random() < 0.25:
             extra = " ".join(rng.choice(self.words, rng.integers(1, 6)))
             parts = [*parts, (f" {extra}", 0.0)] if rng.random() < 0.5 else [(f"{extra} ", 0.0), *parts]
-        parts += [(self.after, question_weight), (self.lvlm.answer_text(answer), 1.0)]
+        parts += [(self.after, QUESTION_WEIGHT), (self.lvlm.answer_text(answer), 1.0)]
         ids: list[int] = []
         weights: list[float] = []
         for text, weight in parts:
@@ -109,10 +106,7 @@ class Lesson:
         return ids, ids, weights
 
     def pack(self, exchanges: list[list[tuple[str, str]]], rng: np.random.Generator) -> dict[str, Tensor]:
-        rows = [
-            [self.chunk(q, a, rng, QUESTION_WEIGHT if i < self.learned else 0.0) for i, (q, a) in enumerate(row)]
-            for row in exchanges
-        ]
+        rows = [[self.chunk(q, a, rng) for q, a in row] for row in exchanges]
         start = len(self.prefix)
         length = start + max(sum(len(ids) for ids, _, _ in row) for row in rows)
         shape = (len(rows), length)
@@ -169,8 +163,8 @@ class Training:
         tower = [p for p in lvlm.module(lvlm.vision_tower).parameters() if p not in others]
         language = [*projector, *decoder]
         self._stage("tower", self.spec.tower_steps, 64, 1.5e-3, [*tower, *self.heads.parameters()], self._tower_loss)
-        self._stage("language", self.spec.language_steps, self.spec.pictures, 2e-3, language, self._language_loss)
-        self._stage("joint", self.spec.joint_steps, self.spec.pictures, 5e-4, [*tower, *language], self._language_loss)
+        self._stage("language", self.spec.language_steps, 16, 2e-3, language, self._language_loss)
+        self._stage("joint", self.spec.joint_steps, 16, 5e-4, [*tower, *language], self._language_loss)
 
     def _pixels(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:
         """The model's pixel arguments for scenes of the pool."""

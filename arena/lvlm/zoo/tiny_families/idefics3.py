@@ -61,7 +61,7 @@ class TinyIdefics3(TinyModel):
                 "intermediate_size": 3 * t["hidden_size"],
                 "num_hidden_layers": t["num_hidden_layers"],
                 "num_attention_heads": t["heads"],
-                "num_key_value_heads": t["key_value_heads"],
+                "num_key_value_heads": t["heads"],
                 "max_position_embeddings": 512,
                 "bos_token_id": tokenizer.bos_token_id,
                 "eos_token_id": tokenizer.eos_token_id,

@@ -59,7 +59,7 @@ class TinyQwen3VL(TinyModel):
                 "intermediate_size": 3 * t["hidden_size"],
                 "num_hidden_layers": t["num_hidden_layers"],
                 "num_attention_heads": t["heads"],
-                "num_key_value_heads": t["key_value_heads"],
+                "num_key_value_heads": t["heads"],
                 "head_dim": t["hidden_size"] // t["heads"],
                 "max_position_embeddings": 512,
                 "eos_token_id": tokenizer.eos_token_id,
