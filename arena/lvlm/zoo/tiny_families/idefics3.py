@@ -70,7 +70,6 @@ class TinyIdefics3(TinyModel):
             },
             scale_factor=self.merge,
             image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
-            pad_token_id=tokenizer.pad_token_id,
             tie_word_embeddings=True,
         )
         torch.manual_seed(self.seed)
