@@ -138,6 +138,21 @@ class SmolVLM2_2B(Idefics3_8B):
         return SmolVLM
 
 
+class Gemma3_4B(HubCheckpoint):
+    """Gemma 3 4B, instruction-tuned; gated (Gemma Team 2025, arXiv 2503.19786)."""
+
+    family = "gemma3"
+    architecture = "gemma3"
+
+    class Config(LlavaCheckpoint.Config):
+        checkpoint: str = Field("google/gemma-3-4b-it", description="hub id or folder")
+
+    def lvlm_class(self) -> Any:
+        from arena.lvlm.gemma3 import Gemma3
+
+        return Gemma3
+
+
 def check_architecture(checkpoint: str, revision: str, architecture: str) -> None:
     """Raise `ArenaError` unless the checkpoint can be reached and its configuration states `architecture`.
 

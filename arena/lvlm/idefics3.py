@@ -22,7 +22,7 @@ from transformers import (
 from arena.data.sample import Sample
 from arena.lvlm import pixels
 from arena.lvlm.base import LVLM
-from arena.lvlm.loading import load_parts
+from arena.lvlm.loading import beginning, load_parts
 
 LONGEST = 4096
 """No picture is made longer than this many pixels, whatever the processor's size."""
@@ -60,9 +60,7 @@ class Idefics3(LVLM):
 
     def template(self, question: str) -> tuple[str, str, str]:
         """Llama's tokenizer begins a text by itself, SmolLM's leaves that to the chat template."""
-        begin = str(self.tokenizer.bos_token)
-        begins_itself = self.tokenizer("")["input_ids"] == [self.tokenizer.bos_token_id]
-        return f"{'' if begins_itself else begin}User:", "", "<end_of_utterance>\nAssistant:"
+        return f"{beginning(self.tokenizer)}User:", "", "<end_of_utterance>\nAssistant:"
 
     def answer_text(self, answer: str) -> str:
         return f" {answer}<end_of_utterance>"
@@ -144,7 +142,7 @@ class Idefics3(LVLM):
         edge, resample = self._edge, self.processor.resample
         for size in self._sizes(x.shape[-2], x.shape[-1]):
             x = pixels.resize(x, *size, resample)
-        tiles = x.unflatten(3, (-1, edge)).unflatten(2, (-1, edge)).permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
+        tiles: Tensor = x.unflatten(3, (-1, edge)).unflatten(2, (-1, edge)).permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
         if tiles.shape[1] == 1:
             return tiles
         return torch.cat([tiles, pixels.resize(x, edge, edge, resample).unsqueeze(1)], 1)
@@ -193,7 +191,7 @@ def _empty_missing_tiles(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The model leaves out tiles that are all 0, by which the processor marks those that a picture does not have."""
-    values = kwargs.get("pixel_values")
-    if values is None:
+    values, mask = kwargs.get("pixel_values"), kwargs.get("pixel_attention_mask")
+    if values is None or mask is None:
         return args, kwargs
-    return args, {**kwargs, "pixel_values": values.nan_to_num(0.0)}
+    return args, {**kwargs, "pixel_values": values.masked_fill(~mask.bool().unsqueeze(2), 0.0)}

@@ -1,4 +1,4 @@
-"""Loading of a hub-format checkpoint's parts, with an error that says what to do."""
+"""Loading of a hub-format checkpoint's parts, with an error that says what to do, and what its tokenizer leaves out."""
 
 from __future__ import annotations
 
@@ -33,3 +33,9 @@ def load_parts(
             f"{model_class.__name__} checkpoint that you have access to"
         ) from error
     return model.to(device).eval(), tokenizer, processor
+
+
+def beginning(tokenizer: Any) -> str:
+    """The begin-of-text token where a chat template has to write it, nothing where the tokenizer does so by itself."""
+    begins_itself = tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
+    return "" if begins_itself else str(tokenizer.bos_token)

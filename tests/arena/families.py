@@ -9,12 +9,14 @@ from typing import Any
 from torch import Tensor
 from transformers import (
     CLIPImageProcessorPil,
+    Gemma3ImageProcessorPil,
     Idefics3ImageProcessorPil,
     Qwen2VLImageProcessorPil,
     SmolVLMImageProcessorPil,
 )
 
 from arena.lvlm.base import LVLM
+from arena.lvlm.gemma3 import Gemma3
 from arena.lvlm.idefics3 import Idefics3, SmolVLM
 from arena.lvlm.llava import Llava
 from arena.lvlm.qwen2_5_vl import Qwen2_5VL
@@ -149,5 +151,14 @@ FAMILIES: dict[str, Family] = {
         place=4 + 3,
         overview=4,
         large=("smolvlm2-2.2b-instruct",),
+    ),
+    "gemma3": Family(
+        Gemma3,
+        Gemma3ImageProcessorPil,
+        block=16,
+        tokens=lambda output: [36] * len(output["pixel_values"]),
+        hub={"gemma-3-it": {"resample": 2, "size": {"height": 896, "width": 896}, "do_pan_and_scan": None, **HALF}},
+        trained_by_projector=("multi_modal_projector",),
+        extra=lambda lvlm, ids: {"token_type_ids": (ids == lvlm.image_token_id).int()},
     ),
 }

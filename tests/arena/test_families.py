@@ -92,6 +92,7 @@ def samples() -> list[Sample]:
 def inputs(family: Family, lvlm: LVLM, batch: Batch, samples: list[Sample]) -> dict[str, Tensor]:
     """A batch as transformers' own processor and model would have it."""
     output = lvlm.processor(family.pictures([s.image for s in samples]), return_tensors="pt")
+    output.pop("num_crops", None)  # for the text around the picture, no argument of the model
     tokens = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
     return {**tokens, **output, **family.extra(lvlm, batch.input_ids)}
 

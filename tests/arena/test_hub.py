@@ -24,6 +24,7 @@ MODELS = {
     "idefics3-8b": ("idefics3", "HuggingFaceM4/Idefics3-8B-Llama3"),
     "smolvlm-2b": ("idefics3", "HuggingFaceTB/SmolVLM-Instruct"),
     "smolvlm-256m": ("idefics3", "HuggingFaceTB/SmolVLM-256M-Instruct"),
+    "gemma3-4b": ("gemma3", "google/gemma-3-4b-it"),
     "smolvlm2-2b": ("smolvlm", "HuggingFaceTB/SmolVLM2-2.2B-Instruct"),
 }
 

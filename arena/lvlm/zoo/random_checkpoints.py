@@ -12,6 +12,7 @@ from pathlib import Path
 
 from arena.errors import UsageError
 from arena.lvlm.zoo.random_parts.common import Parts
+from arena.lvlm.zoo.random_parts.gemma3 import gemma3
 from arena.lvlm.zoo.random_parts.idefics3 import idefics3, smolvlm
 from arena.lvlm.zoo.random_parts.llava import llava
 from arena.lvlm.zoo.random_parts.qwen import qwen2_5_vl, qwen3_vl
@@ -22,6 +23,7 @@ FAMILIES: dict[str, Callable[[int], Parts]] = {
     "qwen3-vl": qwen3_vl,
     "idefics3": idefics3,
     "smolvlm": smolvlm,
+    "gemma3": gemma3,
 }
 
 
