@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("arena", "mmguard", "defenses", "attacks", "leaderboards")
 
-MODELS = ("arena.lvlm.sources", "arena.lvlm.hub", "arena.lvlm.shipped")
+MODELS = ("arena.lvlm.sources", "arena.lvlm.hub")
 
 LAYERS: list[tuple[str, ...]] = [
     ("arena.cli",),
