@@ -34,7 +34,7 @@ def plan(suite: Suite, registry: Registry, store: Store) -> Plan:
 class _Data:
     use: DatasetUse
     reference: Document
-    convention: str
+    scoring: Document
     train: str
     auxiliary: Stage
     test: str
@@ -114,7 +114,7 @@ class _Builder:
                 {
                     "model": model.document,
                     "recipe": self.plugins.plugin("recipe", recipe.id, recipe.config)[1],
-                    "convention": data.convention,
+                    **data.scoring,
                     "seed": seed,
                     "size": data.use.test,
                 },
@@ -169,10 +169,13 @@ class _Builder:
         convention = cast(Dataset, dataset).convention
         reference = {**self.plugins.reference("dataset", use), **sizes, "convention": convention}
         train, test = (self._keep(split(name)) for name in ("train", "test"))
-        return _Data(use, reference, convention, train, split("auxiliary"), test)
+        scoring: Document = {"convention": convention}
+        if measures := getattr(dataset, "measures", ()):
+            scoring["measures"] = list(measures)
+        return _Data(use, reference, scoring, train, split("auxiliary"), test)
 
     def _zero_shot(self, data: _Data, model: Model) -> str:
-        document = {"model": model.document, "convention": data.convention, "size": data.use.test}
+        document = {"model": model.document, **data.scoring, "size": data.use.test}
         return self._add("zero-shot", f"{model.id} on {data.use.id}", document, {"test": data.test})
 
     def _release(
