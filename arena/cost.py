@@ -51,8 +51,7 @@ def assumptions() -> str:
         f"Stated, not measured: {FORWARD} FLOPs a parameter and token forwards, {LEARNING} backwards, {FROZEN} where "
         f"weights are frozen; {TOKENS} tokens a sample ({TEXT} of text), {ANSWER} an answer; passes a sample from the "
         f"plugins' settings; {UTILISATION:.0%} of an H100's {PEAK / 1e12:.0f} TFLOP/s. {PICTURE / 1e6:g} MB a picture; "
-        f"adapters of {ADAPTER / 1e6:g} million parameters a rank at 7 billion; weights in the type they are loaded in. "
-        "How it counts: arena/cost.py."
+        f"adapters of {ADAPTER / 1e6:g} million parameters a rank at 7 billion; weights in the type they are loaded in."
     )
 
 

@@ -9,7 +9,6 @@ nothing about any protection.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
@@ -172,7 +171,7 @@ def _once(place: Path, write: Callable[[Path], object]) -> Path:
                     raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-    return Path(os.path.abspath(place))
+    return place.absolute()
 
 
 Column = tuple[str, str, str, str]
