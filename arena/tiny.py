@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -163,7 +164,8 @@ def _once(place: Path, write: Callable[[Path], object]) -> Path:
         place.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f"{place.name}-", dir=place.parent))
         try:
-            write(partial / "whole")
+            with _without_bars():
+                write(partial / "whole")
             try:
                 (partial / "whole").rename(place)
             except OSError:
@@ -172,6 +174,24 @@ def _once(place: Path, write: Callable[[Path], object]) -> Path:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return place.absolute()
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Without the libraries' own progress bars, each a fraction of a second long."""
+    import datasets
+    from transformers.utils import logging
+
+    shown = not datasets.are_progress_bars_disabled(), logging.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown[0]:
+            datasets.enable_progress_bars()
+        if shown[1]:
+            logging.enable_progress_bar()
 
 
 Column = tuple[str, str, str, str]
@@ -220,7 +240,7 @@ def _all_but(kept: Iterable[Combination], every: Iterable[Combination]) -> list[
 
 def _left_out(kept: list[Combination], every: list[Combination]) -> list[str]:
     if len(kept) == len(every):
-        return []
+        return [f"all {len(every)} combinations are left"]
     places: dict[tuple[str, ...], None] = {}
     for found in kept:
         places[_column(found)[:3]] = None
