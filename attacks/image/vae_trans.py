@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from arena.errors import ArenaError
 from arena.lvlm.perturbation import as_rgb, planes
-from arena.lvlm.sources import folder_digest
 from arena.plugin import AttackerWorld, ImageAttack, PluginConfig
+from attacks.checkpoints import fingerprint
 from attacks.image.repaint import repaint
 
 
@@ -46,10 +46,8 @@ class LatentProjection(ImageAttack):
         return purified
 
     def fingerprint(self) -> str:
-        """A digest of the folder, or hub id and revision."""
-        name, _, revision = self.config.checkpoint.partition("@")
-        folder = Path(self.config.checkpoint)
-        return folder_digest(folder) if folder.is_dir() else f"{name}@{revision or 'main'}"
+        """What identifies the autoencoder's weights."""
+        return fingerprint(self.config.checkpoint)
 
 
 def load_autoencoder(checkpoint: str) -> Any:

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from arena.data.sample import Sample
 from arena.plugin import Attack, AttackerWorld
+from attacks.checkpoints import fingerprint
 from attacks.text.pretrained import CHECKPOINT
 from attacks.text.seq2seq import Decoding, Seq2Seq, rewrite_questions
 
@@ -15,7 +16,8 @@ from attacks.text.seq2seq import Decoding, Seq2Seq, rewrite_questions
 class BackTranslate(Attack):
     """Each question is translated into another language and back; question mark and multiple-choice options stay.
 
-    The models are MarianMT's, or any sequence-to-sequence models that need no language codes.
+    The models are MarianMT's, whose tokenizers need the extra `translation`, or any sequence-to-sequence models that
+    need no language codes.
     """
 
     class Config(Decoding):
@@ -29,3 +31,7 @@ class BackTranslate(Attack):
     def purify(self, samples: Sequence[Sample], world: AttackerWorld) -> Iterable[Sample]:
         forth, back = Seq2Seq(self.config.forth, self.config), Seq2Seq(self.config.back, self.config)
         return rewrite_questions(samples, lambda texts: back.rewrite(forth.rewrite(texts)))
+
+    def fingerprint(self) -> str:
+        """What identifies the weights of both models."""
+        return f"{fingerprint(self.config.forth)} {fingerprint(self.config.back)}"

@@ -17,6 +17,7 @@ from pydantic import Field
 from arena.data.sample import Sample
 from arena.errors import ArenaError
 from arena.plugin import Attack, AttackerWorld, Need, PluginConfig
+from attacks.checkpoints import fingerprint
 from attacks.text.multiple_choice import divide
 from attacks.text.perplexity import Reader
 from attacks.text.pretrained import CHECKPOINT
@@ -86,6 +87,10 @@ class Onion(Attack):
             first, second = join(before, removed), join(after, {i - len(before) for i in removed})
             question = (first + part.options + second).strip() if removed else sample.question
             yield sample.with_content(sample.image, question)
+
+    def fingerprint(self) -> str:
+        """What identifies the weights of a language model of its own; the base model is in the key anyway."""
+        return "" if self.config.language_model is None else fingerprint(self.config.language_model)
 
     def _reader(self, world: AttackerWorld) -> Reader:
         if self.config.language_model is None:

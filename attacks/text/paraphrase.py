@@ -3,24 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from pydantic import Field
 
 from arena.data.sample import Sample
 from arena.plugin import Attack, AttackerWorld
+from attacks.checkpoints import fingerprint
 from attacks.text.pretrained import CHECKPOINT
 from attacks.text.seq2seq import Decoding, Seq2Seq, rewrite_questions
 
+EMBEDDED = "embedded"
+SHIPPED = Path(__file__).parent / "zoo" / "paraphraser"
+
 
 class Paraphrase(Attack):
-    """Each question is rewritten by a sequence-to-sequence model; question mark and multiple-choice options stay."""
+    """Each question is rewritten by a sequence-to-sequence model; question mark and multiple-choice options stay.
+
+    The embedded model knows the questions of the embedded datasets and was taught to leave out words that it cannot
+    place; see its model card in `attacks/text/zoo/paraphraser`. Other datasets want another model.
+    """
 
     class Config(Decoding):
-        checkpoint: str = Field(min_length=1, description=f"paraphrasing model: {CHECKPOINT}")
+        checkpoint: str = Field(
+            EMBEDDED,
+            min_length=1,
+            description=f"paraphrasing model: {EMBEDDED!r}, the small one that comes with the package; or {CHECKPOINT}",
+        )
         prefix: str = Field("", description="what the model wants before a text, such as 'paraphrase: '")
 
     config: Config
 
     def purify(self, samples: Sequence[Sample], world: AttackerWorld) -> Iterable[Sample]:
-        model = Seq2Seq(self.config.checkpoint, self.config)
+        model = Seq2Seq(self._checkpoint, self.config)
         return rewrite_questions(samples, lambda texts: model.rewrite([self.config.prefix + text for text in texts]))
+
+    def fingerprint(self) -> str:
+        """What identifies the model's weights."""
+        return fingerprint(self._checkpoint)
+
+    @property
+    def _checkpoint(self) -> str:
+        return str(SHIPPED) if self.config.checkpoint == EMBEDDED else self.config.checkpoint

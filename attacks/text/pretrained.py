@@ -35,8 +35,11 @@ def load(auto_class: Any, checkpoint: str, device: str) -> tuple[Any, Any]:
         model, report = auto_class.from_pretrained(
             name, revision=revision or "main", use_safetensors=True, output_loading_info=True
         )
-    except ImportError as error:  # SentencePiece, which this package does not depend on
-        raise refuse(f"a package that it needs is not installed ({error})") from error
+    except ImportError as error:  # SentencePiece, which only some tokenizers need
+        raise refuse(
+            "a package that it needs is not installed: MarianMT's tokenizers want the extra `translation`, "
+            f"pip install 'mmguard-arena[translation]' ({error})"
+        ) from error
     except (OSError, ValueError, SafetensorError) as error:
         raise refuse(str(error)) from error
     if report["missing_keys"]:

@@ -67,6 +67,7 @@ CASES = [
     Case("bit-depth", {"bits": 8}, unchanged),
     Case("crop-pad", {}, moved_crop),
     Case("crop-pad", {"side": 1.0}, unchanged),
+    Case("diffpure", {"t_star": 20, "steps": 2}, lambda b, a: 0 < np.abs(b.astype(int) - a).mean() < 12),
     Case(
         "punct",
         {},

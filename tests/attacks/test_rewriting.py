@@ -133,7 +133,7 @@ def test_models_that_cannot_be_loaded_are_named_with_a_remedy(pair: tuple[str, s
     with pytest.raises(ArenaError, match="another kind of model, without"):
         rewritten("onion", ["which clan?"], language_model=pair[0])
     with pytest.raises(UsageError, match="checkpoint"):
-        Registry().create("attack", "paraphrase", {})
+        Registry().create("attack", "paraphrase", {"checkpoint": ""})
 
 
 def test_a_tokenizer_that_needs_another_package_says_so(pair: tuple[str, str], tmp_path: Path) -> None:
@@ -144,5 +144,5 @@ def test_a_tokenizer_that_needs_another_package_says_so(pair: tuple[str, str], t
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "MarianTokenizer"}', encoding="utf-8")
     for name in ("source.spm", "target.spm", "vocab.json"):
         (tmp_path / name).write_text("{}", encoding="utf-8")
-    with pytest.raises(ArenaError, match=r"package that it needs is not installed.*SentencePiece"):
+    with pytest.raises(ArenaError, match=r"is not installed: .*mmguard-arena\[translation\].*SentencePiece"):
         rewritten("paraphrase", ["which clan?"], checkpoint=str(tmp_path))

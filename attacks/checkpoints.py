@@ -1,0 +1,21 @@
+"""What identifies a checkpoint that an attack's settings name."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from arena.lvlm.sources import folder_digest
+
+
+def fingerprint(checkpoint: str) -> str:
+    """A digest of a folder's files, those of a pipeline's parts in folders of their own too; of a hub id, which may end
+    in ``@`` and a branch, tag or commit, id and revision.
+
+    Raises `ArenaError` for a folder without a checkpoint.
+    """
+    if (folder := Path(checkpoint)).is_dir():
+        parts = sorted({folder, *(file.parent for file in folder.glob("*/*.json"))})
+        return hashlib.sha256("".join(map(folder_digest, parts)).encode()).hexdigest()
+    name, _, revision = checkpoint.partition("@")
+    return f"{name}@{revision or 'main'}"

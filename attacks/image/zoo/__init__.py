@@ -1,0 +1,1 @@
+"""The diffusion model that comes with `diffpure`, and how it was trained."""
