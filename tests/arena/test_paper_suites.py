@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import Result
+from typer.testing import CliRunner
 
 from arena import tiny as dry
 from arena.api import find_suite
+from arena.cli import app
 from arena.cost import CostModel, Costs
 from arena.graph import Plan
 from arena.lvlm.zoo import random_checkpoints
@@ -23,8 +23,6 @@ from arena.record import read_records
 from arena.registry import Registry
 from arena.store import Store
 from arena.suite import Suite, digest, validate
-
-ROOT = Path(__file__).parents[2]
 
 CELLS = {
     "paper-table2": 9 * 6 * (2 + 7) * 3,  # models, data sets, controls and variants, seeds
@@ -254,34 +252,27 @@ def test_sizes_seeds_and_settings_can_be_said(tmp_path: Path) -> None:
     planned(made, tmp_path)
 
 
-def test_a_suite_of_the_paper_runs_dry(tmp_path: Path) -> None:
+def test_a_suite_of_the_paper_runs_dry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     suite = paper_like(models=[{"id": "qwen3-vl-2b", "config": {"device": "cuda:0", "dtype": "bfloat16"}}])
-    file = tmp_path / "small.yaml"
-    file.write_text(suite.model_dump_json(), encoding="utf-8")
-    environment = os.environ | {
-        "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
-        "HF_HOME": str(tmp_path / "hub"),
-        "HF_HUB_OFFLINE": "1",
-        "COLUMNS": "200",
-    }
-    command = [sys.executable, "-c", "from arena.cli import main; main()"]
+    Path("small.yaml").write_text(suite.model_dump_json(), encoding="utf-8")
 
-    def arena(*words: str) -> subprocess.CompletedProcess[str]:
-        whole = [*command, *words, "--store", "store"]
-        return subprocess.run(whole, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    def arena(*words: str) -> Result:
+        done = CliRunner().invoke(app, [*words, "--store", "store"], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return done
 
-    ran = arena("run", "small.yaml", "--tiny", "--scheduler", "sync")
-    assert ran.returncode == 0, ran.stderr
-    assert "qwen3-vl-2b by qwen3-vl" in ran.stderr
-    records = read_records(tmp_path / "build" / "tiny" / "small-tiny.jsonl")
+    assert "qwen3-vl-2b by qwen3-vl" in arena("run", "small.yaml", "--tiny", "--scheduler", "sync").stderr
+    records = read_records(Path("build/tiny/small-tiny.jsonl"))
     assert [(r.defense.label, r.status, r.knowledge) for r in records] == [
         ("none", "done", "none"),
         ("mmguard-bph", "done", "gray-box"),
     ]
-    assert (tmp_path / "build" / "tiny" / "small-tiny.md").exists() and not (tmp_path / "results").exists()
-    shown = arena("plan", "small.yaml", "--tiny")
-    assert shown.returncode == 0 and "GPU hours" not in shown.stdout
-    row = next(line.split() for line in shown.stdout.splitlines() if line.startswith("fine-tuned"))
-    assert row[1:4] == ["2", "2", "0"]
-    big = arena("plan", "small.yaml")
-    assert big.returncode == 0 and "GPU hours" in big.stdout and "Stated, not measured" in big.stdout
+    assert Path("build/tiny/small-tiny.md").exists() and not Path("results").exists()
+    shown = arena("plan", "small.yaml", "--tiny").stdout
+    row = next(line.split() for line in shown.splitlines() if line.startswith("fine-tuned"))
+    assert "GPU hours" not in shown and row[1:4] == ["2", "2", "0"]
+    big = arena("plan", "small.yaml").stdout
+    assert "GPU hours" in big and "Stated, not measured" in big
