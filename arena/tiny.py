@@ -113,7 +113,7 @@ class _Maker:
         if self.drawn:
             lines.append(f"data sets replaced by drawn ones of their schema: {', '.join(sorted(self.drawn))}")
         if self.kept:
-            lines.append(f"small already, and kept: {', '.join(sorted(self.kept))}")
+            lines.append(f"kept as they are, since nothing stands for them: {', '.join(sorted(self.kept))}")
         return lines
 
     def _lay_over(self, kind: Kind, id: str, config: dict[str, Any]) -> None:

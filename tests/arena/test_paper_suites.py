@@ -227,7 +227,8 @@ def test_a_dry_run_is_written_once_and_the_same_again(tmp_path: Path) -> None:
     assert places[0] == places[2] != places[1]
     assert len(list((tmp_path / "tiny").iterdir())) == 3
     kept = dry.tiny(paper_like(models=["tiny-llava"], surrogates=["target"]), Registry(), tmp_path / "tiny")
-    assert kept.suite.models[0].config == {} and "small already, and kept: tiny-llava" in kept.notes
+    assert kept.suite.models[0].config == {}
+    assert "kept as they are, since nothing stands for them: tiny-llava" in kept.notes
 
 
 def test_a_dry_run_is_no_part_of_a_suite(tmp_path: Path) -> None:
