@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from collections import Counter
 from pathlib import Path
@@ -17,6 +18,7 @@ from arena.api import find_suite
 from arena.cli import app
 from arena.cost import CostModel, Costs
 from arena.graph import Plan
+from arena.lvlm.hub import HubCheckpoint
 from arena.lvlm.zoo import random_checkpoints
 from arena.plan import plan
 from arena.record import read_records
@@ -165,6 +167,16 @@ def test_the_size_of_another_checkpoint_is_not_known(tmp_path: Path) -> None:
     other = [{"id": "qwen3-vl-4b", "config": {"checkpoint": "who/what"}}]
     found = costs(tmp_path, models=other, surrogates=other)
     assert found.unknown == ("qwen3-vl-4b",) and found.gpu_hours() == 0
+
+
+def test_every_model_of_the_hub_has_a_size_and_a_stand_in() -> None:
+    models = {entry.id: entry.load() for entry in Registry().entries("model")}
+    hub = {id: model for id, model in models.items() if issubclass(model, HubCheckpoint)}
+    assert len(hub) > 5
+    for id, model in hub.items():
+        assert model.tiny in random_checkpoints.FAMILIES and model.billions, id
+        stated = re.search(r"(\d+)(?=b(?:-|$))", id)  # the size in the name, rounded
+        assert stated is None or abs(model.billions - float(stated[1])) < 1.5, id
 
 
 @pytest.fixture
