@@ -12,12 +12,13 @@ import datasets
 import pytest
 import requests
 from datasets.exceptions import DatasetNotFoundError
-from field_data import FIELD, picture, published, table
+from field_data import FIELD
 from huggingface_hub import errors
 from PIL import Image
 from suites import toy_suite
 
 from arena.data import folder as folder_reader
+from arena.data.fixtures import FIXTURES, picture, table, write
 from arena.data.multiple_choice import split_options
 from arena.data.sample import Sample, digest
 from arena.errors import ArenaError, UsageError
@@ -39,7 +40,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("data")
-    return {name: published(name, root / name) for name in FIELD}
+    return {name: write(name, root / name) for name in FIELD}
 
 
 def dataset(name: str, **config: Any) -> Any:
@@ -58,7 +59,7 @@ def test_a_published_row_becomes_a_sample(name: str, data: dict[str, Path]) -> N
     assert (made.convention, made.measures) == (field.convention, field.measures)
     assert made.convention in CONVENTIONS and set(made.measures) <= set(MEASURES)
     splits = made.load(6, 2, 4, seed=1)
-    first = next(iter(field.splits))
+    first = next(iter(FIXTURES[name].splits))
     wanted = f"{name.replace('-', '')}-{first}-000001"
     seeds = (made.load(6, 2, 4, seed) for seed in range(20))
     sample = next(s for split in seeds for s in (*split.train, *split.auxiliary, *split.test) if s.id == wanted)
@@ -90,7 +91,7 @@ def test_parts_are_disjoint_and_come_from_the_official_splits(name: str, data: d
 def test_no_more_than_there_are(name: str, data: dict[str, Path]) -> None:
     made = dataset(name, source=str(data[name]))
     training, test = FIELD[name].drawn
-    size = FIELD[name].splits[training]
+    size = FIXTURES[name].splits[training]
     with pytest.raises(UsageError, match=rf"split '{training}' has {size} rows.*ask for fewer"):
         made.load(5, 9, 2, seed=0)
     with pytest.raises(UsageError, match=rf"split '{test}' has .* rows: 40 test samples are more than"):
@@ -183,7 +184,7 @@ def test_a_bad_row_is_named(case: str, tmp_path: Path) -> None:
 
 def test_a_huge_picture_is_refused_before_it_is_decoded(data: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folder_reader, "MAX_PIXELS", 100)
-    with pytest.raises(ArenaError, match=r"row \d+: the picture is too large to decode safely \(16 x 12 pixels"):
+    with pytest.raises(ArenaError, match=r"row \d+: the picture is too large to decode safely \(64 x 48 pixels"):
         dataset("vqa-rad", source=str(data["vqa-rad"])).load(1, 0, 0, 0)
 
 

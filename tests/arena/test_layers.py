@@ -25,7 +25,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("arena.run",),
     ("arena.pool", "arena.progress", "arena.harvest"),
     ("arena.stages",),
-    ("arena.job", "arena.plan"),
+    ("arena.job", "arena.plan", "arena.cost", "arena.tiny"),
     ("arena.graph",),
     ("arena.describe", "arena.estimate", "arena.report", "arena.originals"),
     ("arena.suite",),
