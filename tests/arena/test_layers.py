@@ -41,7 +41,7 @@ LAYERS: list[tuple[str, ...]] = [
 ]
 """From the top: a module imports its own layer and lower ones; the longest name that fits a module is its place."""
 
-PLUGINS = ("mmguard", "defenses", "attacks", "arena.recipes", *MODELS, "arena.data")
+PLUGINS = ("mmguard", "defenses", "attacks", "arena.recipes", "arena.lvlm.sources", "arena.lvlm.hub", "arena.data")
 MAY = ("arena.plugin", "arena.lvlm", "arena.data", "arena.budget", "arena.errors", "arena.release", *PLUGINS)
 
 
