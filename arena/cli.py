@@ -13,8 +13,11 @@ import typer
 from arena import owner_commands
 
 if TYPE_CHECKING:
-    from arena.graph import Plan
+    from arena.cost import Costs
     from arena.record import Record
+    from arena.registry import Registry
+    from arena.store import Store
+    from arena.suite import Suite
 
 app = typer.Typer(
     name="arena",
@@ -42,6 +45,12 @@ class PluginKind(StrEnum):
 SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="Path of a suite file, or id of a shipped suite.")]
 StoreUrl = Annotated[
     str | None, typer.Option("--store", envvar="ARENA_STORE", help="Folder or fsspec URL of the artifacts.")
+]
+Tiny = Annotated[
+    bool,
+    typer.Option(
+        "--tiny", help="A dry run: random tiny models of the same architectures, drawn data of the same schemas."
+    ),
 ]
 Results = Annotated[Path | None, typer.Option("--results", help="JSONL file of the records.")]
 
@@ -93,8 +102,14 @@ def list_plugins(kind: Annotated[PluginKind | None, typer.Argument(help="Only th
 
 
 @app.command()
-def show(id: Annotated[str, typer.Argument(help="A plugin's id.")]) -> None:
-    """Show a plugin: what it does, its settings, where it comes from."""
+def show(
+    id: Annotated[str, typer.Argument(help="A plugin's id.")],
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="For a recipe: a model's id, or ID=CHECKPOINT, to list what it trains in."),
+    ] = None,
+) -> None:
+    """Show a plugin: what it does, its settings, where it comes from; of a recipe also what it trains in a model."""
     from rich.table import Table
 
     from arena.errors import UsageError
@@ -119,30 +134,53 @@ def show(id: Annotated[str, typer.Argument(help="A plugin's id.")]) -> None:
             settings.add_row(*(_plain(cell) for cell in cells))
         if about["config"]:
             out.print(settings)
+    if model is not None:
+        if "recipe" not in kinds:
+            raise UsageError(
+                f"--model lists what a recipe trains, and {id!r} is a {' and a '.join(kinds)}: leave it out"
+            )
+        _show_trained(registry, id, model)
+    elif "recipe" in kinds:
+        out.print(f"arena show {id} --model MODEL lists the modules that it trains, such as --model tiny-llava")
 
 
 @app.command("plan")
-def show_plan(suite: SuiteName, store: StoreUrl = None) -> None:
-    """Show what a run would compute, what is cached, and an estimate of the time."""
+def show_plan(suite: SuiteName, store: StoreUrl = None, tiny: Tiny = False) -> None:
+    """Show what a run would compute, what is cached, and an estimate of what it takes."""
     import os
     from collections import Counter
 
     from rich.table import Table
 
+    from arena.cost import CostModel
+    from arena.plan import plan as planned
     from arena.progress import duration
+    from arena.registry import Registry
+    from arena.store import Store
 
-    plan = _plan(suite, store)
+    registry, opened = Registry(), Store(store)
+    out = _stdout()
+    plan = planned(_chosen(suite, registry, opened, tiny, out), registry, opened)
     missing = plan.missing()
-    table = Table("stage", "all", "cached", "to compute", "estimate", box=None, pad_edge=False)
+    model = CostModel(plan, registry)
+    big = any(model.parameters(stage.document["model"]) for stage in plan.stages.values() if stage.kind == "zero-shot")
+    estimates = ("GPU hours", "disk") if big else ("estimate",)
+    table = Table("stage", "all", "cached", "to compute", *estimates, box=None, pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
     every, left = Counter(s.kind for s in plan.stages.values()), Counter(s.kind for s in missing)
+    costs = model.costs(missing) if big else None
     for kind, count in every.items():
-        seconds = sum(plan.seconds[s.key] for s in missing if s.kind == kind)
-        table.add_row(kind, str(count), str(count - left[kind]), str(left[kind]), duration(seconds))
-    out = _stdout()
+        if costs is not None:
+            cells = [_hours(costs.gpu_hours(kind)), _gigabytes(costs.disk.get(kind, 0.0))]
+        else:
+            cells = [duration(sum(plan.seconds[s.key] for s in missing if s.kind == kind))]
+        table.add_row(kind, str(count), str(count - left[kind]), str(left[kind]), *cells)
     out.print(f"suite {plan.suite.id} · digest {plan.digest[:12]} · {len(plan.cells)} cells · store {plan.store.url}")
     out.print(table)
+    if costs is not None:
+        _show_costs(costs)
+        return
     cores = os.cpu_count() or 1
     total = sum(plan.seconds[s.key] for s in missing)
     out.print(
@@ -160,15 +198,23 @@ def run_suite(
     workers: Annotated[int | None, typer.Option(min=1, help="Local workers; by default one a core.")] = None,
     results: Results = None,
     force_failed: Annotated[bool, typer.Option("--force-failed", help="Try cells recorded as failed again.")] = False,
+    tiny: Tiny = False,
 ) -> None:
     """Run a suite: compute what is missing, record every cell, write the board. Exits 1 if a cell failed."""
-    from arena import api
+    from arena.registry import Registry
     from arena.run import run
+    from arena.store import Store
 
-    chosen = api.find_suite(suite)
+    registry, opened = Registry(), Store(store)
+    chosen = _chosen(suite, registry, opened, tiny, _stderr())
+    if tiny and results is None:
+        from arena.tiny import default_results
+
+        results = default_results(chosen.id)
     report = run(
         chosen,
-        store=store,
+        store=opened,
+        registry=registry,
         scheduler=scheduler,
         workers=workers,
         results=results,
@@ -277,16 +323,66 @@ def main() -> None:
         sys.exit(2 if isinstance(error, UsageError) else 1)
 
 
-def _plan(suite: str, store: str | None) -> Plan:
+def _chosen(name: str, registry: Registry, store: Store, tiny: bool, out: Any) -> Suite:
+    """The suite of a name, validated; with `tiny` its dry run, of which `out` says what it is."""
     from arena import api
-    from arena.plan import plan
-    from arena.registry import Registry
-    from arena.store import Store
     from arena.suite import validate
 
-    chosen, registry = api.find_suite(suite), Registry()
-    validate(chosen, registry)
-    return plan(chosen, registry, Store(store))
+    suite = api.find_suite(name)
+    validate(suite, registry)
+    if not tiny:
+        return suite
+    from arena.tiny import tiny as made
+
+    dry = made(suite, registry, store.folder / "tiny")
+    for note in dry.notes:
+        out.print(f"tiny: {note}", markup=False, highlight=False, soft_wrap=True)
+    validate(dry.suite, registry)
+    return dry.suite
+
+
+def _show_costs(costs: Costs) -> None:
+    from arena.cost import assumptions
+
+    out = _stdout()
+    disk = _gigabytes(sum(costs.disk.values()))
+    out.print(
+        f"about {_hours(costs.gpu_hours())} GPU hours and {disk} of artifacts, beside {_gigabytes(costs.downloads)} of "
+        "base models"
+    )
+    if costs.unknown:
+        out.print(f"not counted, since nobody said how many parameters they have: {', '.join(costs.unknown)}")
+    out.print(assumptions())
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.1f}" if hours < 100 else f"{hours:,.0f}"
+
+
+def _gigabytes(count: float) -> str:
+    return f"{count / 1e9:,.1f} GB" if count < 1e12 else f"{count / 1e12:,.1f} TB"
+
+
+def _show_trained(registry: Registry, recipe: str, model: str) -> None:
+    from rich.table import Table
+
+    from arena.describe import Plugins
+    from arena.job import load_model
+    from arena.protect import surrogate
+    from arena.recipes.trained import trained_modules
+
+    lvlm = load_model(surrogate(model, Plugins(registry)).document)
+    parts, total = trained_modules(registry.create("recipe", recipe), lvlm)
+    table = Table(f"trained in {model}", "what", "parameters", "share", box=None, pad_edge=False, show_footer=True)
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for part in parts:
+        table.add_row(_plain(part.modules), part.what, f"{part.parameters:,}", f"{part.parameters / total:.2%}")
+    learning = sum(part.parameters for part in parts)
+    footers = ("all", f"of {total:,}", f"{learning:,}", f"{learning / total:.2%}")
+    for column, footer in zip(table.columns, footers, strict=True):
+        column.footer = footer
+    _stdout().print(table)
 
 
 def _show_board(records: Any, folder: Path, name: str) -> None:

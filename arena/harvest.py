@@ -27,8 +27,8 @@ def done_record(plan: Plan, cell: Cell) -> Record:
     measured: dict[str, Any] = {
         "status": "done",
         "failure": None,
-        "zero_shot": Outcome.pack(zero_shot["correct"]).model_dump(),
-        "outcome": Outcome.pack(scored["correct"]).model_dump(),
+        "zero_shot": Outcome.pack(zero_shot["correct"], zero_shot.get("metrics")).model_dump(),
+        "outcome": Outcome.pack(scored["correct"], scored.get("metrics")).model_dump(),
         "peak_accuracy": max(accuracies),
         "chosen_epoch": scored["chosen"],
         "epochs": scored["epochs"],

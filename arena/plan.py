@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import product
 from typing import cast
 
 from arena.budget import Budget
@@ -34,7 +33,7 @@ def plan(suite: Suite, registry: Registry, store: Store) -> Plan:
 class _Data:
     use: DatasetUse
     reference: Document
-    convention: str
+    scoring: Document
     train: str
     auxiliary: Stage
     test: str
@@ -58,21 +57,11 @@ class _Builder:
 
     def cells(self) -> Iterable[Cell]:
         suite = self.suite
-        models = [(use.label, self.plugins.model(use)) for use in suite.models]
-        datasets = [self._data(use) for use in suite.datasets]
-        for data, (name, model), recipe, defense in product(datasets, models, suite.recipes, suite.defenses):
-            for budget, attack in product(self._budgets(defense), suite.attacks):
-                combination: dict[str, str | float] = {
-                    "datasets": data.use.label,
-                    "models": name,
-                    "recipes": recipe.label,
-                    "defenses": defense.label,
-                    "attacks": attack.label,
-                    "budgets": budget.image,
-                }
-                if not any(skip.covers(combination) for skip in suite.skip):
-                    for seed in suite.seeds:
-                        yield self._cell(data, model, recipe, defense, budget, attack, seed)
+        models = {use.label: self.plugins.model(use) for use in suite.models}
+        datasets = {use.label: self._data(use) for use in suite.datasets}
+        for dataset, model, recipe, defense, budget, attack in suite.combinations():
+            for seed in suite.seeds:
+                yield self._cell(datasets[dataset.label], models[model.label], recipe, defense, budget, attack, seed)
 
     def _cell(
         self,
@@ -85,7 +74,7 @@ class _Builder:
         seed: int,
     ) -> Cell:
         surrogates = self._surrogates(defense, model)
-        share = self.suite.auxiliary if attack.auxiliary is None else attack.auxiliary
+        share = self.suite.share(attack)
         release, knows = self._release(data, defense, surrogates, budget, seed, model)
         chain = self._chain(data, attack, release, model, share, seed)
         tuned = self._add(
@@ -114,7 +103,7 @@ class _Builder:
                 {
                     "model": model.document,
                     "recipe": self.plugins.plugin("recipe", recipe.id, recipe.config)[1],
-                    "convention": data.convention,
+                    **data.scoring,
                     "seed": seed,
                     "size": data.use.test,
                 },
@@ -169,10 +158,13 @@ class _Builder:
         convention = cast(Dataset, dataset).convention
         reference = {**self.plugins.reference("dataset", use), **sizes, "convention": convention}
         train, test = (self._keep(split(name)) for name in ("train", "test"))
-        return _Data(use, reference, convention, train, split("auxiliary"), test)
+        scoring: Document = {"convention": convention}
+        if measures := getattr(dataset, "measures", ()):
+            scoring["measures"] = list(measures)
+        return _Data(use, reference, scoring, train, split("auxiliary"), test)
 
     def _zero_shot(self, data: _Data, model: Model) -> str:
-        document = {"model": model.document, "convention": data.convention, "size": data.use.test}
+        document = {"model": model.document, **data.scoring, "size": data.use.test}
         return self._add("zero-shot", f"{model.id} on {data.use.id}", document, {"test": data.test})
 
     def _release(
@@ -248,11 +240,6 @@ class _Builder:
                 grants["granted"] = count
                 inputs["auxiliary"] = self._keep(data.auxiliary)
         return grants, inputs
-
-    def _budgets(self, defense: DefenseUse) -> tuple[Budget, ...]:
-        """The control changes nothing, so it has one cell for all budgets."""
-        budgets = defense.budgets or self.suite.budgets
-        return budgets[:1] if defense.id == "none" else budgets
 
     def _surrogates(self, defense: DefenseUse, target: Model) -> list[Model]:
         uses = defense.surrogates or self.suite.surrogates

@@ -106,7 +106,10 @@ class Failure(_Part):
 
 
 class Outcome(_Part):
-    """Accuracy in [0, 1] over `items` test items, with each item's correctness as base64 of `numpy.packbits`."""
+    """Accuracy in [0, 1] over `items` test items, with each item's correctness as base64 of `numpy.packbits`.
+
+    `metrics` are the means of the dataset's measures beside it, such as VQA accuracy or ANLS, by name.
+    """
 
     accuracy: Share
     items: Annotated[int, Field(ge=1)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import faulthandler
 import random
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -65,6 +66,14 @@ def run_stage(key: str, document: Document, url: str, limit: float | None, crowd
         return Result("unusable", message=str(error))
     except (Exception, SystemExit) as error:
         return Result("failed", message=describe_error(error), trace=_trace(error))
+
+
+def follow_stage(key: str, document: Document, url: str) -> None:
+    """The part of another process in a stage that several compute together: the same work, and nothing of it kept."""
+    quiet_libraries()
+    _seed_globals(document)
+    with tempfile.TemporaryDirectory(prefix="arena-follow-") as folder:
+        COMPUTE[document["kind"]](Job(document, Store(url), Path(folder), key))
 
 
 def overrun_file(store: Store, key: str) -> Path:
@@ -169,8 +178,7 @@ def _fine_tuned(job: Job) -> None:
 
 
 def _zero_shot(job: Job) -> None:
-    answers, correct = _answer(load_model(job.document["model"]), job.samples("test"), job.document["convention"])
-    job.write("outcome.json", {"answers": answers, "correct": correct})
+    job.write("outcome.json", _answer(load_model(job.document["model"]), job.samples("test"), job.document))
 
 
 def _scored(job: Job) -> None:
@@ -184,10 +192,10 @@ def _scored(job: Job) -> None:
     accuracies, outcome = {}, Document()
     for epoch in kept_epochs(adapter):
         load_epoch(tuned, adapter, epoch)
-        answers, correct = _answer(tuned, test, d["convention"])
-        accuracies[epoch] = sum(correct) / len(correct)
+        answered = _answer(tuned, test, d)
+        accuracies[epoch] = sum(answered["correct"]) / len(test)
         if epoch == history.chosen:
-            outcome = {"answers": answers, "correct": correct}
+            outcome = answered
     epochs = [
         {
             "loss": e.loss,
@@ -225,15 +233,26 @@ class _TokenCounter:
         return len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _answer(lvlm: LVLM, test: Sequence[Sample], convention: str) -> tuple[list[str], list[int]]:
-    """Greedy answers to the test questions, and 1 where the dataset's convention accepts one."""
+def _answer(lvlm: LVLM, test: Sequence[Sample], document: Document) -> Document:
+    """Greedy answers to the test questions, 1 where the dataset's convention accepts one, and the means of its measures
+    if it has some."""
     from arena.score.answers import CONVENTIONS
 
+    convention = document["convention"]
     if convention not in CONVENTIONS:
         raise ArenaError(f"no scoring convention is called {convention!r}; there are {', '.join(sorted(CONVENTIONS))}")
     accepts = CONVENTIONS[convention]
     answers = lvlm.generate(test)
-    return answers, [int(accepts(answer, sample)) for answer, sample in zip(answers, test, strict=True)]
+    pairs = list(zip(answers, test, strict=True))
+    answered: Document = {"answers": answers, "correct": [int(accepts(answer, sample)) for answer, sample in pairs]}
+    if "measures" in document:
+        from arena.score.measures import MEASURES
+
+        answered["metrics"] = {
+            name: sum(MEASURES[name](answer, sample) for answer, sample in pairs) / len(pairs)
+            for name in document["measures"]
+        }
+    return answered
 
 
 def _write_samples(job: Job, samples: Sequence[Sample]) -> None:

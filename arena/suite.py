@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import (
     AfterValidator,
@@ -107,7 +107,8 @@ Surrogates = Annotated[
     Field(min_length=1),
 ]
 Budgets = Annotated[tuple[Budget, ...], Field(min_length=1), AfterValidator(_unique)]
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""Clean samples per released one; above 1 where an attacker has more of their own than of the release."""
 
 
 class DefenseUse(PluginUse):
@@ -190,6 +191,43 @@ class Skip(_Part):
         return all(combination[field] in wanted for field, wanted in lists.items())
 
 
+class Tiny(_Part):
+    """What is small in a dry run with ``--tiny``, see `arena.tiny`; no part of what the suite is."""
+
+    samples: int = Field(default=8, ge=2, description="training and auxiliary samples together, shared as in the suite")
+    test: int = Field(default=4, ge=1)
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(_unique)] = (0,)
+    settings: Annotated[dict[str, JsonValue], AfterValidator(_json)] = Field(
+        default_factory=dict, description="laid over those of every plugin that has a setting of the name"
+    )
+    cover: bool = Field(
+        default=True, description="only so many combinations that each dataset, model, recipe and attack is met once"
+    )
+
+
+class Combination(NamedTuple):
+    """What a cell is but for its seed."""
+
+    dataset: DatasetUse
+    model: PluginUse
+    recipe: PluginUse
+    defense: DefenseUse
+    budget: Budget
+    attack: AttackUse
+
+    @property
+    def names(self) -> dict[str, str | float]:
+        """By the fields of `Skip`."""
+        return {
+            "datasets": self.dataset.label,
+            "models": self.model.label,
+            "recipes": self.recipe.label,
+            "defenses": self.defense.label,
+            "attacks": self.attack.label,
+            "budgets": self.budget.image,
+        }
+
+
 class Suite(_Part):
     """What meets what. Every combination of the lists is a cell, but for those that `skip` leaves out."""
 
@@ -209,6 +247,7 @@ class Suite(_Part):
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(_unique)] = (0, 1, 2)
     skip: tuple[Skip, ...] = ()
     limits: Limits = Limits()
+    tiny: Tiny = Tiny()
 
     _document: Document | None = PrivateAttr(default=None)
 
@@ -216,10 +255,24 @@ class Suite(_Part):
         """``quick.yaml, line 12, attacks[1].config`` for a place in the suite, as errors name it."""
         return (self._document or Document(f"suite {self.id!r}")).where(location)
 
+    def combinations(self) -> Iterator[Combination]:
+        """Every combination that is not skipped, in the suite's order. The control has one for all budgets, since it
+        changes nothing."""
+        for dataset, model, recipe, defense in product(self.datasets, self.models, self.recipes, self.defenses):
+            budgets = defense.budgets or self.budgets
+            for budget, attack in product(budgets[:1] if defense.id == "none" else budgets, self.attacks):
+                found = Combination(dataset, model, recipe, defense, budget, attack)
+                if not any(skip.covers(found.names) for skip in self.skip):
+                    yield found
+
+    def share(self, attack: AttackUse) -> float:
+        """Clean samples of the attacker's own, as a share of the training size."""
+        return self.auxiliary if attack.auxiliary is None else attack.auxiliary
+
 
 def digest(suite: Suite) -> str:
-    """SHA-256 (hex) of what the suite says, without its title and description."""
-    content = suite.model_dump(mode="json", exclude={"title", "description"})
+    """SHA-256 (hex) of what the suite says, without its title and description, and without its dry run."""
+    content = suite.model_dump(mode="json", exclude={"title", "description", "tiny"})
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -248,6 +301,7 @@ _MODELS: dict[tuple[str, ...], type[BaseModel]] = {
     ("budgets",): Budget,
     ("skip",): Skip,
     ("limits",): Limits,
+    ("tiny",): Tiny,
 }
 
 
@@ -328,9 +382,15 @@ def validate(suite: Suite, registry: Registry) -> None:
                         f"{suite.where('skip', i, field)}: {name!r} is not a label among the {field}"
                         f"{near_misses(name, known)} (there are {', '.join(known)})"
                     )
+    shares: dict[str, float] = {}
+    for found in suite.combinations():
+        label = found.dataset.label
+        shares[label] = max(shares.get(label, 0), suite.share(found.attack))
+    if not shares:
+        raise UsageError(f"{suite.where('skip')}: nothing is left: skip less")
     for i, dataset in enumerate(suite.datasets):
-        wanted = max(suite.auxiliary if a.auxiliary is None else a.auxiliary for a in suite.attacks)
-        if dataset.auxiliary < (count := math.ceil(wanted * dataset.train)):
+        wanted = shares.get(dataset.label, 0)
+        if dataset.auxiliary < (count := round(wanted * dataset.train)):
             raise UsageError(
                 f"{suite.where('datasets', i)}: attackers are granted {wanted:g} of {dataset.train} training samples, "
                 f"and there are {dataset.auxiliary} auxiliary ones: set `auxiliary: {count}` on the dataset"

@@ -5,13 +5,15 @@ from __future__ import annotations
 from functools import cache
 
 from arena.lvlm.llava import Llava
-from arena.lvlm.zoo.models import TinyModel
+from arena.lvlm.zoo.tiny_families.idefics3 import TinyIdefics3
+from arena.lvlm.zoo.tiny_families.llava import TinyLlava
+from arena.lvlm.zoo.tiny_families.qwen3_vl import TinyQwen3VL
 
 
 def small_model(
     name: str = "test", seed: int = 3, vocab_size: int = 900, image_size: int = 48, patch_size: int = 8
-) -> TinyModel:
-    return TinyModel(
+) -> TinyLlava:
+    return TinyLlava(
         name,
         seed=seed,
         vocab_size=vocab_size,
@@ -19,6 +21,32 @@ def small_model(
         patch_size=patch_size,
         vision={"hidden_size": 32, "num_hidden_layers": 2, "heads": 2},
         text={"hidden_size": 32, "num_hidden_layers": 2, "heads": 2},
+    )
+
+
+def small_qwen3_vl(**steps: int) -> TinyQwen3VL:
+    return TinyQwen3VL(
+        "test-qwen3-vl",
+        seed=3,
+        vocab_size=900,
+        image_size=64,
+        patch_size=8,
+        vision={"hidden_size": 32, "num_hidden_layers": 2, "heads": 2, "deepstack": 0},
+        text={"hidden_size": 32, "num_hidden_layers": 2, "heads": 2},
+        **steps,
+    )
+
+
+def small_idefics3(**steps: int) -> TinyIdefics3:
+    return TinyIdefics3(
+        "test-idefics3",
+        seed=3,
+        vocab_size=900,
+        image_size=64,
+        patch_size=8,
+        vision={"hidden_size": 32, "num_hidden_layers": 2, "heads": 2},
+        text={"hidden_size": 32, "num_hidden_layers": 2, "heads": 2},
+        **steps,
     )
 
 

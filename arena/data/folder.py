@@ -171,23 +171,32 @@ def escapes(file: str) -> bool:
 
 def _image(path: Path, where: str) -> Image.Image:
     """A picture, decoded and upright, without the metadata of its file."""
+    upright = decode(path, f"{where}: {path.name!r}")
+    if problem := mode_problem(upright):
+        raise ArenaError(f"{where}: {path.name!r} cannot be used: {problem}")
+    return Image.fromarray(np.asarray(upright))
+
+
+def decode(source: Path | io.BytesIO, where: str) -> Image.Image:
+    """The picture of a file or of its bytes, in its own mode, turned upright as its camera noted.
+
+    Raises `ArenaError`, which begins with `where`, for a picture that is missing, damaged or of more than `MAX_PIXELS`
+    pixels; the last is found before anything is decoded.
+    """
 
     def refuse(problem: str) -> NoReturn:
-        raise ArenaError(f"{where}: {path.name!r} {problem}") from None
+        raise ArenaError(f"{where} {problem}") from None
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
+            with Image.open(source, formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
-                upright = ImageOps.exif_transpose(image)
+                return ImageOps.exif_transpose(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         refuse(f"is too large to decode safely ({error}; the limit is {MAX_PIXELS} pixels): scale it down")
     except FileNotFoundError:
         refuse("is not in the folder: add the picture or remove the row")
     except Exception as error:  # decoders raise anything on damaged files
         refuse(f"is damaged or no picture ({error}): restore it or remove its row")
-    if problem := mode_problem(upright):
-        refuse(f"cannot be used: {problem}")
-    return Image.fromarray(np.asarray(upright))

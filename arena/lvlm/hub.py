@@ -20,6 +20,10 @@ class HubCheckpoint(LlavaCheckpoint):
 
     architecture: ClassVar[str]
     """The `model_type` that a fitting checkpoint's configuration states."""
+    billions: ClassVar[float | None] = None
+    """Parameters of the checkpoint that is registered, in 1e9, for estimates; None where nobody counted."""
+    tiny: ClassVar[str] = ""
+    """Its stand-in among `arena.lvlm.zoo.random_checkpoints`, of the same architecture."""
 
     @abstractmethod
     def lvlm_class(self) -> Any:
@@ -61,6 +65,8 @@ class Qwen2_5VL7B(QwenCheckpoint):
     """Qwen2.5-VL-7B-Instruct (Bai 2025, arXiv 2502.13923)."""
 
     architecture = "qwen2_5_vl"
+    tiny = "qwen2.5-vl"
+    billions = 8.29
 
     class Config(LlavaCheckpoint.Config):
         checkpoint: str = Field("Qwen/Qwen2.5-VL-7B-Instruct", description="hub id or folder")
@@ -75,6 +81,8 @@ class Qwen3VL2B(QwenCheckpoint):
     """Qwen3-VL-2B-Instruct (Bai 2025, arXiv 2511.21631)."""
 
     architecture = "qwen3_vl"
+    tiny = "qwen3-vl"
+    billions = 2.13
 
     class Config(LlavaCheckpoint.Config):
         checkpoint: str = Field("Qwen/Qwen3-VL-2B-Instruct", description="hub id or folder")
@@ -88,12 +96,16 @@ class Qwen3VL2B(QwenCheckpoint):
 class Qwen3VL4B(Qwen3VL2B):
     """Qwen3-VL-4B-Instruct, the surrogate and white-box target of MMGuard (Bai 2025, arXiv 2511.21631)."""
 
+    billions = 4.44
+
     class Config(LlavaCheckpoint.Config):
         checkpoint: str = Field("Qwen/Qwen3-VL-4B-Instruct", description="hub id or folder")
 
 
 class Qwen3VL8B(Qwen3VL2B):
     """Qwen3-VL-8B-Instruct (Bai 2025, arXiv 2511.21631)."""
+
+    billions = 8.77
 
     class Config(LlavaCheckpoint.Config):
         checkpoint: str = Field("Qwen/Qwen3-VL-8B-Instruct", description="hub id or folder")
@@ -104,6 +116,8 @@ class InternVL3_8B(HubCheckpoint):
 
     family = "internvl"
     architecture = "internvl"
+    tiny = "internvl"
+    billions = 7.94
 
     class Config(LlavaCheckpoint.Config):
         checkpoint: str = Field("OpenGVLab/InternVL3-8B-hf", description="hub id or folder")
@@ -117,6 +131,9 @@ class InternVL3_8B(HubCheckpoint):
 class InternVL3_5_8B(InternVL3_8B):
     """InternVL3.5-8B in the format of transformers (Wang 2025, arXiv 2508.18265)."""
 
+    tiny = "internvl3.5"
+    billions = 8.53
+
     class Config(LlavaCheckpoint.Config):
         checkpoint: str = Field("OpenGVLab/InternVL3_5-8B-HF", description="hub id or folder")
 
@@ -126,6 +143,8 @@ class Glm4_1V9B(HubCheckpoint):
 
     family = "glm-v"
     architecture = "glm4v"
+    tiny = "glm4v"
+    billions = 10.29
 
     class Config(LlavaCheckpoint.Config):
         checkpoint: str = Field("zai-org/GLM-4.1V-9B-Base", description="hub id or folder")
@@ -140,6 +159,8 @@ class Llava15_7B(HubCheckpoint):
     """LLaVA-1.5-7B (Liu 2023, arXiv 2310.03744)."""
 
     architecture = "llava"
+    tiny = "llava"
+    billions = 7.06
 
     def lvlm_class(self) -> Any:
         from arena.lvlm.llava import Llava
@@ -149,6 +170,108 @@ class Llava15_7B(HubCheckpoint):
     def located(self) -> str:
         """A folder, because `Llava.from_pretrained` takes a revision for the weights only."""
         return fetched(self.config.checkpoint, self.config.revision)
+
+
+class Idefics3_8B(HubCheckpoint):
+    """Idefics3-8B-Llama3 (Laurençon 2024, arXiv 2408.12637)."""
+
+    family = "idefics3"
+    architecture = "idefics3"
+    tiny = "idefics3"
+    billions = 8.46
+
+    class Config(LlavaCheckpoint.Config):
+        checkpoint: str = Field("HuggingFaceM4/Idefics3-8B-Llama3", description="hub id or folder")
+
+    def lvlm_class(self) -> Any:
+        from arena.lvlm.idefics3 import Idefics3
+
+        return Idefics3
+
+
+class SmolVLM2B(Idefics3_8B):
+    """SmolVLM-Instruct, 2.2 B parameters, of Idefics3's architecture (Marafioti 2025, arXiv 2504.05299)."""
+
+    billions = 2.25
+
+    class Config(LlavaCheckpoint.Config):
+        checkpoint: str = Field("HuggingFaceTB/SmolVLM-Instruct", description="hub id or folder")
+
+
+class SmolVLM256M(Idefics3_8B):
+    """SmolVLM-256M-Instruct, the smallest of Idefics3's architecture (Marafioti 2025, arXiv 2504.05299)."""
+
+    billions = 0.26
+
+    class Config(LlavaCheckpoint.Config):
+        checkpoint: str = Field("HuggingFaceTB/SmolVLM-256M-Instruct", description="hub id or folder")
+
+
+class SmolVLM2_2B(Idefics3_8B):
+    """SmolVLM2-2.2B-Instruct, which also takes films (Marafioti 2025, arXiv 2504.05299)."""
+
+    architecture = "smolvlm"
+    tiny = "smolvlm"
+    billions = 2.25
+
+    class Config(LlavaCheckpoint.Config):
+        checkpoint: str = Field("HuggingFaceTB/SmolVLM2-2.2B-Instruct", description="hub id or folder")
+
+    def lvlm_class(self) -> Any:
+        from arena.lvlm.idefics3 import SmolVLM
+
+        return SmolVLM
+
+
+class Gemma3_4B(HubCheckpoint):
+    """Gemma 3 4B, instruction-tuned; gated (Gemma Team 2025, arXiv 2503.19786)."""
+
+    family = "gemma3"
+    architecture = "gemma3"
+    tiny = "gemma3"
+    billions = 4.3
+
+    class Config(LlavaCheckpoint.Config):
+        checkpoint: str = Field("google/gemma-3-4b-it", description="hub id or folder")
+
+    def lvlm_class(self) -> Any:
+        from arena.lvlm.gemma3 import Gemma3
+
+        return Gemma3
+
+
+class MiniCPMV4_6(HubCheckpoint):
+    """MiniCPM-V-4.6 (Yao 2024, arXiv 2408.01800)."""
+
+    family = "minicpm-v"
+    architecture = "minicpmv4_6"
+    tiny = "minicpm-v"
+    billions = 1.3
+
+    class Config(LlavaCheckpoint.Config):
+        checkpoint: str = Field("openbmb/MiniCPM-V-4.6", description="hub id or folder")
+
+    def lvlm_class(self) -> Any:
+        from arena.lvlm.minicpmv import MiniCPMV
+
+        return MiniCPMV
+
+
+class Llama3_2Vision11B(HubCheckpoint):
+    """Llama-3.2-11B-Vision-Instruct (Grattafiori 2024, arXiv 2407.21783)."""
+
+    family = "llama-3.2-vision"
+    architecture = "mllama"
+    tiny = "llama-3.2-vision"
+    billions = 10.67
+
+    class Config(LlavaCheckpoint.Config):
+        checkpoint: str = Field("meta-llama/Llama-3.2-11B-Vision-Instruct", description="hub id or folder")
+
+    def lvlm_class(self) -> Any:
+        from arena.lvlm.mllama import Mllama
+
+        return Mllama
 
 
 def check_architecture(checkpoint: str, revision: str, architecture: str) -> None:

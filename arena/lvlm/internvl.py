@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoTokenizer, GotOcr2ImageProcessorPil, InternVLForConditionalGeneration
+from transformers import GotOcr2ImageProcessorPil, InternVLForConditionalGeneration
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
-from arena.errors import ArenaError
 from arena.lvlm import patch_lists, pixels
 from arena.lvlm.base import LVLM
+from arena.lvlm.loading import load_parts
 
 
 class InternVL(LVLM):
@@ -46,19 +46,8 @@ class InternVL(LVLM):
     ) -> InternVL:
         """Load a checkpoint in the hub's format, by path or hub id; `loading` goes to `from_pretrained` of the
         model."""
-        try:
-            model: Any = InternVLForConditionalGeneration.from_pretrained(
-                checkpoint, dtype=dtype, revision=revision, **loading
-            )
-            tokenizer = AutoTokenizer.from_pretrained(checkpoint, revision=revision)
-            processor = GotOcr2ImageProcessorPil.from_pretrained(checkpoint, revision=revision)
-        except (OSError, ValueError) as error:
-            raise ArenaError(
-                f"model {str(checkpoint)!r} cannot be loaded as {cls.family}: {error}. Give a folder or hub id of an "
-                "InternVLForConditionalGeneration checkpoint that you have access to; on the hub, the names of those "
-                "end in -hf"
-            ) from error
-        return cls(model.to(device).eval(), tokenizer, processor)
+        kinds = InternVLForConditionalGeneration, GotOcr2ImageProcessorPil
+        return cls(*load_parts(cls.family, *kinds, checkpoint, dtype, device, revision, **loading))
 
     def template(self, question: str) -> tuple[str, str, str]:
         return "<|im_start|>user\n", "\n", "<|im_end|>\n<|im_start|>assistant\n"

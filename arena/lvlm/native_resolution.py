@@ -10,13 +10,13 @@ from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer
 
 from arena.data.sample import Sample
 from arena.errors import ArenaError
 from arena.lvlm import patch_lists, pixels
 from arena.lvlm.adapters import with_model
 from arena.lvlm.base import LVLM
+from arena.lvlm.loading import load_parts
 
 
 class NativeResolution(LVLM):
@@ -46,16 +46,8 @@ class NativeResolution(LVLM):
     ) -> Self:
         """Load a checkpoint in the hub's format, by path or hub id; `loading` goes to `from_pretrained` of the
         model."""
-        try:
-            model = cls.model_class.from_pretrained(checkpoint, dtype=dtype, revision=revision, **loading)
-            tokenizer = AutoTokenizer.from_pretrained(checkpoint, revision=revision)
-            processor = cls.processor_class.from_pretrained(checkpoint, revision=revision)
-        except (OSError, ValueError) as error:
-            raise ArenaError(
-                f"model {str(checkpoint)!r} cannot be loaded as {cls.family}: {error}. Give a folder or hub id of a "
-                f"{cls.model_class.__name__} checkpoint that you have access to"
-            ) from error
-        return cls(model.to(device).eval(), tokenizer, processor)
+        kinds = cls.model_class, cls.processor_class
+        return cls(*load_parts(cls.family, *kinds, checkpoint, dtype, device, revision, **loading))
 
     @abstractmethod
     def target_size(self, height: int, width: int) -> tuple[int, int]:

@@ -4,6 +4,7 @@ held-out split."""
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from transformers import (
     PrinterCallback,
     Trainer,
@@ -25,7 +27,7 @@ from transformers import (
 
 from arena.data.sample import Sample
 from arena.errors import ArenaError
-from arena.lvlm.adapters import load_trainable, trainable_state, with_model
+from arena.lvlm.adapters import load_trainable, trainable, trainable_state, with_model
 from arena.lvlm.base import IGNORE, LVLM, Batch, images_of
 from arena.plugin import Recipe, TrainingHooks
 from arena.recipes.config import TrainingConfig
@@ -123,6 +125,27 @@ def evaluate(lvlm: LVLM, collator: _Collator, batch_size: int = 64) -> tuple[flo
     return float(torch.cat(losses).mean()), float(torch.cat(hits).float().mean())
 
 
+def _state(lvlm: LVLM) -> dict[str, Tensor]:
+    """As `trainable_state`, with the parameters that several processes share put together: all of them must ask."""
+    shards = [p for p in trainable(lvlm).values() if isinstance(p, DTensor)]
+    if not shards:
+        return trainable_state(lvlm)
+    return {n: (p.full_tensor() if isinstance(p, DTensor) else p).detach().cpu() for n, p in trainable(lvlm).items()}
+
+
+def _accumulation(config: TrainingConfig) -> int:
+    """Steps per update of each process. An update has the same samples whatever the number of processes, which is no
+    part of a cell's key."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if config.gradient_accumulation % processes:
+        raise ArenaError(
+            f"{processes} processes cannot share the {config.gradient_accumulation} steps of an update: give the "
+            f"recipe a gradient_accumulation that is a multiple of {processes}, and for the same update a smaller "
+            "batch_size"
+        )
+    return config.gradient_accumulation // processes
+
+
 def fine_tune(
     lvlm: LVLM,
     recipe: Recipe,
@@ -132,8 +155,11 @@ def fine_tune(
     hooks: TrainingHooks | None = None,
     progress: Callable[[float, str], None] | None = None,
 ) -> History:
-    """Fine-tune `lvlm` on `samples` by `recipe` and write ``epoch-N.safetensors`` and ``history.json`` into
-    `folder`."""
+    """Fine-tune `lvlm` on `samples` by `recipe` and write ``epoch-N.safetensors`` and ``history.json`` into `folder`.
+
+    Under ``accelerate launch`` every process calls this with the same arguments and a folder of its own, see
+    `arena.launch`. Raises `ArenaError` for fewer than two samples, or for steps that the processes cannot share.
+    """
     config = recipe.config
     if not isinstance(config, TrainingConfig):
         raise ArenaError(
@@ -150,7 +176,7 @@ def fine_tune(
     def after_epoch(loss: float) -> None:
         nonlocal best
         epochs.append(Epoch(loss, *evaluate(tuned, judge)))
-        state = trainable_state(tuned)
+        state = _state(tuned)
         if config.checkpoints == "all":
             save_file(state, folder / f"epoch-{len(epochs) - 1}.safetensors")
         if _best(epochs) == len(epochs) - 1:
@@ -162,7 +188,7 @@ def fine_tune(
         output_dir=str(folder),
         num_train_epochs=config.epochs,
         per_device_train_batch_size=config.batch_size,
-        gradient_accumulation_steps=config.gradient_accumulation,
+        gradient_accumulation_steps=_accumulation(config),
         activation_checkpointing=config.gradient_checkpointing,
         bf16=config.precision == "bfloat16",
         learning_rate=config.learning_rate,

@@ -34,7 +34,7 @@ def normalized(prediction: str, sample: Sample) -> bool:
     Case, articles and punctuation do not count, except within numbers and for signs such as ``%``; number words up to
     ten are digits.
     """
-    return _any_equal(prediction, sample, _normal)
+    return _any_equal(prediction, sample, normal_form)
 
 
 def choice(prediction: str, sample: Sample) -> bool:
@@ -67,7 +67,8 @@ def _plain(text: str) -> str:
     return folded.rstrip(".,;:!? ") or folded
 
 
-def _normal(text: str) -> str:
+def normal_form(text: str) -> str:
+    """A text as `normalized` compares it; never empty unless the text is."""
     folded = " ".join(text.casefold().split())
     kept = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", folded)  # 1,000
     kept = re.sub(r"['\u2019`]|\.(?!\d)|(?<!\d)\.(?=\D|$)", "", kept)  # don't, u.s.; 3.5 and .5 stay
@@ -75,7 +76,7 @@ def _normal(text: str) -> str:
         r"(?<=\w)-|-(?!\d)|(?<!\d):|:(?!\d)|[;/\[\]\"\u201c\u201d{}()=+\\_><@,?!*]", " ", kept
     )  # -5, 12:30 stay
     words = [_WORDS.get(word, word) for word in kept.split() if word not in _ARTICLES]
-    return " ".join(words) or folded
+    return " ".join(words) or kept.strip() or folded  # a lone "A." is a letter, not an article
 
 
 def _letter(text: str, choices: tuple[str, ...]) -> str | None:

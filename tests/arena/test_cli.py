@@ -138,6 +138,24 @@ def test_list_and_show(tmp_path: Path, toys: Path) -> None:
     assert version.returncode == 0 and version.stdout.startswith("arena ")
 
 
+def test_show_lists_what_a_recipe_trains(tmp_path: Path, toys: Path) -> None:
+    hint = arena(tmp_path, "show", "lora")
+    assert hint.returncode == 0 and "arena show lora --model MODEL" in hint.stdout
+    shown = arena(tmp_path, "show", "projector-lora", "--model", "tiny-llava")
+    assert shown.returncode == 0, shown.stderr
+    lines = {
+        line.split()[0]: line.split()[1:] for line in shown.stdout.split("trained in tiny-llava")[1].splitlines()[1:]
+    }
+    # Rank 16 on a square projection of 96 in each of the layers; both linear layers of the projector, with biases.
+    layers = int(lines["model.language_model.layers.*.self_attn.q_proj"][1].replace(",", "")) / (2 * 16 * 96)
+    assert layers == int(layers) >= 2
+    assert lines["model.multi_modal_projector.linear_2"][:3] == ["all", "weights", f"{96 * 96 + 96:,}"]
+    learning = sum(int(words[-2].replace(",", "")) for name, words in lines.items() if name != "all")
+    assert int(lines["all"][2].replace(",", "")) == learning and not any("vision" in name for name in lines)
+    refused = arena(tmp_path, "show", "glyphs", "--model", "tiny-llava")
+    assert refused.returncode == 2 and "'glyphs' is a dataset" in refused.stderr
+
+
 def test_python_interface() -> None:
     import arena as package
     import arena.run

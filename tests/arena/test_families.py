@@ -15,6 +15,7 @@ from families import FAMILIES, Family
 from PIL import Image
 from skimage import data as photographs
 from torch import Tensor
+from transformers import AutoModelForImageTextToText
 
 from arena.budget import Budget
 from arena.data.sample import Sample
@@ -71,9 +72,9 @@ def lvlm(fresh: Callable[[], LVLM]) -> LVLM:
 
 
 @pytest.fixture(scope="module")
-def transformers_own(lvlm: LVLM, name: str, folder: Callable[[str], Path]) -> Any:
+def transformers_own(name: str, folder: Callable[[str], Path]) -> Any:
     """The same checkpoint without any of ours around it."""
-    return type(lvlm.model).from_pretrained(folder(name)).eval()
+    return AutoModelForImageTextToText.from_pretrained(folder(name)).eval()
 
 
 def photograph(height: int, width: int, seed: int = 0) -> Image.Image:
@@ -92,9 +93,12 @@ def samples() -> list[Sample]:
 def inputs(family: Family, lvlm: LVLM, batch: Batch, samples: list[Sample]) -> dict[str, Tensor]:
     """A batch as transformers' own processor and model would have it."""
     output = dict(family.processed(lvlm, [s.image for s in samples]))
-    output.pop("num_patches", None)  # of tiles, for whoever writes the prompt
-    tokens = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-    return {**tokens, **output, **family.extra(lvlm, batch.input_ids)}
+    for name in ("num_patches", "num_crops"):  # for the text around the picture, no arguments of the model
+        output.pop(name, None)
+    native = family.native(lvlm, batch)
+    tokens = {"input_ids": native.input_ids, "attention_mask": native.attention_mask}
+    tensors = {key: value for key, value in output.items() if isinstance(value, Tensor)}
+    return {**tokens, **tensors, **family.extra(lvlm, batch.input_ids)}
 
 
 def words(lvlm: LVLM, batch: Batch, row: int, role: Role) -> str:
@@ -120,7 +124,7 @@ def test_roles(family: Family, lvlm: LVLM, samples: list[Sample]) -> None:
 def test_loss_is_transformers_own(family: Family, lvlm: LVLM, transformers_own: Any, samples: list[Sample]) -> None:
     batch = lvlm.encode(samples)
     given = inputs(family, lvlm, batch, samples)
-    theirs = transformers_own(**given, labels=batch.labels).loss.item()
+    theirs = transformers_own(**given, labels=family.native(lvlm, batch).labels).loss.item()
     assert lvlm.loss(batch).item() == pytest.approx(theirs, rel=1e-4)
     alone = torch.cat([lvlm.losses(lvlm.encode([s])) for s in samples])
     assert torch.allclose(lvlm.losses(batch), alone, atol=1e-4)
@@ -137,7 +141,8 @@ def test_attention_is_transformers_own(
     found = lvlm.attention(batch, range(family.layers), rows)
     eager = copy.deepcopy(transformers_own)
     eager.set_attn_implementation("eager")
-    theirs = eager(**inputs(family, lvlm, batch, samples), output_attentions=True).attentions
+    output = eager(**inputs(family, lvlm, batch, samples), output_attentions=True)
+    theirs = family.attention(lvlm, batch, output.attentions)
     for layer in range(family.layers):
         heads = theirs[layer].shape[1]
         wanted = theirs[layer].gather(2, rows[:, None, :, None].expand(-1, heads, -1, theirs[layer].shape[-1]))
@@ -153,8 +158,10 @@ def test_generation_is_transformers_own(
     for sample, answer in zip(samples, together, strict=True):
         prompt = lvlm.encode_text((sample.image.height, sample.image.width), sample.question, None)
         batch = lvlm.collate([prompt], {}, [], torch.zeros(1))
-        ids = transformers_own.generate(**inputs(family, lvlm, batch, [sample]), max_new_tokens=4, do_sample=False)
-        assert answer == lvlm.tokenizer.decode(ids[0, len(prompt.ids) :], skip_special_tokens=True).strip()
+        given = inputs(family, lvlm, batch, [sample])
+        ids = transformers_own.generate(**given, max_new_tokens=4, do_sample=False)
+        new = ids[0, given["input_ids"].shape[1] :]
+        assert answer == lvlm.tokenizer.decode(new, skip_special_tokens=True).strip()
 
 
 def test_gradient_reaches_pixels_of_any_size(
@@ -174,11 +181,11 @@ def test_gradient_reaches_pixels_of_any_size(
         assert torch.cosine_similarity(gradient.flatten(), other.flatten(), 0) > 0.9
     norm = torch.cat([g.flatten() for g in gradients]).norm()
     moved = []
-    for step in (2e-2, -2e-2):
+    for step in (5e-3, -5e-3):
         there = [x + step * g / norm for x, g in zip(images, gradients, strict=True)]
         with torch.no_grad():
             moved.append(lvlm.losses(lvlm.with_images(batch, there)).double().sum())
-    assert ((moved[0] - moved[1]) / 4e-2).item() == pytest.approx(norm.item(), rel=0.02)
+    assert ((moved[0] - moved[1]) / 1e-2).item() == pytest.approx(norm.item(), rel=0.02)
 
 
 def test_change_of_a_patch_is_found_in_its_token(family: Family, lvlm: LVLM) -> None:
@@ -190,7 +197,9 @@ def test_change_of_a_patch_is_found_in_its_token(family: Family, lvlm: LVLM) -> 
     other = pixels.to_tensor(photograph(60, 150))
     still, rho = lvlm.token_change([other, clean], [other, changed])
     assert still.count_nonzero() == 0
-    assert rho.shape == (36,) and rho.nonzero().flatten().tolist() == [6 + 3]
+    assert rho.shape == (36 + family.overview,)
+    assert rho[:36].nonzero().flatten().tolist() == [family.place]
+    assert bool(rho[36:].count_nonzero()) == bool(family.overview)
     assert rho.max().item() == pytest.approx((changed - clean)[place].abs().mean().item(), rel=1e-4)
 
 
@@ -201,7 +210,8 @@ def test_pictures_keep_their_order(lvlm: LVLM, samples: list[Sample]) -> None:
         for key, alone in lvlm.pixel_inputs([image]).items():
             row = together[key][i : i + 1]
             assert torch.equal(row[:, : alone.shape[1]], alone)
-            assert row[:, alone.shape[1] :].isnan().all()
+            rest = row[:, alone.shape[1] :]
+            assert rest.isnan().all() if rest.is_floating_point() else not rest.any()
 
 
 def test_continuing_a_sequence_is_running_it_whole(family: Family, lvlm: LVLM, samples: list[Sample]) -> None:
@@ -238,14 +248,22 @@ def test_lora_has_the_language_models_projections(family: Family, fresh: Callabl
     assert len(targets) == family.layers * family.projections
     tuned = attach_lora(lvlm, 2, 4, 0.0, targets)
     assert len(trainable(tuned)) == 2 * len(targets)
-    assert all("language_model" in n and "lora_" in n for n in trainable(tuned))
+    assert all(lvlm.language_model in n and "lora_" in n for n in trainable(tuned))
 
 
 def _trained_by(recipe: str, family: Family) -> tuple[str, ...]:
-    return {"lora": ("lora_",), "projector": family.trained_by_projector, "full": ("",)}[recipe]
+    adapters, projector = (f"{family.lvlm.language_model}.layers",), family.trained_by_projector
+    return {
+        "lora": adapters,
+        "dora": adapters,
+        "qlora": adapters,
+        "projector": projector,
+        "projector-lora": (*adapters, *projector),
+        "full": ("",),
+    }[recipe]
 
 
-@pytest.mark.parametrize("recipe", ["lora", "projector", "full"])
+@pytest.mark.parametrize("recipe", ["lora", "dora", "qlora", "projector", "projector-lora", "full"])
 def test_two_steps_of_a_recipe(
     recipe: str, family: Family, fresh: Callable[[], LVLM], samples: list[Sample], tmp_path: Path
 ) -> None:
@@ -291,6 +309,7 @@ SIZES = [
     (7, 90),
 ]
 HUB = [(name, checkpoint) for name, family in FAMILIES.items() for checkpoint in family.hub]
+SMALL = [(name, checkpoint) for name, checkpoint in HUB if checkpoint not in FAMILIES[name].large]
 
 
 def hub_lvlm(name: str, checkpoint: str, folder: Callable[[str], Path], tmp_path: Path) -> LVLM:
@@ -308,24 +327,25 @@ def test_pictures_are_the_processors(
 ) -> None:
     """8-bit values within 2 of the real processor's, at the same layout, with the same number of tokens."""
     lvlm, family = hub_lvlm(which, checkpoint, folder, tmp_path), FAMILIES[which]
-    placeholder = str(lvlm.tokenizer.convert_ids_to_tokens(lvlm.image_token_id))
     std = torch.tensor(lvlm.processor.image_std)
-    for size in SIZES:
+    for size in SIZES[:: 3 if checkpoint in family.large else 1]:
         image = photograph(*size, seed=sum(size))
         theirs = family.processed(lvlm, [image])
         mine = lvlm.pixel_inputs([pixels.to_tensor(image)])
+        mine = family.native_pixels(lvlm, mine)
         flat = mine["pixel_values"].flatten(0, mine["pixel_values"].ndim - theirs["pixel_values"].ndim)
         assert flat.shape == theirs["pixel_values"].shape, size
         per_value = std.repeat_interleave(flat.shape[1] // 3) if flat.ndim == 2 else std.view(3, 1, 1)
         difference = ((flat - theirs["pixel_values"]) * per_value * 255).abs()
         assert difference.max() <= 2.01, size
         assert difference.mean() < 0.01, size
-        if "image_grid_thw" in theirs:
-            assert torch.equal(mine["image_grid_thw"], theirs["image_grid_thw"]), size
-        assert [lvlm.image_text(*size).count(placeholder)] == family.tokens(theirs), size
+        for key in mine.keys() - {"pixel_values"}:
+            assert torch.equal(mine[key].long(), theirs[key].long()), (key, size)
+        tokens = lvlm.encode_text(size, "what?", None).roles.count(Role.IMAGE)
+        assert [tokens] == family.tokens(theirs), size
 
 
-@pytest.mark.parametrize(("which", "checkpoint"), HUB, ids=[checkpoint for _, checkpoint in HUB])
+@pytest.mark.parametrize(("which", "checkpoint"), SMALL, ids=[checkpoint for _, checkpoint in SMALL])
 def test_gradient_of_the_pixel_pipeline_is_its_geometrys(
     which: str, checkpoint: str, folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -343,12 +363,11 @@ def test_gradient_of_the_pixel_pipeline_is_its_geometrys(
     leaf = x.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(functional(leaf), leaf)
     monkeypatch.setattr(pixels, "to_bytes", lambda values: values)
-    for place in [(0, 30, 45), (1, 25, 38), (2, 40, 50), (0, 35, 60)]:
-        step = torch.zeros_like(x)
-        step[place] = 1e-3
-        numeric = (functional(x + step) - functional(x - step)) / 2e-3
-        assert gradient[place] == pytest.approx(numeric.item(), abs=1e-6)
-        assert abs(numeric) > 1e-3
+    direction = torch.rand(x.shape, generator=generator, dtype=torch.float64) - 0.5
+    with torch.no_grad():
+        numeric = (functional(x + direction) - functional(x - direction)).item() / 2
+    assert (gradient * direction).sum().item() == pytest.approx(numeric, rel=1e-6)
+    assert abs(numeric) > 1e-3
 
 
 @pytest.mark.parametrize("which", ["qwen2.5-vl", "qwen3-vl", "glm4v"])

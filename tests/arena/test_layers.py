@@ -12,9 +12,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("arena", "mmguard", "defenses", "attacks", "leaderboards")
 
+FIELD = ("realworldqa", "mmstar", "scienceqa", "vqa_rad", "textvqa", "docvqa")
+"""Datasets that are read with `datasets`."""
+
 LAYERS: list[tuple[str, ...]] = [
     ("arena.cli",),
-    ("arena.owner_commands",),
+    ("arena.owner_commands", "arena.launch"),
     ("arena.api", "arena.picture"),
     ("arena.explain",),
     ("arena.protect",),
@@ -22,14 +25,15 @@ LAYERS: list[tuple[str, ...]] = [
     ("arena.run",),
     ("arena.pool", "arena.progress", "arena.harvest"),
     ("arena.stages",),
-    ("arena.job", "arena.plan"),
+    ("arena.job", "arena.plan", "arena.cost", "arena.tiny"),
     ("arena.graph",),
     ("arena.describe", "arena.estimate", "arena.report", "arena.originals"),
     ("arena.suite",),
     ("arena.registry",),
     ("leaderboards",),
     ("mmguard", "defenses", "attacks", "arena.recipes", "arena.lvlm.zoo", "arena.lvlm.sources", "arena.lvlm.hub"),
-    ("arena.data.glyphs", "arena.data.digits"),
+    ("arena.data.glyphs", "arena.data.digits", "arena.data.imagefolder", *(f"arena.data.{name}" for name in FIELD)),
+    ("arena.data.hub_dataset", "arena.data.fingerprint"),
     ("arena.plugin", "arena.score", "arena.record", "arena.release"),
     ("arena.lvlm", "arena.data", "arena.budget", "arena.store", "arena.manifest", "arena.environment", "arena.bulk"),
     ("arena.source", "arena.yaml_lines"),

@@ -2,25 +2,60 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from bitsandbytes.nn import Linear4bit
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file
 from tiny_models import tiny_random_llava
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 
 from arena.data.glyphs import Glyphs
 from arena.data.sample import Sample
 from arena.errors import ArenaError
+from arena.lvlm.adapters import trainable_state
 from arena.lvlm.base import LVLM, Batch
+from arena.lvlm.quantization import restored
 from arena.plugin import Recipe, TrainingHooks
-from arena.recipes.training import fine_tune, held_out_split, kept_epochs, load_epoch, read_history, tuned_model
+from arena.recipes.training import (
+    _accumulation,
+    _Collator,
+    _state,
+    evaluate,
+    fine_tune,
+    held_out_split,
+    kept_epochs,
+    load_epoch,
+    read_history,
+    tuned_model,
+)
 from arena.registry import Registry
 
+
+def adapter(name: str) -> bool:
+    return "lora_" in name and "language_model" in name
+
+
+def projector(name: str) -> bool:
+    return "multi_modal_projector" in name
+
+
 TRAINABLE = {
-    "lora": lambda name: "lora_" in name and "language_model" in name,
-    "projector": lambda name: "multi_modal_projector" in name,
+    "lora": adapter,
+    "dora": adapter,
+    "qlora": adapter,
+    "projector": projector,
+    "projector-lora": lambda name: adapter(name) or projector(name),
     "full": lambda name: True,
 }
+"""Which parameters a recipe trains, by name."""
+
+ADAPTERS = [name for name in TRAINABLE if name.endswith("lora") or name == "dora"]
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +88,127 @@ def test_a_recipe_learns_with_its_own_parameters_only(name: str, samples: tuple[
     changed = {
         k.replace(".base_layer", "").replace("base_model.model.", "")
         for k, v in tuned.model.state_dict().items()
+        if v.dtype != torch.uint8  # rounded, not trained
         if (plain := k.replace(".base_layer", "").replace("base_model.model.", "")) in before
         and not torch.equal(v, before[plain])
     }
     assert all(map(TRAINABLE[name], changed))
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_an_epoch_on_disk_is_the_model_that_was_judged(name: str, samples: tuple[Sample, ...], tmp_path: Path) -> None:
+    chosen = recipe(name)
+    history = fine_tune(tiny_random_llava(), chosen, samples, 5, tmp_path)
+    held_out = held_out_split(samples, 5)[1]
+    tuned = tuned_model(tiny_random_llava(), chosen, 5)
+    trained = {n: p for n, p in tuned.model.named_parameters() if p.requires_grad}
+    for epoch in (1, 0):  # in any order: nothing of another epoch stays
+        load_epoch(tuned, tmp_path, epoch)
+        assert evaluate(tuned, _Collator(tuned, held_out))[0] == pytest.approx(
+            history.epochs[epoch].held_out_loss, abs=1e-5
+        )
+        saved = load_file(tmp_path / f"epoch-{epoch}.safetensors")
+        assert {n: v.shape for n, v in saved.items()} == {n: p.shape for n, p in trained.items()}
+        assert all(torch.equal(saved[n], p) for n, p in trained.items())
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+@pytest.mark.parametrize("rank", [8, 64])
+def test_the_rank_is_a_setting(name: str, rank: int) -> None:
+    tuned = recipe(name, rank=rank, alpha=rank).prepare(tiny_random_llava())
+    down = [p for n, p in tuned.model.named_parameters() if "lora_A" in n]
+    up = [p for n, p in tuned.model.named_parameters() if "lora_B" in n]
+    assert len(down) == len(up) == 14
+    assert {len(p) for p in down} == {p.shape[1] for p in up} == {rank}
+    module = next(m for m in tuned.model.modules() if isinstance(m, LoraLayer))
+    assert module.scaling == {"default": 1.0}
+
+
+def test_dora_learns_magnitudes_and_begins_at_the_base_model(samples: tuple[Sample, ...], tmp_path: Path) -> None:
+    chosen = recipe("dora", epochs=1, dropout=0.0)
+    tuned = tuned_model(tiny_random_llava(), chosen, 0)
+    assert loss(tuned, samples) == pytest.approx(loss(tiny_random_llava(), samples), abs=1e-4)
+    before = {n: p.clone() for n, p in tuned.model.named_parameters() if "magnitude" in n}
+    fine_tune(tiny_random_llava(), chosen, samples, 0, tmp_path)
+    load_epoch(tuned, tmp_path, 0)
+    assert len(before) == 14
+    assert all(not torch.equal(p, before[n]) for n, p in tuned.model.named_parameters() if n in before)
+
+
+@pytest.mark.parametrize("double", [True, False])
+def test_qlora_rounds_the_language_model_to_16_values_a_block(double: bool) -> None:
+    plain = tiny_random_llava()
+    name = "model.language_model.layers.0.mlp.down_proj"
+    weight = plain.model.get_submodule(name).weight.detach().clone()
+    elsewhere = plain.model.model.vision_tower.state_dict()
+    tuned = recipe("qlora", double_quantization=double).prepare(tiny_random_llava())
+    layer = tuned.module(name).base_layer
+    assert layer.weight.dtype == torch.uint8 and layer.weight.numel() == weight.numel() / 2
+    assert layer.weight.quant_state.nested is double and layer.weight.quant_state.quant_type == "nf4"
+    blocks, values = weight.view(-1, 64), restored(layer.weight).view(-1, 64)
+    error = (values - blocks).abs() / blocks.abs().amax(1, keepdim=True)
+    assert 0.1 < error.max() < 0.16  # half of the widest gap between two of NF4's values, and what double rounding adds
+    assert all(len(block.unique()) <= 16 for block in values)
+    x = torch.randn(5, weight.shape[1], generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(layer(x), x @ restored(layer.weight).T)
+    linear = [m for n, m in tuned.module("model.language_model").named_modules() if n.endswith("_proj.base_layer")]
+    assert len(linear) == 14 and all(isinstance(m, Linear4bit) for m in linear)
+    tower = tuned.module("model.vision_tower").state_dict()
+    assert all(torch.equal(tower[n], v) for n, v in elsewhere.items())
+
+
+def test_qlora_without_bitsandbytes_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes.nn", None)
+    with pytest.raises(ArenaError, match=r"pip install 'mmguard-arena\[qlora\]'"):
+        recipe("qlora").prepare(tiny_random_llava())
+
+
+class Types(TrainingHooks):
+    """Plain training that notes in which type the language model computes, and how often its first layer runs."""
+
+    def __init__(self) -> None:
+        self.types: set[torch.dtype] = set()
+        self.steps = self.runs = 0
+
+    def loss(self, lvlm: LVLM, batch: Batch, progress: float) -> torch.Tensor:
+        if not self.steps:
+            layer = lvlm.module(lvlm.language_model).layers[0]
+            layer.self_attn.q_proj.register_forward_hook(self.note)
+        self.steps += 1
+        return lvlm.loss(batch)
+
+    def note(self, module: torch.nn.Module, args: object, output: torch.Tensor) -> None:
+        if module.training:
+            self.types.add(output.dtype)
+            self.runs += 1
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_precision_is_the_type_of_training(
+    precision: str, dtype: torch.dtype, samples: tuple[Sample, ...], tmp_path: Path
+) -> None:
+    hooks = Types()
+    history = fine_tune(
+        tiny_random_llava(), recipe("projector-lora", epochs=1, precision=precision), samples, 0, tmp_path, hooks
+    )
+    assert hooks.types == {dtype}
+    saved = load_file(tmp_path / "epoch-0.safetensors")
+    assert {v.dtype for v in saved.values()} == {torch.float32} and history.epochs[0].held_out_loss > 0
+
+
+@pytest.mark.parametrize("name", ["lora", "qlora", "projector", "full"])
+def test_checkpointing_runs_layers_again_and_learns_the_same(
+    name: str, samples: tuple[Sample, ...], tmp_path: Path
+) -> None:
+    runs, weights = [], []
+    for again in (False, True):
+        hooks = Types()
+        chosen = recipe(name, epochs=1, gradient_checkpointing=again, **({"dropout": 0.0} if "lora" in name else {}))
+        fine_tune(tiny_random_llava(), chosen, samples, 0, tmp_path / str(again), hooks)
+        runs.append(hooks.runs / hooks.steps)
+        weights.append(load_file(tmp_path / str(again) / "epoch-0.safetensors"))
+    assert runs == [1, 2]
+    assert all(torch.allclose(v, weights[1][n], atol=1e-5) for n, v in weights[0].items())
 
 
 def test_history_and_best_epoch(samples: tuple[Sample, ...], tmp_path: Path) -> None:
@@ -148,3 +300,26 @@ def test_the_split_is_disjoint_and_complete(samples: tuple[Sample, ...]) -> None
     assert not {s.id for s in training} & {s.id for s in held_out}
     with pytest.raises(ArenaError, match="at least 2 samples"):
         held_out_split(samples[:1], 0)
+
+
+def test_parameters_in_shards_are_put_together(tmp_path: Path) -> None:
+    tuned = recipe("full").prepare(tiny_random_llava())
+    before = trainable_state(tuned)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'meet'}", rank=0, world_size=1)
+    try:
+        fully_shard(tuned.model, mesh=init_device_mesh("cpu", (1,)))
+        assert all(isinstance(p, DTensor) for p in tuned.model.parameters())
+        after = _state(tuned)
+        assert not any(isinstance(v, DTensor) for v in after.values())
+        assert before.keys() == after.keys() and all(torch.equal(v, after[n]) for n, v in before.items())
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_processes_share_the_steps_of_an_update(
+    samples: tuple[Sample, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ArenaError, match=r"2 processes cannot share the 3 steps of an update.*a multiple of 2"):
+        fine_tune(tiny_random_llava(), recipe("full", gradient_accumulation=3), samples, 0, tmp_path)
+    assert _accumulation(recipe("full", gradient_accumulation=4).config) == 2

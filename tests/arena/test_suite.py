@@ -159,7 +159,11 @@ def test_the_digest_is_of_what_is_run(write):
         ("recipes: [lora]", "recipes: [LoRA]", "line 19, recipes[0].id: an id is made of lower case letters"),
         ("train: 256", "train: many", "line 5, datasets[0].train: Input should be a valid integer"),
         ("train: 256", "train: 0", "line 5, datasets[0].train: Input should be greater than or equal to 1"),
-        ("auxiliary: 0.1", "auxiliary: 1.5", "line 18, attacks[4].auxiliary: Input should be less than or equal to 1"),
+        (
+            "auxiliary: 0.1",
+            "auxiliary: -1",
+            "line 18, attacks[4].auxiliary: Input should be greater than or equal to 0",
+        ),
         (
             "config: {jpeg: {quality: 30}}",
             "config: {quality: 30}",

@@ -8,12 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from arena.data import scenes
 from arena.data.sample import Sample
 from arena.lvlm.base import LVLM
-from arena.lvlm.llava import Llava
+from arena.lvlm.zoo.tokenizer import words
 from arena.lvlm.zoo.train import Training
 
 HELD_OUT_SEED = 990_001
@@ -41,33 +40,35 @@ def pack(
     """Write the trained model to `out` in the hub's format and return its held-out accuracies."""
     out.mkdir(parents=True, exist_ok=True)
     training.model.half().save_pretrained(out)
-    training.tokenizer.save_pretrained(out)
+    training.lvlm.tokenizer.save_pretrained(out)
     training.spec.image_processor().save_pretrained(out)
-    scores = held_out_accuracy(Llava.from_pretrained(out, dtype=torch.float32), per_kind)
+    scores = held_out_accuracy(training.spec.load(out), per_kind)
     say(", ".join(f"{kind} {score:.3f}" for kind, score in scores.items()))
     (out / "README.md").write_text(_card(training, scores, per_kind), encoding="utf-8")
     return scores
 
 
 def _card(training: Training, scores: dict[str, float], per_kind: int) -> str:
-    spec, model = training.spec, training.model
+    spec, size = training.spec, sum(p.numel() for p in training.model.parameters())
     rows = "\n".join(f"| {kind} | {score:.3f} |" for kind, score in scores.items())
+    blocks = f", {spec.merge} x {spec.merge} of them an image token" if spec.merge > 1 else ""
+    repeats = "a word" if spec.sayable() == words() else f"any of {len(spec.sayable())} answer words"
     return f"""# {spec.name}
 
-A LLaVA-architecture model of {sum(p.numel() for p in model.parameters()):,} parameters for experiments on a CPU:
+A {spec.architecture}-architecture model of {size:,} parameters for experiments on a CPU:
 
 | | |
 |---|---|
-| vision tower (CLIP) | {json.dumps(spec.vision)} |
-| language model (Llama) | {json.dumps(spec.text)} |
-| pictures | {spec.image_size} x {spec.image_size} pixels in patches of {spec.patch_size} |
-| vocabulary | {len(training.tokenizer):,} tokens |
+| vision tower ({spec.tower}) | {json.dumps(spec.vision)} |
+| language model ({spec.decoder}) | {json.dumps(spec.text)} |
+| pictures | {spec.image_size} x {spec.image_size} pixels in patches of {spec.patch_size}{blocks} |
+| vocabulary | {len(training.lvlm.tokenizer):,} tokens |
 | weights | float16 |
 
 Made by `arena zoo train {spec.name}` from seed {spec.seed} (`arena/lvlm/zoo/train.py`): {spec.tower_steps:,} steps of
 the tower on dense labels, {spec.language_steps:,} of projector and language model, {spec.joint_steps:,} of everything.
 Training data are procedural scenes alone (`arena/data/scenes.py`), of at most four things. {_ability(scores)}
-It can also repeat a word that it is told. It is of no use outside this arena.
+It can also repeat {repeats} that it is told. It is of no use outside this arena.
 
 Accuracy of generated answers on {per_kind} held-out questions of each kind (scene seed {HELD_OUT_SEED}):
 

@@ -12,9 +12,13 @@ from pathlib import Path
 
 from arena.errors import UsageError
 from arena.lvlm.zoo.random_parts.common import Parts
+from arena.lvlm.zoo.random_parts.gemma3 import gemma3
 from arena.lvlm.zoo.random_parts.glm4v import glm4v
+from arena.lvlm.zoo.random_parts.idefics3 import idefics3, smolvlm
 from arena.lvlm.zoo.random_parts.internvl import internvl, internvl3_5
 from arena.lvlm.zoo.random_parts.llava import llava
+from arena.lvlm.zoo.random_parts.minicpmv import minicpmv
+from arena.lvlm.zoo.random_parts.mllama import mllama
 from arena.lvlm.zoo.random_parts.qwen import qwen2_5_vl, qwen3_vl
 
 FAMILIES: dict[str, Callable[[int], Parts]] = {
@@ -24,6 +28,11 @@ FAMILIES: dict[str, Callable[[int], Parts]] = {
     "internvl": internvl,
     "internvl3.5": internvl3_5,
     "glm4v": glm4v,
+    "idefics3": idefics3,
+    "smolvlm": smolvlm,
+    "gemma3": gemma3,
+    "minicpm-v": minicpmv,
+    "llama-3.2-vision": mllama,
 }
 
 

@@ -16,6 +16,7 @@ import io
 import json
 import math
 from collections.abc import Callable
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,11 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerFast
 
 from arena.data import scenes
-from arena.lvlm.zoo.models import TinyModel
-from arena.lvlm.zoo.tokenizer import IMAGE, words
+from arena.lvlm.base import LVLM
+from arena.lvlm.zoo.tiny import TinyModel
+from arena.lvlm.zoo.tokenizer import words
 
 POOL = 20_000
 QUESTIONS_PER_SCENE = 8
@@ -45,10 +46,11 @@ _IGNORE = -100
 
 
 class ScenePool:
-    """Scenes drawn once from a seed, with the dense labels of the tower's lesson."""
+    """Scenes drawn once from a seed, with the dense labels of the tower's lesson; `resample` is the filter by which
+    the model's processor enlarges them."""
 
-    def __init__(self, seed: int, size: int, side: int) -> None:
-        self.side = side
+    def __init__(self, seed: int, size: int, side: int, resample: int) -> None:
+        self.side, self.resample = side, resample
         rng = np.random.default_rng((seed, 0))
         self.scenes = [scenes.random_scene(rng) for _ in range(size)]
         colours = list(scenes.COLOURS)
@@ -65,7 +67,7 @@ class ScenePool:
             _jpeg(self.scenes[i].image, int(rng.integers(10, 91))) if rng.random() < 0.25 else self.scenes[i].image
             for i in indices
         ]
-        return np.stack([np.asarray(p.resize((self.side, self.side), Image.Resampling.BICUBIC)) for p in pictures])
+        return np.stack([np.asarray(p.resize((self.side, self.side), self.resample)) for p in pictures])
 
 
 def _jpeg(picture: Image.Image, quality: int) -> Image.Image:
@@ -77,25 +79,27 @@ def _jpeg(picture: Image.Image, quality: int) -> Image.Image:
 class Lesson:
     """Packs questions behind a picture: ids, positions, labels, loss weights and the block mask."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, image_tokens: int) -> None:
-        self.tokenizer = tokenizer
-        prompt = f"USER: {IMAGE * image_tokens}\n"
-        self.prefix = [tokenizer.bos_token_id, *tokenizer.encode(prompt, add_special_tokens=False)]
-        self.words = words()
+    def __init__(self, spec: TinyModel, lvlm: LVLM) -> None:
+        self.lvlm, self.tokenizer = lvlm, lvlm.tokenizer
+        before, between, self.after = lvlm.template("")
+        picture = lvlm.image_text(spec.image_size, spec.image_size)
+        self.prefix = list(lvlm.tokenizer(f"{before}{picture}{between}")["input_ids"])
+        self.places = spec.beginning_positions(lvlm, torch.tensor(self.prefix))
+        self.words, self.sayable = words(), spec.sayable()
         self.kinds: tuple[str, ...] = ()
+        self._encode = lru_cache(maxsize=4096)(partial(self.tokenizer.encode, add_special_tokens=False))
 
     def chunk(self, question: str, answer: str, rng: np.random.Generator) -> tuple[list[int], list[int], list[float]]:
         """Token ids, labels and weights of one exchange; inserted words carry no loss."""
-        encode = self.tokenizer.encode
         parts: list[tuple[str, float]] = [(question, QUESTION_WEIGHT)]
         if rng.random() < 0.25:
             extra = " ".join(rng.choice(self.words, rng.integers(1, 6)))
             parts = [*parts, (f" {extra}", 0.0)] if rng.random() < 0.5 else [(f"{extra} ", 0.0), *parts]
-        parts += [(" ASSISTANT:", QUESTION_WEIGHT), (f" {answer}{self.tokenizer.eos_token}", 1.0)]
+        parts += [(self.after, QUESTION_WEIGHT), (self.lvlm.answer_text(answer), 1.0)]
         ids: list[int] = []
         weights: list[float] = []
         for text, weight in parts:
-            tokens = encode(text, add_special_tokens=False)
+            tokens = self._encode(text)
             ids += tokens
             weights += [weight] * len(tokens)
         weights[0] = 0.0  # the first word of a question cannot be foreseen
@@ -106,16 +110,17 @@ class Lesson:
         start = len(self.prefix)
         length = start + max(sum(len(ids) for ids, _, _ in row) for row in rows)
         shape = (len(rows), length)
-        ids = torch.full(shape, self.tokenizer.pad_token_id)
-        positions, block = torch.zeros(shape, dtype=torch.long), torch.full(shape, -1)
+        ids, block = torch.full(shape, int(self.tokenizer.pad_token_id or 0)), torch.full(shape, -1)
+        positions = torch.zeros(*self.places.shape[:-1], *shape, dtype=torch.long)
         labels, weights = torch.full(shape, _IGNORE), torch.zeros(shape)
-        ids[:, :start], positions[:, :start], block[:, :start] = torch.tensor(self.prefix), torch.arange(start), 0
+        ids[:, :start], block[:, :start] = torch.tensor(self.prefix), 0
+        positions[..., :start] = self.places.unsqueeze(-2)
         for i, row in enumerate(rows):
             at = start
             for number, (tokens, targets, loss) in enumerate(row, 1):
                 to = at + len(tokens)
                 ids[i, at:to], labels[i, at:to], weights[i, at:to] = map(torch.tensor, (tokens, targets, loss))
-                positions[i, at:to], block[i, at:to] = torch.arange(start, start + len(tokens)), number
+                positions[..., i, at:to], block[i, at:to] = torch.arange(start, start + len(tokens)), number
                 at = to
         same = block[:, :, None] == block[:, None, :]
         allowed = (same | (block[:, None, :] == 0)) & torch.ones(length, length).tril().bool()
@@ -132,7 +137,7 @@ class Lesson:
         found = [qa for kind in kinds if (qa := scenes.ask(scene, kind, rng, tries=3)) is not None]
         found = found[: QUESTIONS_PER_SCENE - 1]
         while len(found) < QUESTIONS_PER_SCENE:
-            word = str(rng.choice(self.words))
+            word = str(rng.choice(self.sayable))
             found.append((f"say the word {word}.", word))
         return found
 
@@ -143,38 +148,32 @@ class Training:
     def __init__(self, spec: TinyModel, folder: Path, say: Callable[[str], None] = print) -> None:
         self.spec, self.folder, self.say = spec, folder, say
         folder.mkdir(parents=True, exist_ok=True)
-        self.tokenizer = spec.tokenizer()
-        self.model = spec.build(self.tokenizer).train()
-        processor = spec.image_processor()
-        self.mean, self.std = (torch.tensor(v).view(1, 3, 1, 1) for v in (processor.image_mean, processor.image_std))
-        self.grid = spec.image_size // spec.patch_size
-        self.lesson = Lesson(self.tokenizer, self.grid**2)
-        self.pool = ScenePool(spec.seed, POOL, spec.image_size)
-        width = spec.vision["hidden_size"]
-        self.heads = nn.Linear(width, sum(self._classes))
+        self.lvlm = spec.untrained()
+        self.model = self.lvlm.model.train()
+        self.lesson = Lesson(spec, self.lvlm)
+        self.pool = ScenePool(spec.seed, POOL, spec.image_size, spec.image_processor().resample)
+        self.heads = nn.Linear(spec.vision["hidden_size"], sum(self._classes))
 
     _classes = (len(scenes.SHAPES) + 1, len(scenes.COLOURS) + 1, 3, len(scenes.PLACES) + 1)
 
     def run(self) -> None:
-        llava = self.model.model
-        language = [*llava.multi_modal_projector.parameters(), *llava.language_model.parameters()]
-        tower = list(llava.vision_tower.parameters())
+        lvlm = self.lvlm
+        projector, decoder = (list(lvlm.module(m).parameters()) for m in (lvlm.projector, lvlm.language_model))
+        others = set(projector)  # which Qwen's towers contain
+        tower = [p for p in lvlm.module(lvlm.vision_tower).parameters() if p not in others]
+        language = [*projector, *decoder]
         self._stage("tower", self.spec.tower_steps, 64, 1.5e-3, [*tower, *self.heads.parameters()], self._tower_loss)
         self._stage("language", self.spec.language_steps, 16, 2e-3, language, self._language_loss)
         self._stage("joint", self.spec.joint_steps, 16, 5e-4, [*tower, *language], self._language_loss)
 
-    def _pixel_values(self, pixels: np.ndarray) -> Tensor:
-        return (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
-
-    def _features(self, pixels: np.ndarray) -> Tensor:
-        """The tower's patch features, ``(B, grid * grid, width)``: the hidden state that the projector is fed."""
-        output = self.model.model.vision_tower(self._pixel_values(pixels), output_hidden_states=True)
-        patches: Tensor = output.hidden_states[-1][:, 1:]
-        return patches
+    def _pixels(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:
+        """The model's pixel arguments for scenes of the pool."""
+        pictures = torch.from_numpy(self.pool.pixels(indices, rng)).permute(0, 3, 1, 2).float() / 255
+        return self.lvlm.pixel_inputs(list(pictures))
 
     def _tower_loss(self, indices: np.ndarray, rng: np.random.Generator) -> Tensor:
-        features = self._features(self.pool.pixels(indices, rng))
-        half = self.grid // 2
+        features = self.spec.patch_features(self.lvlm, self._pixels(indices, rng))
+        half = self.spec.grid // 2
         quadrants = features.unflatten(1, (2, half, 2, half)).mean((2, 4)).flatten(1, 2)
         logits = self.heads(quadrants).split(self._classes, -1)
         labels = self.pool.labels[torch.from_numpy(indices)]
@@ -183,14 +182,13 @@ class Training:
 
     def _language_loss(self, indices: np.ndarray, rng: np.random.Generator) -> Tensor:
         batch = self.lesson.pack([self.lesson.exchanges(self.pool.scenes[i], rng) for i in indices], rng)
-        llava = self.model.model
-        image = llava.multi_modal_projector(self._features(self.pool.pixels(indices, rng)))
-        embeds = self.model.get_input_embeddings()(batch["ids"])
-        is_image = batch["ids"] == self.model.config.image_token_id
-        embeds = embeds.masked_scatter(is_image[..., None], image)
         bias = torch.zeros(batch["allowed"].shape).masked_fill(~batch["allowed"], torch.finfo(torch.float32).min)
-        hidden = llava.language_model(
-            inputs_embeds=embeds, attention_mask=bias, position_ids=batch["positions"], use_cache=False
+        hidden = self.model.model(
+            input_ids=batch["ids"],
+            attention_mask=bias,
+            position_ids=batch["positions"],
+            use_cache=False,
+            **self._pixels(indices, rng),
         ).last_hidden_state
         weights = batch["weights"][:, 1:]
         use = weights > 0

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from arena.lvlm.zoo.models import TinyModel
 from arena.lvlm.zoo.random_parts.common import VOCABULARY, Parts
+from arena.lvlm.zoo.tiny_families.llava import TinyLlava
 
 
 def llava(seed: int) -> Parts:
@@ -19,6 +19,6 @@ def llava_tokenizer() -> Any:
     return _llava(0).tokenizer()
 
 
-def _llava(seed: int) -> TinyModel:
+def _llava(seed: int) -> TinyLlava:
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "heads": 2}
-    return TinyModel("random-llava", seed, VOCABULARY, image_size=48, patch_size=8, vision=sizes, text=sizes)
+    return TinyLlava("random-llava", seed, VOCABULARY, image_size=48, patch_size=8, vision=sizes, text=sizes)

@@ -31,7 +31,7 @@ def qwen2_5_vl(seed: int) -> Parts:
             "eos_token_id": tokenizer.eos_token_id,
             **text,
         },
-        **_ids(tokenizer),
+        **placeholder_ids(tokenizer),
     )
     processor = Qwen2VLImageProcessorPil(size={"shortest_edge": 56**2, "longest_edge": 12_845_056})
     return drawn(Qwen2_5_VLForConditionalGeneration, config, tokenizer, seed), tokenizer, processor
@@ -45,7 +45,7 @@ def qwen3_vl(seed: int) -> Parts:
     config = Qwen3VLConfig(
         vision_config={"patch_size": 16, **vision},
         text_config={"vocab_size": len(tokenizer), "head_dim": 16, "rope_parameters": rope, **_TEXT},
-        **_ids(tokenizer),
+        **placeholder_ids(tokenizer),
     )
     processor = Qwen2VLImageProcessorPil(
         patch_size=16,
@@ -81,7 +81,8 @@ def qwen_tokenizer() -> Any:
     return trained(Qwen2Tokenizer(), TOKENS, end="<|im_end|>")
 
 
-def _ids(tokenizer: Any) -> dict[str, Any]:
+def placeholder_ids(tokenizer: Any) -> dict[str, Any]:
+    """What a configuration says of the tokens that stand for pictures and films; embeddings are tied."""
     names = {"image": "image_pad", "video": "video_pad", "vision_start": "vision_start", "vision_end": "vision_end"}
     ids = {f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{token}|>") for name, token in names.items()}
     return {**ids, "tie_word_embeddings": True}

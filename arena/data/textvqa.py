@@ -1,0 +1,36 @@
+"""TextVQA: questions that need the text in a photograph (Singh 2019, arXiv 1904.08920)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import ClassVar
+
+from pydantic import Field
+
+from arena.data.hub_dataset import Exchange, HubConfig, HubDataset, Row, text, texts
+from arena.data.multiple_choice import SHORT
+
+
+class TextVQA(HubDataset):
+    """34,602 questions for training and 5,000 for evaluation about photographs of OpenImages, ten answers each.
+
+    The answers of the test split are not public; the validation split takes its place, as in the field. The answer of a
+    sample is the one that most annotators gave, the first of these among equals, and its aliases are the other nine
+    annotators' answers, repetitions too, as VQA accuracy needs them.
+    Source: https://huggingface.co/datasets/lmms-lab/textvqa, CC BY 4.0.
+    """
+
+    class Config(HubConfig):
+        source: str = Field("lmms-lab/textvqa", description="hub id or folder")
+        evaluation_split: str = Field("validation", description="split of test samples")
+        instruction: str = Field(SHORT, description="last line of every question; empty for none")
+
+    convention = "normalized"
+    measures = ("vqa-accuracy",)
+    fields: ClassVar = {"image": "image", "question": "question", "answers": "answers"}
+
+    def exchange(self, row: Row) -> Exchange:
+        answers = list(texts(row, "answers"))
+        [(answer, _)] = Counter(answers).most_common(1)
+        answers.remove(answer)
+        return Exchange(text(row, "question"), answer, tuple(answers))

@@ -1,0 +1,1 @@
+"""What a trained tiny model of each family is made of: one module a family."""

@@ -1,0 +1,27 @@
+"""DoRA: adapters that learn magnitude and direction of a weight apart (Liu 2024, arXiv 2402.09353)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from arena.plugin import Recipe
+from arena.recipes.lora import Lora
+
+if TYPE_CHECKING:
+    from arena.lvlm.base import LVLM
+
+
+class Dora(Recipe):
+    """LoRA's adapters on the language model for the direction of each weight, and its magnitude learned beside them."""
+
+    class Config(Lora.Config):
+        pass
+
+    config: Config
+
+    def prepare(self, lvlm: LVLM) -> LVLM:
+        from arena.lvlm.adapters import attach_lora, linear_modules
+
+        c = self.config
+        modules = linear_modules(lvlm, lvlm.language_model)
+        return attach_lora(lvlm, c.rank, c.alpha, c.dropout, modules, use_dora=True)

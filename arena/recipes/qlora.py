@@ -1,0 +1,34 @@
+"""QLoRA: LoRA on a language model in 4 bits (Dettmers 2023, arXiv 2305.14314)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from arena.plugin import Recipe
+from arena.recipes.lora import Lora
+
+if TYPE_CHECKING:
+    from arena.lvlm.base import LVLM
+
+
+class Qlora(Recipe):
+    """Low-rank adapters on the language model, whose linear layers are rounded to 4-bit NormalFloat (NF4) first; vision
+    tower, projector, embeddings and output layer stay as they are, and frozen."""
+
+    class Config(Lora.Config):
+        double_quantization: bool = Field(
+            True, description="round the scales of the 4-bit blocks to 8 bits too, which saves 0.4 bits a weight"
+        )
+
+    config: Config
+
+    def prepare(self, lvlm: LVLM) -> LVLM:
+        from arena.lvlm.adapters import attach_lora, linear_modules
+        from arena.lvlm.quantization import quantize
+
+        c = self.config
+        modules = linear_modules(lvlm, lvlm.language_model)
+        quantize(lvlm, modules, c.double_quantization)
+        return attach_lora(lvlm, c.rank, c.alpha, c.dropout, modules)
