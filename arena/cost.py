@@ -106,7 +106,7 @@ class CostModel:
             passes = self._kept(d) * d["size"] * FORWARD * (TOKENS + ANSWER)
         else:
             passes = _number(d["attack"]["config"], "steps", 1) * d["size"] * (FORWARD + FROZEN) * TOKENS
-        return passes * self._parameters(model)
+        return float(passes * self._parameters(model))
 
     def disk(self, stage: Stage) -> float:
         """Bytes that one stage leaves in the store."""
@@ -152,12 +152,12 @@ class CostModel:
         text = slots * (gradient + _number(config, "candidates") * FORWARD * TEXT / TOKENS)
         text_rounds = min(rounds, _number(config, "text_rounds", rounds))
         passes = size * (rounds * (steps + 2 * FORWARD) + text_rounds * text) + rounds * minibatches
-        return passes * TOKENS
+        return float(passes * TOKENS)
 
     def _training(self, d: Document) -> float:
         """Forward-pass-equivalents of fine-tuning in FLOPs per parameter and token."""
         config, samples = d["recipe"]["config"], self._samples(d["inputs"]["samples"])
-        step = FORWARD + (LEARNING if "all" in self._trained(d) else FROZEN)
+        step: float = FORWARD + (LEARNING if "all" in self._trained(d) else FROZEN)
         if config.get("gradient_checkpointing"):
             step += FORWARD
         for part in d["training"]:

@@ -15,11 +15,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from pydantic import JsonValue
 
-from arena.plugin import ModelSource
 from arena.registry import Kind, Registry
 from arena.suite import TARGET, Combination, Suite
 
@@ -124,7 +123,7 @@ class _Maker:
         for use in uses:
             if use["id"] == TARGET:
                 continue
-            source = cast(ModelSource, self.registry.create("model", use["id"], use["config"]))
+            source = self.registry.create("model", use["id"], use["config"])
             family = getattr(source, "tiny", "")
             if not family:
                 self.kept.add(use["id"])

@@ -25,7 +25,7 @@ def quantize(lvlm: LVLM, modules: Sequence[str], double: bool) -> None:
     `ArenaError` where bitsandbytes is not installed.
     """
     try:
-        from bitsandbytes.nn import Params4bit
+        from bitsandbytes.nn.modules import Params4bit
     except ImportError as error:
         raise ArenaError(
             f"4-bit weights need bitsandbytes, which cannot be imported ({error}): pip install 'mmguard-arena[qlora]'"
@@ -77,9 +77,9 @@ def restored(weight: Any) -> Tensor:
 @cache
 def _layer_class() -> Any:
     """bitsandbytes' layer, made when the library is there, and right for any size on a CPU."""
-    from bitsandbytes.nn import Linear4bit
+    from bitsandbytes.nn.modules import Linear4bit
 
-    class Linear(Linear4bit):  # type: ignore[misc]
+    class Linear(Linear4bit):
         def forward(self, x: Tensor) -> Tensor:
             if x.device.type != "cpu" or self.in_features % BLOCK == 0:
                 product: Tensor = super().forward(x)

@@ -69,7 +69,7 @@ def gemma_tokenizer() -> Any:
     trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=[*control, *every_byte], show_progress=False)
     core.train_from_iterator([f" {word}" for word in words() for _ in range(20)], trainer)
     learned = json.loads(core.to_str())["model"]
-    merges = [tuple(pair) for pair in learned["merges"]]
+    merges: Any = [tuple(pair) for pair in learned["merges"]]
     named = {"boi_token": TOKENS[2], "eoi_token": TOKENS[3], "image_token": TOKENS[4]}
     tokenizer = GemmaTokenizer(
         vocab=learned["vocab"], merges=merges, add_bos_token=True, model_specific_special_tokens=named

@@ -38,7 +38,8 @@ def minicpmv(seed: int) -> Parts:
     """The real processor aims at views of 448 x 448 pixels in patches of 14; this one at 96 x 96 in patches of 4."""
     tokenizer = minicpmv_tokenizer()
     vision = {"image_size": 96, "patch_size": 4, "num_hidden_layers": 2, "num_attention_heads": 2, **_SIZES}
-    text = Qwen3_5TextConfig(
+    text_config: Any = Qwen3_5TextConfig
+    text = text_config(
         vocab_size=len(tokenizer),
         num_hidden_layers=4,
         layer_types=["linear_attention", "full_attention"] * 2,
