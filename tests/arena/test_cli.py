@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -82,7 +83,10 @@ def test_interrupt_exits_with_130_and_says_what_is_kept(
         "--scheduler",
         "sync",
     ]
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    heeding = partial(signal.signal, signal.SIGINT, signal.default_int_handler)  # background jobs start without
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=heeding
+    )
     results = tmp_path / "results" / "toy.jsonl"
     deadline = time.monotonic() + 60
     while not results.exists() and time.monotonic() < deadline:
