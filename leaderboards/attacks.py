@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from arena.record import Record
-from arena.score.cells import CLEAN
+from arena.score.cells import CLEAN, Cells
+from arena.score.statistics import NO_BASELINE
 from leaderboards.board import build
+from leaderboards.collect import collect
 from leaderboards.numbers import Row, budget_of, budget_text, column, knowledge, points, rows_of, share
 from leaderboards.render import fill
+from leaderboards.rows import estimate_row, where
 
 
 @dataclass(frozen=True)
@@ -74,20 +77,22 @@ class Arena:
 def page(records: Sequence[Record]) -> str:
     """The page, in Markdown, from the records of one suite."""
     board = build(records)
-    cells, ranking = rows_of(board.cells), rows_of(board.ranking)
+    restored = _restored(records)
+    cells = [row | restored[_key(row)] for row in rows_of(board.cells)]
+    ranking = rows_of(board.ranking)
     keys = ("dataset", "model", "recipe")
     arenas = []
     for place in dict.fromkeys((*(r[k] for k in keys), budget_of(r)) for r in cells if r["defense"] != CLEAN):
-        *where, budget = place
-        here = [r for r in cells if [r[k] for k in keys] == where]
+        *names, budget = place
+        here = [r for r in cells if [r[k] for k in keys] == names]
         own = [r for r in here if r["defense"] != CLEAN and budget_of(r) == budget]
         defenses = dict.fromkeys((r["defense"], r["surrogates"]) for r in own)
         arenas.append(
             Arena(
-                " · ".join([*where, budget_text(*budget)]),
+                " · ".join([*names, budget_text(*budget)]),
                 [r for r in here if r["defense"] == CLEAN],
                 [[r for r in own if (r["defense"], r["surrogates"]) == defense] for defense in defenses],
-                [r for r in ranking if [r["dataset"], r["model"]] == where[:2] and budget_of(r) == budget],
+                [r for r in ranking if [r["dataset"], r["model"]] == names[:2] and budget_of(r) == budget],
             )
         )
     return fill(
@@ -103,3 +108,22 @@ def page(records: Sequence[Record]) -> str:
         points=points,
         share=share,
     )
+
+
+def _restored(records: Sequence[Record]) -> dict[Hashable, Row]:
+    """Columns by cell: accuracy under its attack minus that of the same release without attack, paired."""
+    found: dict[Hashable, Row] = {}
+    for group in collect(records):
+        bits = {p: {s: r.outcome.unpack() for s, r in seeds.items() if r.outcome} for p, seeds in group.records.items()}
+        cells = Cells(bits, None, None)
+        cells.load(list(group.places))
+        for place in group.records:
+            bare = cells.find(place.defense, CLEAN, place.recipe, place.auxiliary)
+            difference = cells.difference(place if bits[place] else None, bare, NO_BASELINE)
+            found[_key(where(group, place))] = estimate_row("restored", difference)
+    return found
+
+
+def _key(row: Row) -> Hashable:
+    names = ("dataset", "model", "recipe", "attack", "auxiliary", "defense", "surrogates")
+    return *(row[name] for name in names), budget_of(row)

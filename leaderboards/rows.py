@@ -40,8 +40,7 @@ def cell_row(group: Group, place: Place, scores: Scores) -> Row:
     """One cell: where it stands, every score, and means over seeds of stealth and cost."""
     records = [record for _, record in sorted(group.records[place].items())]
     done = [record for record in records if record.outcome is not None]
-    row = _identity(group, place.defense, None)
-    row |= {"attack": place.attack, "auxiliary": place.auxiliary, "recipe": place.recipe}
+    row = where(group, place)
     row |= {"items": group.items, "seeds": len(done), "failed": len(records) - len(done)}
     for name in _SCORES:
         row |= estimate_row(name, getattr(scores, name))
@@ -159,6 +158,12 @@ def stealth(records: Sequence[Record]) -> dict[str, float | None]:
     """Means over records of what the harness measured on the releases."""
     measured = [record.stealth for record in records if record.stealth is not None]
     return {key: _mean(one.get(key) for one in measured) for key in sorted({key for one in measured for key in one})}
+
+
+def where(group: Group, place: Place) -> Row:
+    """The columns by which a cell is known."""
+    of_attack = {"attack": place.attack, "auxiliary": place.auxiliary, "recipe": place.recipe}
+    return {**_identity(group, place.defense, None), **of_attack}
 
 
 def _identity(group: Group, defense: Hashable, budget: Budget | None) -> Row:

@@ -29,11 +29,7 @@ from arena.score.statistics import (
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """The scores of one cell.
-
-    `restored` is the accuracy under the attack minus that of the same release without it, and `drop_error` the
-    bootstrap standard error of the drop, None with under two seeds.
-    """
+    """The scores of one cell; `drop_error` is the bootstrap standard error of the drop, None with under two seeds."""
 
     zero_shot: Estimate
     clean: Estimate
@@ -45,7 +41,6 @@ class Scores:
     attack_cost: Estimate
     protection: Estimate
     retention: Estimate
-    restored: Estimate
     drop_error: float | None
 
 
@@ -133,7 +128,6 @@ class Contest:
         zero = None if not self._cells.has_zero_shot else ZERO_SHOT
         clean = self._cells.find(CLEAN, CLEAN, place.recipe, place.auxiliary)
         attacked = self._cells.find(CLEAN, place.attack, place.recipe, place.auxiliary)
-        bare = self._cells.find(place.defense, CLEAN, place.recipe, place.auxiliary)
         missing = FAILED if own is None else NO_CONTROL
         return Scores(
             zero_shot=self._cells.zero_shot,
@@ -146,7 +140,6 @@ class Contest:
             attack_cost=self._cells.difference(clean, attacked, NO_CONTROL),
             protection=self._protection(clean, own),
             retention=self._retention(clean, attacked, own),
-            restored=self._cells.difference(own, bare, FAILED if own is None else NO_BASELINE),
             drop_error=self._drop_error(clean, own),
         )
 

@@ -62,7 +62,6 @@ def test_every_score_is_its_definition() -> None:
         "attack_cost": 0.1,
         "protection": 0.35 / 0.8,
         "retention": 0.25 / 0.6,
-        "restored": 0.25,
     }
     for name, value in expected.items():
         estimate = getattr(s, name)
