@@ -158,7 +158,7 @@ def test_qlora_rounds_the_language_model_to_16_values_a_block(double: bool) -> N
 
 
 def test_qlora_without_bitsandbytes_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "bitsandbytes.nn", None)
+    monkeypatch.setitem(sys.modules, "bitsandbytes.nn.modules", None)
     with pytest.raises(ArenaError, match=r"pip install 'mmguard-arena\[qlora\]'"):
         recipe("qlora").prepare(tiny_random_llava())
 
