@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from arena import owner_commands
+from arena import displays, owner_commands
 
 if TYPE_CHECKING:
-    from arena.cost import Costs
     from arena.record import Record
     from arena.registry import Registry
     from arena.store import Store
@@ -139,7 +138,7 @@ def show(
             raise UsageError(
                 f"--model lists what a recipe trains, and {id!r} is a {' and a '.join(kinds)}: leave it out"
             )
-        _show_trained(registry, id, model)
+        displays.show_trained(registry, id, model, out)
     elif "recipe" in kinds:
         out.print(f"arena show {id} --model MODEL lists the modules that it trains, such as --model tiny-llava")
 
@@ -172,14 +171,14 @@ def show_plan(suite: SuiteName, store: StoreUrl = None, tiny: Tiny = False) -> N
     costs = model.costs(missing) if big else None
     for kind, count in every.items():
         if costs is not None:
-            cells = [_hours(costs.gpu_hours(kind)), _gigabytes(costs.disk.get(kind, 0.0))]
+            cells = [displays.hours(costs.gpu_hours(kind)), displays.gigabytes(costs.disk.get(kind, 0.0))]
         else:
             cells = [duration(sum(plan.seconds[s.key] for s in missing if s.kind == kind))]
         table.add_row(kind, str(count), str(count - left[kind]), str(left[kind]), *cells)
     out.print(f"suite {plan.suite.id} · digest {plan.digest[:12]} · {len(plan.cells)} cells · store {plan.store.url}")
     out.print(table)
     if costs is not None:
-        _show_costs(costs)
+        displays.show_costs(costs, out)
         return
     cores = os.cpu_count() or 1
     total = sum(plan.seconds[s.key] for s in missing)
@@ -326,7 +325,7 @@ def main() -> None:
 def _chosen(name: str, registry: Registry, store: Store, tiny: bool, out: Any) -> Suite:
     """The suite of a name, validated; with `tiny` its dry run, of which `out` says what it is."""
     from arena import api
-    from arena.suite import validate
+    from arena.validation import validate
 
     suite = api.find_suite(name)
     validate(suite, registry)
@@ -339,50 +338,6 @@ def _chosen(name: str, registry: Registry, store: Store, tiny: bool, out: Any) -
         out.print(f"tiny: {note}", markup=False, highlight=False, soft_wrap=True)
     validate(dry.suite, registry)
     return dry.suite
-
-
-def _show_costs(costs: Costs) -> None:
-    from arena.cost import assumptions
-
-    out = _stdout()
-    disk = _gigabytes(sum(costs.disk.values()))
-    out.print(
-        f"about {_hours(costs.gpu_hours())} GPU hours and {disk} of artifacts, beside {_gigabytes(costs.downloads)} of "
-        "base models"
-    )
-    if costs.unknown:
-        out.print(f"not counted, since nobody said how many parameters they have: {', '.join(costs.unknown)}")
-    out.print(assumptions())
-
-
-def _hours(hours: float) -> str:
-    return f"{hours:,.1f}" if hours < 100 else f"{hours:,.0f}"
-
-
-def _gigabytes(count: float) -> str:
-    return f"{count / 1e9:,.1f} GB" if count < 1e12 else f"{count / 1e12:,.1f} TB"
-
-
-def _show_trained(registry: Registry, recipe: str, model: str) -> None:
-    from rich.table import Table
-
-    from arena.describe import Plugins
-    from arena.job import load_model
-    from arena.protect import surrogate
-    from arena.recipes.trained import trained_modules
-
-    lvlm = load_model(surrogate(model, Plugins(registry)).document)
-    parts, total = trained_modules(registry.create("recipe", recipe), lvlm)
-    table = Table(f"trained in {model}", "what", "parameters", "share", box=None, pad_edge=False, show_footer=True)
-    for column in table.columns[2:]:
-        column.justify = "right"
-    for part in parts:
-        table.add_row(_plain(part.modules), part.what, f"{part.parameters:,}", f"{part.parameters / total:.2%}")
-    learning = sum(part.parameters for part in parts)
-    footers = ("all", f"of {total:,}", f"{learning:,}", f"{learning / total:.2%}")
-    for column, footer in zip(table.columns, footers, strict=True):
-        column.footer = footer
-    _stdout().print(table)
 
 
 def _show_board(records: Any, folder: Path, name: str) -> None:

@@ -20,7 +20,7 @@ from arena.graph import Plan, Stage
 from arena.plan import plan
 from arena.registry import Registry
 from arena.store import Store
-from arena.suite import validate
+from arena.validation import validate
 
 _PATIENCE = timedelta(days=7)
 """How long a process waits for another, which may craft a release meanwhile."""

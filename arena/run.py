@@ -19,7 +19,8 @@ from arena.plan import plan
 from arena.record import Record, append_record, read_records
 from arena.registry import Registry
 from arena.store import MissingArtifact, Store, StoreError
-from arena.suite import Suite, load_suite, validate
+from arena.suite import Suite, load_suite
+from arena.validation import validate
 
 if TYPE_CHECKING:
     from arena.pool import Pool

@@ -17,7 +17,7 @@ FIELD = ("realworldqa", "mmstar", "scienceqa", "vqa_rad", "textvqa", "docvqa")
 
 LAYERS: list[tuple[str, ...]] = [
     ("arena.cli",),
-    ("arena.owner_commands", "arena.launch"),
+    ("arena.owner_commands", "arena.displays", "arena.launch"),
     ("arena.api", "arena.picture"),
     ("arena.explain",),
     ("arena.protect",),
@@ -28,6 +28,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("arena.job", "arena.plan", "arena.cost", "arena.tiny"),
     ("arena.graph",),
     ("arena.describe", "arena.estimate", "arena.report", "arena.originals"),
+    ("arena.validation",),
     ("arena.suite",),
     ("arena.registry",),
     ("leaderboards",),

@@ -24,7 +24,8 @@ from arena.plan import plan
 from arena.record import read_records
 from arena.registry import Registry
 from arena.store import Store
-from arena.suite import Suite, digest, validate
+from arena.suite import Suite, digest
+from arena.validation import validate
 
 CELLS = {
     "paper-table2": 9 * 6 * (2 + 7) * 3,  # models, data sets, controls and variants, seeds

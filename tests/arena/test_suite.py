@@ -9,7 +9,8 @@ from arena.budget import Budget
 from arena.errors import UsageError
 from arena.plugin import PluginConfig
 from arena.registry import Registry, near_misses
-from arena.suite import TARGET, Skip, Suite, digest, load_suite, validate
+from arena.suite import TARGET, Skip, Suite, digest, load_suite
+from arena.validation import validate
 
 QUICK = """\
 id: quick

@@ -5,7 +5,7 @@ Predicts the noise in pictures of `attacks.image.zoo.pictures`, at the noise lev
 levels, and there the model is trained most; the weights shipped are their exponential moving average.
 
 Every batch is a function of (seed, step): a run that was killed goes on from its last checkpoint in WORK to the same
-weights. Six minutes on one core.
+weights.
 """
 
 from __future__ import annotations
