@@ -24,7 +24,7 @@ from transformers.models.mllama.image_processing_pil_mllama import (
 from arena.lvlm import pixels
 from arena.lvlm.base import LVLM, Encoding, Role
 from arena.lvlm.cross_attention import CrossMllama
-from arena.lvlm.loading import load_parts
+from arena.lvlm.loading import beginning, load_parts
 
 
 class Mllama(LVLM):
@@ -57,7 +57,7 @@ class Mllama(LVLM):
 
     def template(self, question: str) -> tuple[str, str, str]:
         head = "<|start_header_id|>{}<|end_header_id|>\n\n"
-        return head.format("user"), "", f"<|eot_id|>{head.format('assistant')}"
+        return f"{beginning(self.tokenizer)}{head.format('user')}", "", f"<|eot_id|>{head.format('assistant')}"
 
     def answer_text(self, answer: str) -> str:
         return f"{answer}<|eot_id|>"

@@ -10,6 +10,7 @@ import torch
 from families import TILE, all_tiles, tokens_and_keys
 from PIL import Image
 from skimage import data as photographs
+from tokenizers import processors
 from transformers import MllamaProcessor
 
 from arena.data.sample import Sample
@@ -54,6 +55,16 @@ def test_prompt_and_pictures_are_the_processors(lvlm: Mllama, samples: list[Samp
         assert len(keys) == TILE * sum(output["aspect_ratio_mask"][i][0])
         assert mine["aspect_ratio_ids"][i].tolist() == list(output["aspect_ratio_ids"][i])
         assert mine["aspect_ratio_mask"][i].tolist() == [list(row) for row in output["aspect_ratio_mask"][i]]
+
+
+def test_a_prompt_begins_once_whoever_writes_the_token(lvlm: Mllama, folder: Path) -> None:
+    """Copies of the checkpoint differ in whether their tokenizer begins a text by itself."""
+    other = Mllama.from_pretrained(folder)
+    other.tokenizer.backend_tokenizer.post_processor = processors.Sequence([])
+    assert other.tokenizer("what")["input_ids"] == lvlm.tokenizer("what")["input_ids"][1:]
+    mine, theirs = (m.encode_text((48, 48), "what is it?", "red") for m in (lvlm, other))
+    assert mine == theirs
+    assert mine.ids[0] == lvlm.tokenizer.bos_token_id and mine.ids.count(mine.ids[0]) == 1
 
 
 def test_class_tokens_are_template(lvlm: Mllama, samples: list[Sample]) -> None:
