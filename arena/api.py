@@ -37,12 +37,12 @@ def write_evidence(path: Path) -> Path:
     name says which. Returns the path.
 
     ``mmguard.md`` is about the suites `mmguard` and `mmguard-ablations`, without the latter where it was not run;
-    ``attacks.md`` about the suite `attacks`.
+    ``attacks.md`` and ``transfer.md`` about the suites `attacks` and `transfer`.
 
     Raises `UsageError` for another name, `ArenaError` where the suite has no records or a file cannot be read or
     written.
     """
-    from leaderboards import attacks, evidence
+    from leaderboards import attacks, evidence, transfer
 
     def records(name: str, needed: bool = True) -> list[Record]:
         file = path.parent / "results" / f"{name}.jsonl"
@@ -54,8 +54,12 @@ def write_evidence(path: Path) -> Path:
         page = evidence.page(records("mmguard"), records("mmguard-ablations", needed=False))
     elif path.name == "attacks.md":
         page = attacks.page(records("attacks"))
+    elif path.name == "transfer.md":
+        page = transfer.page(records("transfer"))
     else:
-        raise UsageError(f"no page is called {path.name!r}: write mmguard.md or attacks.md, beside a folder results")
+        raise UsageError(
+            f"no page is called {path.name!r}: write mmguard.md, attacks.md or transfer.md, beside a folder results"
+        )
     try:
         path.write_text(page, encoding="utf-8")
     except OSError as error:

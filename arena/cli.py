@@ -265,10 +265,13 @@ def make_board(
 @app.command("evidence")
 def make_evidence(
     out: Annotated[
-        Path, typer.Argument(metavar="FILE", help="mmguard.md or attacks.md; the records are in results/ beside it.")
+        Path,
+        typer.Argument(
+            metavar="FILE", help="mmguard.md, attacks.md or transfer.md; the records are in results/ beside it."
+        ),
     ],
 ) -> None:
-    """Write what suites measured, beside what was published: of MMGuard, or of the attacks."""
+    """Write what suites measured, beside what was published: of MMGuard, of attacks, of transfer between models."""
     from arena import api
 
     typer.echo(api.write_evidence(out))

@@ -114,12 +114,11 @@ def _restored(records: Sequence[Record]) -> dict[Hashable, Row]:
     """Columns by cell: accuracy under its attack minus that of the same release without attack, paired."""
     found: dict[Hashable, Row] = {}
     for group in collect(records):
-        bits = {p: {s: r.outcome.unpack() for s, r in seeds.items() if r.outcome} for p, seeds in group.records.items()}
-        cells = Cells(bits, None, None)
+        cells = Cells(group.bits, None, None)
         cells.load(list(group.places))
         for place in group.records:
             bare = cells.find(place.defense, CLEAN, place.recipe, place.auxiliary)
-            difference = cells.difference(place if bits[place] else None, bare, NO_BASELINE)
+            difference = cells.difference(place if cells.bits[place] else None, bare, NO_BASELINE)
             found[_key(where(group, place))] = estimate_row("restored", difference)
     return found
 

@@ -134,12 +134,8 @@ def summary(board: Board) -> Table:
 
 
 def _contest(group: Group, bootstrap: Bootstrap) -> Contest:
-    bits = {
-        place: {seed: r.outcome.unpack() for seed, r in sorted(seeds.items()) if r.outcome is not None}
-        for place, seeds in group.records.items()
-    }
     zero_shot = group.zero_shot
-    return Contest(bits, None if zero_shot is None else zero_shot.unpack(), bootstrap)
+    return Contest(group.bits, None if zero_shot is None else zero_shot.unpack(), bootstrap)
 
 
 def _replace(path: Path, content: bytes) -> Path:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from arena.errors import ArenaError
 from arena.record import Outcome, Record
 from arena.score.cells import CLEAN, Place
+from arena.score.statistics import Bits
 
 Settings = Mapping[str, Any]
 
@@ -51,6 +52,14 @@ class Group:
         for place in self.records:
             found[place.defense].append(place)
         return found
+
+    @property
+    def bits(self) -> dict[Place, dict[int, Bits]]:
+        """Correctness of every test item by place and seed, ``(items,)``; without cells that failed."""
+        return {
+            place: {seed: r.outcome.unpack() for seed, r in sorted(seeds.items()) if r.outcome is not None}
+            for place, seeds in self.records.items()
+        }
 
     @cached_property
     def seeds(self) -> list[int]:

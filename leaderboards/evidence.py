@@ -145,9 +145,8 @@ def comparisons(records: Sequence[Record], split_budgets: bool) -> list[Comparis
     """One a model, and where `split_budgets` one a model and image budget."""
     found = []
     for group in collect(records):
-        bits = {p: {s: r.outcome.unpack() for s, r in seeds.items() if r.outcome} for p, seeds in group.records.items()}
-        cells = Cells(bits, group.zero_shot.unpack() if group.zero_shot else None, None)
-        protections = [p for p in group.records if isinstance(p.defense, Protection) and bits[p]]
+        cells = Cells(group.bits, group.zero_shot.unpack() if group.zero_shot else None, None)
+        protections = [p for p in group.records if isinstance(p.defense, Protection) and cells.bits[p]]
         cells.load([p.defense for p in protections])
         budgets = sorted({p.defense.budget.image for p in protections if isinstance(p.defense, Protection)})
         for budget in budgets if split_budgets else [None]:

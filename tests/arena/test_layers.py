@@ -15,6 +15,8 @@ PACKAGES = ("arena", "mmguard", "defenses", "attacks", "leaderboards")
 FIELD = ("realworldqa", "mmstar", "scienceqa", "vqa_rad", "textvqa", "docvqa")
 """Datasets that are read with `datasets`."""
 
+MODELS = ("arena.lvlm.sources", "arena.lvlm.hub", "arena.lvlm.shipped")
+
 LAYERS: list[tuple[str, ...]] = [
     ("arena.cli",),
     ("arena.owner_commands", "arena.displays", "arena.launch"),
@@ -32,7 +34,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("arena.suite",),
     ("arena.registry",),
     ("leaderboards",),
-    ("mmguard", "defenses", "attacks", "arena.recipes", "arena.lvlm.zoo", "arena.lvlm.sources", "arena.lvlm.hub"),
+    ("mmguard", "defenses", "attacks", "arena.recipes", "arena.lvlm.zoo", *MODELS),
     ("arena.data.glyphs", "arena.data.digits", "arena.data.imagefolder", *(f"arena.data.{name}" for name in FIELD)),
     ("arena.data.hub_dataset", "arena.data.fingerprint"),
     ("arena.plugin", "arena.score", "arena.record", "arena.release"),
@@ -42,7 +44,7 @@ LAYERS: list[tuple[str, ...]] = [
 ]
 """From the top: a module imports its own layer and lower ones; the longest name that fits a module is its place."""
 
-PLUGINS = ("mmguard", "defenses", "attacks", "arena.recipes", "arena.lvlm.sources", "arena.lvlm.hub", "arena.data")
+PLUGINS = ("mmguard", "defenses", "attacks", "arena.recipes", *MODELS, "arena.data")
 MAY = ("arena.plugin", "arena.lvlm", "arena.data", "arena.budget", "arena.errors", "arena.release", *PLUGINS)
 
 

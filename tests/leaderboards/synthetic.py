@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,16 +39,19 @@ def record(
     items: int = ITEMS,
     error: str | None = None,
     bits: np.ndarray | None = None,
+    surrogates: Sequence[str] = (),
     created: str = "2026-01-01T00:00:00+00:00",
     **changes: Any,
 ) -> Record:
-    """One record; `error` makes it a failed one, `changes` replace top-level fields."""
+    """One record; `error` makes it a failed one, `surrogates` are the fine-tuned model unless given, `changes` replace
+    top-level fields."""
     budget = "" if defense == "none" else str(image)  # the clean control is the same under every budget
     names = (dataset, model, defense, attack, recipe, budget, str(auxiliary))
-    key = (seed, *"/".join(names).encode())
+    key = (seed, *"/".join((*names, *surrogates)).encode())
     if bits is None:
         bits = correct(probability, key, items)
     crafted = defense not in ("none", "random")
+    owned = list(surrogates) or ([model] if crafted else [])
     stage = {"seconds": 12.0, "seconds_per_sample": 0.05, "peak_memory_mb": 900.0}
     stealth = {"psnr": None if defense == "none" else 31.5, "ssim": 0.91, "max_delta": image}
     fields: dict[str, Any] = {
@@ -59,10 +62,10 @@ def record(
         "failure": None if error is None else {"stage": "release", "error": error, "traceback": "Traceback ..."},
         "dataset": plugin(dataset, fingerprint="f" * 8, train=256, auxiliary=64, test=items, convention="exact"),
         "model": plugin(model, fingerprint="m" * 8, family="llava"),
-        "defense": plugin(defense, label=defense, surrogates=[model] if crafted else []),
+        "defense": plugin(defense, label=defense, surrogates=owned),
         "attack": plugin(attack, label=attack),
         "recipe": plugin(recipe, label=recipe),
-        "knowledge": "white-box" if crafted else "none",
+        "knowledge": "none" if not crafted else "white-box" if model in owned else "black-box",
         "budget": {"norm": "linf", "image": image, "text": 5},
         "auxiliary": auxiliary,
         "seed": seed,
