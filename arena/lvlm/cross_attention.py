@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from transformers import MllamaForConditionalGeneration
 from transformers.cache_utils import DynamicLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.utils.deprecation import deprecate_kwarg
 
 from arena.errors import ArenaError
 from arena.lvlm.asked import asked, chosen
@@ -69,13 +70,14 @@ class Layout:
 class CrossMllama(MllamaForConditionalGeneration):
     """The model with our pixel arguments and sequences that have places for the picture's keys."""
 
+    @deprecate_kwarg("past_key_values", version="5.40.0", new_name="cache")  # type: ignore[untyped-decorator]
     @wraps(MllamaForConditionalGeneration.forward)
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         cross_attention_mask: Tensor | None = None,
-        past_key_values: Any = None,
+        cache: Any = None,
         logits_to_keep: int = 0,
         **others: Any,
     ) -> Any:
@@ -84,17 +86,15 @@ class CrossMllama(MllamaForConditionalGeneration):
                 input_ids=input_ids,
                 attention_mask=attention_mask,
                 cross_attention_mask=cross_attention_mask,
-                past_key_values=past_key_values,
+                cache=cache,
                 logits_to_keep=logits_to_keep,
                 **others,
             )
-        if past_key_values is None:
+        if cache is None:
             return self._whole(input_ids, attention_mask, logits_to_keep, **others)
-        return self._ending(input_ids, attention_mask, past_key_values, logits_to_keep, **others)
+        return self._ending(input_ids, attention_mask, cache, logits_to_keep, **others)
 
-    def generate(  # type: ignore[override]
-        self, *, input_ids: Tensor, attention_mask: Tensor, pixel_values: Tensor, **inputs: Any
-    ) -> Tensor:
+    def generate(self, *, input_ids: Tensor, attention_mask: Tensor, pixel_values: Tensor, **inputs: Any) -> Tensor:
         """As transformers', from left-padded sequences with places."""
         layout = Layout.of(input_ids, self.config.image_token_id)
         length = input_ids.shape[1]
@@ -140,11 +140,11 @@ class CrossMllama(MllamaForConditionalGeneration):
         hidden = output.last_hidden_state
         rows = layout.token(_all(length, layout)[:, -keep:])
         logits = self.lm_head(hidden.gather(1, rows[..., None].expand(-1, -1, hidden.shape[-1])))
-        if output.past_key_values is not None:
+        if output.cache is not None:
             note = DynamicLayer()
             note.update(*[torch.cat([layout.start, layout.count], 1)[:, None, None]] * 2)
-            output.past_key_values.layers.append(note)
-        return CausalLMOutputWithPast(logits=logits, past_key_values=output.past_key_values)
+            output.cache.layers.append(note)
+        return CausalLMOutputWithPast(logits=logits, cache=output.cache)
 
     def _ending(
         self, input_ids: Tensor, attention_mask: Tensor, cache: Any, keep: int, position_ids: Tensor, **others: Any
@@ -164,11 +164,11 @@ class CrossMllama(MllamaForConditionalGeneration):
                 attention_mask=torch.cat([before, attention_mask[:, places:]], 1),
                 cross_attention_mask=self._tiles_seen(layout, positions),
                 position_ids=positions,
-                past_key_values=cache,
+                cache=cache,
                 **others,
             )
         logits = self.lm_head(output.last_hidden_state[:, -keep:])
-        return CausalLMOutputWithPast(logits=logits, past_key_values=output.past_key_values)
+        return CausalLMOutputWithPast(logits=logits, cache=output.cache)
 
     @property
     def _text_config(self) -> Any:

@@ -98,7 +98,7 @@ def _attend(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[
     them: the model's own drops those beyond the window of a layer, counted from the end of the padded batch. Where a
     sequence is continued after gaps, masks whose windows count tokens, not gaps.
     """
-    ids, mask, cache = kwargs.get("input_ids"), kwargs.get("attention_mask"), kwargs.get("past_key_values")
+    ids, mask, cache = kwargs.get("input_ids"), kwargs.get("attention_mask"), kwargs.get("cache")
     added: dict[str, Any] = {}
     if ids is None:
         return args, kwargs
@@ -106,7 +106,7 @@ def _attend(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[
     if pictures and kwargs.get("token_type_ids") is None:
         added["token_type_ids"] = (ids == model.config.image_token_id).int()
     if cache is None and kwargs.get("use_cache"):
-        added["past_key_values"] = DynamicCache()
+        added["cache"] = DynamicCache()
     if cache is not None and isinstance(mask, Tensor) and cache.get_seq_length() and not any(cache.is_sliding):
         added["attention_mask"] = _masks_after_gaps(model, ids, mask, cache)
     return args, {**kwargs, **added}
@@ -126,7 +126,7 @@ def _masks_after_gaps(model: Any, ids: Tensor, mask: Tensor, cache: DynamicCache
         "config": config,
         "inputs_embeds": torch.empty(*ids.shape, 0, dtype=model.dtype, device=ids.device),
         "attention_mask": mask,
-        "past_key_values": cache,
+        "cache": cache,
         "position_ids": None,
     }
     return {

@@ -22,6 +22,7 @@ from torch import Tensor
 from transformers import DynamicCache, MiniCPMV4_6ForConditionalGeneration
 from transformers.cache_utils import DynamicLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.utils.deprecation import deprecate_kwarg
 
 from arena.lvlm import patch_lists
 from arena.lvlm.asked import asked, chosen
@@ -50,15 +51,16 @@ class HybridMiniCPMV(MiniCPMV4_6ForConditionalGeneration):
     """The model with our pixel arguments, logits of the last positions only, sequences that can be continued, and
     attention by full-attention layer."""
 
+    @deprecate_kwarg("past_key_values", version="5.40.0", new_name="cache")  # type: ignore[untyped-decorator]
     @wraps(MiniCPMV4_6ForConditionalGeneration.forward)
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         pixel_values: Tensor | None = None,
         target_sizes: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Any = None,
+        cache: Any = None,
         use_cache: bool | None = None,
         logits_to_keep: int = 0,
         **others: Any,
@@ -66,7 +68,7 @@ class HybridMiniCPMV(MiniCPMV4_6ForConditionalGeneration):
         if pixel_values is not None and target_sizes is not None and pixel_values.ndim == 3:
             pixel_values, target_sizes = packed(pixel_values, target_sizes, self.config.patch_size)
         turn = None
-        if use_cache and past_key_values is None and input_ids is not None and attention_mask is not None:
+        if use_cache and cache is None and input_ids is not None and attention_mask is not None:
             turn = Turn.of(attention_mask)
             input_ids, attention_mask = input_ids.gather(1, turn.taken), attention_mask.gather(1, turn.taken)
             position_ids = (attention_mask.cumsum(1) - 1).clamp(min=0)
@@ -77,18 +79,16 @@ class HybridMiniCPMV(MiniCPMV4_6ForConditionalGeneration):
                 pixel_values=pixel_values,
                 target_sizes=target_sizes,
                 position_ids=position_ids,
-                past_key_values=self._with_states(past_key_values),
+                cache=self._with_states(cache),
                 use_cache=use_cache,
                 **others,
             )
         if turn is not None:
-            self._hand_over(output.past_key_values, turn)
+            self._hand_over(output.cache, turn)
         logits = self.lm_head(output.last_hidden_state[:, -logits_to_keep:])
-        return CausalLMOutputWithPast(logits=logits, past_key_values=output.past_key_values)
+        return CausalLMOutputWithPast(logits=logits, cache=output.cache)
 
-    def generate(  # type: ignore[override]
-        self, *, pixel_values: Tensor, target_sizes: Tensor, **inputs: Any
-    ) -> Any:
+    def generate(self, *, pixel_values: Tensor, target_sizes: Tensor, **inputs: Any) -> Any:
         """As transformers', which runs the vision tower before the first forward pass."""
         strip, sizes = packed(pixel_values, target_sizes, self.config.patch_size)
         parent: Any = super()
