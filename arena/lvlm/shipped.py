@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class TinyQwen3VL(_Shipped):
-    """Qwen3-VL at 1.3 M parameters, trained on procedural scenes; see its model card in
+    """Qwen3-VL at 1.4 M parameters, trained on procedural scenes; see its model card in
     `arena/lvlm/zoo/tiny_qwen3_vl`."""
 
     family = "qwen-vl"
@@ -24,7 +24,7 @@ class TinyQwen3VL(_Shipped):
 
 
 class TinyIdefics3(_Shipped):
-    """Idefics3 at 0.9 M parameters, trained on procedural scenes; see its model card in
+    """Idefics3 at 1.1 M parameters, trained on procedural scenes; see its model card in
     `arena/lvlm/zoo/tiny_idefics3`."""
 
     family = "idefics3"

@@ -81,7 +81,8 @@ class Family:
     """`block` is the side in pixels of an image token where nothing is resized, `tokens` counts what the processor's
     own output makes, `extra` gives what transformers' model takes beside ids, mask and the processor's output, `hub`
     the preprocessing values of the registered checkpoints, `large` those of them that make so big pictures that fewer
-    are tested, and `asked` what transformers' `Processor` of the family asks of its picture processor whatever those
+    are tested, `from_torchvision` how far 8-bit values may be from those of the processor on torchvision where it is
+    more than 2, and `asked` what transformers' `Processor` of the family asks of its picture processor whatever those
     say. `pictures` hands the processor one picture a sample, `place` is the token of the second row and fourth column
     of 6 x 6 blocks, `overview` counts the tokens that show all of them once more.
 
@@ -106,6 +107,7 @@ class Family:
     place: int = 6 + 3
     overview: int = 0
     large: tuple[str, ...] = ()
+    from_torchvision: dict[str, float] = field(default_factory=dict)
 
     def processed(self, lvlm: LVLM, images: list[Image.Image]) -> Any:
         """What transformers makes of pictures."""
@@ -279,6 +281,7 @@ FAMILIES: dict[str, Family] = {
         place=4 + 3,
         overview=4,
         large=("smolvlm-instruct", "smolvlm-256m-instruct"),
+        from_torchvision={"idefics3-8b-llama3": 3.01, "smolvlm-instruct": 3.01, "smolvlm-256m-instruct": 3.01},
     ),
     "smolvlm": Family(
         SmolVLM,
@@ -303,6 +306,7 @@ FAMILIES: dict[str, Family] = {
         place=4 + 3,
         overview=4,
         large=("smolvlm2-2.2b-instruct",),
+        from_torchvision={"smolvlm2-2.2b-instruct": 3.01, "uncut": 4.01},
     ),
     "gemma3": Family(
         Gemma3,

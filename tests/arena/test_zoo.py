@@ -21,7 +21,12 @@ from arena.lvlm.zoo.tokenizer import words
 from arena.lvlm.zoo.train import Training
 from arena.registry import Registry
 
-SHIPPED = {"tiny-llava": ("tiny_llava", 0.9), "tiny-llava-48": ("tiny_llava_48", 0.5)}
+SHIPPED = {
+    "tiny-llava": ("tiny_llava", 0.9),
+    "tiny-llava-48": ("tiny_llava_48", 0.5),
+    "tiny-qwen3-vl": ("tiny_qwen3_vl", 0.9),
+    "tiny-idefics3": ("tiny_idefics3", 0.9),
+}
 """Folder, and the least that the card may say of any kind of question."""
 
 

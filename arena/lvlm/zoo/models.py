@@ -1,8 +1,5 @@
-"""The tiny models: their sizes and their seeds.
-
-Weights of the LLaVAs come with the arena. Those of the other families have not been trained to the end with these
-settings: `arena zoo train` does it.
-"""
+"""The tiny models: their sizes and their seeds. Their weights come with the arena; `arena zoo train` makes them
+anew."""
 
 from __future__ import annotations
 
@@ -36,7 +33,7 @@ TINY: dict[str, TinyModel] = {
         seed=37,
         vocab_size=2254,
         image_size=64,
-        patch_size=16,
+        patch_size=8,
         vision={"hidden_size": 96, "num_hidden_layers": 3, "heads": 4, "deepstack": 0},
         text={"hidden_size": 96, "num_hidden_layers": 4, "heads": 6},
         tower_steps=2500,
@@ -46,7 +43,7 @@ TINY: dict[str, TinyModel] = {
         seed=41,
         vocab_size=2215,
         image_size=64,
-        patch_size=16,
+        patch_size=8,
         vision={"hidden_size": 96, "num_hidden_layers": 3, "heads": 4},
         text={"hidden_size": 96, "num_hidden_layers": 4, "heads": 6},
         tower_steps=2500,
