@@ -55,7 +55,7 @@ def _card(training: Training, scores: dict[str, float], per_kind: int) -> str:
     repeats = "a word" if spec.sayable() == words() else f"any of {len(spec.sayable())} answer words"
     return f"""# {spec.name}
 
-A {spec.architecture}-architecture model of {size:,} parameters for experiments on a CPU:
+{spec.architecture} at {size:,} parameters, for experiments on a CPU:
 
 | | |
 |---|---|
