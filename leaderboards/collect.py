@@ -84,8 +84,8 @@ def collect(records: Sequence[Record]) -> list[Group]:
         raise ArenaError("board: there are no records: run the suite first")
     _refuse_mixed("schema versions", (("the records", str(r.schema_version)) for r in records))
     _refuse_mixed("suite digests", (("the records", r.suite.digest) for r in records))
-    datasets = _names([(r.dataset.id, _dataset_settings(r)) for r in records])
-    models = _names([(r.model.id, r.model.config) for r in records])
+    datasets = distinct_names([(r.dataset.id, _dataset_settings(r)) for r in records])
+    models = distinct_names([(r.model.id, r.model.config) for r in records])
     named = list(zip(records, datasets, models, strict=True))
     _refuse_mixed("dataset fingerprints", ((dataset, r.dataset.fingerprint) for r, dataset, _ in named))
     _refuse_mixed("model fingerprints", ((model, r.model.fingerprint) for r, _, model in named))
@@ -147,7 +147,7 @@ def _dataset_settings(record: Record) -> Settings:
     return {**d.config, "train": d.train, "auxiliary": d.auxiliary, "test": d.test}
 
 
-def _names(plugins: Sequence[tuple[str, Settings]]) -> list[str]:
+def distinct_names(plugins: Sequence[tuple[str, Settings]]) -> list[str]:
     """What to call each plugin: its id, with the settings that tell it from others of that id."""
     keys = [(name, json.dumps(settings, sort_keys=True)) for name, settings in plugins]
     distinct: dict[str, dict[str, Settings]] = defaultdict(dict)

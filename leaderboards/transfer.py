@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from arena.record import Record
 from arena.score.cells import CLEAN, Cells
 from arena.score.statistics import Draws, Estimate
 from leaderboards.board import build
-from leaderboards.collect import Budget, Group, collect
+from leaderboards.collect import Budget, Group, collect, distinct_names
 from leaderboards.numbers import DASH, Row, budget_of, budget_text, points, rows_of
 from leaderboards.render import fill
 from leaderboards.rows import estimate_row
@@ -24,7 +24,7 @@ class Matrix:
     """One protection: a row per set of surrogates that it was crafted on, which it begins with, and a cell per model
     that was fine-tuned."""
 
-    label: str
+    name: str
     rows: list[list[str]]
 
 
@@ -32,7 +32,7 @@ class Matrix:
 class Mean:
     """The drop of one protection over all its cells of one level of knowledge."""
 
-    label: str
+    name: str
     surrogates: int
     level: str
     cells: int
@@ -55,6 +55,7 @@ def page(records: Sequence[Record]) -> str:
     board = build(records)
     cells = [row for row in rows_of(board.cells) if row["attack"] == CLEAN]
     contests = [(group, _cells(group)) for group in collect(records)]
+    names = _names(records)
     arenas = []
     for place in dict.fromkeys(
         (r["dataset"], r["recipe"], Budget(*budget_of(r))) for r in cells if r["defense"] != CLEAN
@@ -69,10 +70,10 @@ def page(records: Sequence[Record]) -> str:
                 models,
                 [r for r in here if r["defense"] == CLEAN or (r["control"] and budget_of(r) == budget)],
                 [
-                    Matrix(label, list(_rows([r for r in own if r["defense"] == label], models)))
-                    for label in dict.fromkeys(r["defense"] for r in own)
+                    Matrix(name, list(_rows([r for r in own if names[r["defense"]] == name], models)))
+                    for name in dict.fromkeys(names[r["defense"]] for r in own)
                 ],
-                list(_means([c for c in contests if c[0].dataset == dataset], recipe, budget)),
+                list(_means([c for c in contests if c[0].dataset == dataset], names, recipe, budget)),
             )
         )
     return fill(
@@ -84,6 +85,12 @@ def page(records: Sequence[Record]) -> str:
         failures=len(board.failures),
         points=points,
     )
+
+
+def _names(records: Sequence[Record]) -> dict[str, str]:
+    """What to call each protection, by its label: the same for all sets of surrogates."""
+    used = {r.defense.label: r.defense for r in records}
+    return dict(zip(used, distinct_names([(d.id, d.config) for d in used.values()]), strict=True))
 
 
 def _rows(rows: Sequence[Row], models: Sequence[str]) -> Iterator[list[str]]:
@@ -98,7 +105,9 @@ def _cells(group: Group) -> Cells:
     return cells
 
 
-def _means(contests: Sequence[tuple[Group, Cells]], recipe: str, budget: Budget) -> Iterator[Mean]:
+def _means(
+    contests: Sequence[tuple[Group, Cells]], names: Mapping[str, str], recipe: str, budget: Budget
+) -> Iterator[Mean]:
     """By protection, number of surrogates and knowledge; resamples are the same items and seeds on every model, so that
     their drops may be added."""
     drops: dict[tuple[str, int, str], list[Draws]] = {}
@@ -109,10 +118,10 @@ def _means(contests: Sequence[tuple[Group, Cells]], recipe: str, budget: Budget)
             one = next(iter(seeds.values()))
             clean = cells.find(CLEAN, CLEAN, recipe, place.auxiliary)
             if clean is not None and one.defense.surrogates and getattr(place.defense, "budget", None) == budget:
-                key = one.defense.label, len(one.defense.surrogates), one.knowledge
+                key = names[one.defense.label], len(one.defense.surrogates), one.knowledge
                 drops.setdefault(key, []).append(cells.minus(clean, place, cells.common(clean, place)))
-    for (label, surrogates, level), values in sorted(drops.items(), key=lambda d: (*d[0][:2], LEVELS.index(d[0][2]))):
-        yield Mean(label, surrogates, level, len(values), estimate_row("drop", _mean(values)))
+    for (name, surrogates, level), values in sorted(drops.items(), key=lambda d: (*d[0][:2], LEVELS.index(d[0][2]))):
+        yield Mean(name, surrogates, level, len(values), estimate_row("drop", _mean(values)))
 
 
 def _mean(drops: Sequence[Draws]) -> Estimate:
