@@ -133,9 +133,9 @@ def _state(lvlm: LVLM) -> dict[str, Tensor]:
     return {n: (p.full_tensor() if isinstance(p, DTensor) else p).detach().cpu() for n, p in trainable(lvlm).items()}
 
 
-def _accumulation(config: TrainingConfig) -> int:
-    """Steps per update of each process. An update has the same samples whatever the number of processes, which is no
-    part of a cell's key."""
+def _accumulation(config: TrainingConfig, samples: int) -> int:
+    """Steps per update of each process. The number of processes is no part of a cell's key, so it must change nothing:
+    an update has the same samples, and none is seen twice to fill the last step of a process."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if config.gradient_accumulation % processes:
         raise ArenaError(
@@ -143,7 +143,20 @@ def _accumulation(config: TrainingConfig) -> int:
             f"recipe a gradient_accumulation that is a multiple of {processes}, and for the same update a smaller "
             "batch_size"
         )
+    if processes > 1 and samples % (processes * config.batch_size):
+        raise ArenaError(
+            f"{processes} processes cannot share {samples} training samples evenly in steps of {config.batch_size}: "
+            f"choose a batch_size or a number of samples so that what is left after an eighth is held out is a "
+            f"multiple of {processes} x batch_size"
+        )
     return config.gradient_accumulation // processes
+
+
+def _name_layers_that_exist(model: Any) -> None:
+    """FSDP wraps the layers that a model names, and refuses names of those that its configuration has not, such as the
+    layers of CLIP's text tower in LLaVA."""
+    present = {type(module).__name__ for module in model.modules()}
+    model._no_split_modules = present.intersection(model._no_split_modules or ())
 
 
 def fine_tune(
@@ -158,7 +171,8 @@ def fine_tune(
     """Fine-tune `lvlm` on `samples` by `recipe` and write ``epoch-N.safetensors`` and ``history.json`` into `folder`.
 
     Under ``accelerate launch`` every process calls this with the same arguments and a folder of its own, see
-    `arena.launch`. Raises `ArenaError` for fewer than two samples, or for steps that the processes cannot share.
+    `arena.launch`. Raises `ArenaError` for fewer than two samples, or for steps or samples that the processes cannot
+    share evenly.
     """
     config = recipe.config
     if not isinstance(config, TrainingConfig):
@@ -168,6 +182,7 @@ def fine_tune(
     folder.mkdir(parents=True, exist_ok=True)
     set_seed(seed)
     tuned = recipe.prepare(lvlm)
+    _name_layers_that_exist(tuned.module(""))
     training, held_out = held_out_split(samples, seed)
     collate, judge = _Collator(tuned, training), _Collator(tuned, held_out)
     epochs: list[Epoch] = []
@@ -188,7 +203,7 @@ def fine_tune(
         output_dir=str(folder),
         num_train_epochs=config.epochs,
         per_device_train_batch_size=config.batch_size,
-        gradient_accumulation_steps=_accumulation(config),
+        gradient_accumulation_steps=_accumulation(config, len(training)),
         activation_checkpointing=config.gradient_checkpointing,
         bf16=config.precision == "bfloat16",
         learning_rate=config.learning_rate,

@@ -322,4 +322,13 @@ def test_processes_share_the_steps_of_an_update(
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ArenaError, match=r"2 processes cannot share the 3 steps of an update.*a multiple of 2"):
         fine_tune(tiny_random_llava(), recipe("full", gradient_accumulation=3), samples, 0, tmp_path)
-    assert _accumulation(recipe("full", gradient_accumulation=4).config) == 2
+    assert _accumulation(recipe("full", gradient_accumulation=4).config, 16) == 2
+
+
+def test_no_process_sees_a_sample_twice_to_fill_its_last_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = recipe("full", batch_size=4, gradient_accumulation=2).config
+    assert _accumulation(config, 28) == 2
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert _accumulation(config, 32) == 1
+    with pytest.raises(ArenaError, match=r"2 processes cannot share 28 training samples evenly in steps of 4: choose"):
+        _accumulation(config, 28)
