@@ -297,7 +297,10 @@ def train_zoo(
     out: Annotated[Path | None, typer.Option("--out", help="Folder of checkpoints and of the packed model.")] = None,
 ) -> None:
     """Train a tiny model from its seed and pack it; goes on where an earlier call was interrupted."""
+    from arena.environment import quiet_libraries
     from arena.errors import UsageError
+
+    quiet_libraries()
     from arena.lvlm.zoo.models import TINY
     from arena.lvlm.zoo.pack import pack
     from arena.lvlm.zoo.train import Training

@@ -40,6 +40,9 @@ def show_trained(registry: Registry, recipe: str, model: str, out: Console) -> N
     from rich.table import Table
     from rich.text import Text
 
+    from arena.environment import quiet_libraries
+
+    quiet_libraries()
     from arena.describe import Plugins
     from arena.job import load_model
     from arena.protect import surrogate
