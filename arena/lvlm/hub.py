@@ -29,18 +29,14 @@ class HubCheckpoint(LlavaCheckpoint):
     def lvlm_class(self) -> Any:
         """The class of the family's file, whose `from_pretrained` loads it."""
 
-    def located(self) -> str:
-        """What `from_pretrained` is told to load, of a checkpoint that was found to fit."""
-        return self.config.checkpoint
-
     def load(self) -> LVLM:
         import torch
 
         c = self.config
         check_architecture(c.checkpoint, c.revision, self.architecture)
         try:
-            lvlm: LVLM = self.lvlm_class().from_pretrained(
-                self.located(),
+            return self.opened(
+                checkpoint=c.checkpoint,
                 dtype=getattr(torch, c.dtype),
                 device=c.device,
                 revision=c.revision,
@@ -51,6 +47,10 @@ class HubCheckpoint(LlavaCheckpoint):
                 f"model {c.checkpoint!r} cannot be loaded with attention {c.attention!r}: {error}. Install what is "
                 "missing, or set attention: sdpa"
             ) from error
+
+    def opened(self, **settings: Any) -> LVLM:
+        """The model by the arguments of the family's `from_pretrained`."""
+        lvlm: LVLM = self.lvlm_class().from_pretrained(**settings)
         return lvlm
 
 
@@ -167,9 +167,15 @@ class Llava15_7B(HubCheckpoint):
 
         return Llava
 
-    def located(self) -> str:
-        """A folder, because `Llava.from_pretrained` takes a revision for the weights only."""
-        return fetched(self.config.checkpoint, self.config.revision)
+    def opened(self, **settings: Any) -> LVLM:
+        """All parts of one revision; `Llava.from_pretrained`, by which the shipped models are loaded, knows it for the
+        weights only."""
+        from transformers import CLIPImageProcessorPil, LlavaForConditionalGeneration
+
+        from arena.lvlm.llava import Llava
+        from arena.lvlm.loading import load_parts
+
+        return Llava(*load_parts("llava", LlavaForConditionalGeneration, CLIPImageProcessorPil, **settings))
 
 
 class Idefics3_8B(HubCheckpoint):
@@ -285,7 +291,7 @@ def check_architecture(checkpoint: str, revision: str, architecture: str) -> Non
         document, _ = PreTrainedConfig.get_config_dict(checkpoint, revision=revision)
     except (OSError, ValueError) as error:
         raise ArenaError(_remedy(checkpoint, revision, error)) from error
-    found = document.get("model_type")
+    found = document.get("model_type") if isinstance(document, dict) else None
     if found is None:
         raise ArenaError(f"model {checkpoint!r} has no config.json that states a model_type: {_FOLDER}")
     if found != architecture:
@@ -293,25 +299,6 @@ def check_architecture(checkpoint: str, revision: str, architecture: str) -> Non
             f"model {checkpoint!r} is of architecture {found!r}, where {architecture!r} is needed: name it under a "
             "model of its own family (`arena list` shows them), or give another checkpoint"
         )
-
-
-FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
-"""What belongs to a checkpoint; weights in pickles do not."""
-
-
-def fetched(checkpoint: str, revision: str) -> str:
-    """The folder of a checkpoint: itself, or where the hub's files of that revision lie once they are fetched.
-
-    Raises `ArenaError` as `check_architecture` does.
-    """
-    from huggingface_hub import snapshot_download
-
-    if Path(checkpoint).is_dir():
-        return checkpoint
-    try:
-        return snapshot_download(checkpoint, revision=revision, allow_patterns=list(FILES))
-    except (OSError, ValueError) as error:
-        raise ArenaError(_remedy(checkpoint, revision, error)) from error
 
 
 _FOLDER = "give a folder that save_pretrained wrote, or a hub id"

@@ -22,17 +22,46 @@ def load_parts(
     **loading: Any,
 ) -> tuple[Any, Any, Any]:
     """Model in evaluation mode, tokenizer and picture processor of a checkpoint, by path or hub id; `loading` goes to
-    `from_pretrained` of the model. Raises `ArenaError` where a part cannot be read."""
+    `from_pretrained` of the model. Weights are read from safetensors alone.
+
+    Raises `ArenaError` where a part cannot be read, where weights are missing, which transformers would draw at random,
+    or where the device is not there.
+    """
+    name = f"model {str(checkpoint)!r}"
     try:
-        model = model_class.from_pretrained(checkpoint, dtype=dtype, revision=revision, **loading)
+        model, found = model_class.from_pretrained(
+            checkpoint, dtype=dtype, revision=revision, use_safetensors=True, output_loading_info=True, **loading
+        )
         tokenizer = AutoTokenizer.from_pretrained(checkpoint, revision=revision)
         processor = processor_class.from_pretrained(checkpoint, revision=revision)
-    except (OSError, ValueError) as error:
+    except ImportError:
+        raise
+    except Exception as error:  # whatever transformers makes of a broken file
         raise ArenaError(
-            f"model {str(checkpoint)!r} cannot be loaded as {family}: {error}. Give a folder or hub id of a "
-            f"{model_class.__name__} checkpoint that you have access to"
+            f"{name} cannot be loaded as {family}: {describe(error)}. Give a folder or hub id of a "
+            f"{model_class.__name__} checkpoint, with weights in safetensors, that you have access to"
         ) from error
-    return model.to(device).eval(), tokenizer, processor
+    if missing := sorted(found["missing_keys"]):
+        raise ArenaError(
+            f"{name} lacks {len(missing)} weights of a {model_class.__name__}, such as {missing[0]}: its files are "
+            "incomplete, or their names are of another version of the model; fetch or save it again"
+        )
+    if len(tokenizer) <= model.config.image_token_id:
+        raise ArenaError(
+            f"{name} has a tokenizer of {len(tokenizer)} tokens, without that of pictures "
+            f"({model.config.image_token_id}): its tokenizer files are missing or of another model"
+        )
+    try:
+        model = model.to(device)
+    except (AssertionError, RuntimeError) as error:  # torch without CUDA, no such device, or no memory left on it
+        raise ArenaError(f"{name} cannot be put on device {device!r}: {describe(error)}. Choose another") from error
+    return model.eval(), tokenizer, processor
+
+
+def describe(error: BaseException) -> str:
+    """An error in one line, with its kind where it says nothing else."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def beginning(tokenizer: Any) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from huggingface_hub import errors
+from safetensors.torch import load_file, save_file
 
 from arena.errors import ArenaError
 from arena.lvlm.zoo import random_checkpoints
@@ -156,16 +157,43 @@ def test_llava_is_refused_what_is_not_llava(tmp_path: Path, hub: Callable[..., P
     assert "has no config.json that states a model_type" in refusal(source("llava", checkpoint=str(tmp_path)))
 
 
-@pytest.mark.parametrize("kind", REFUSED)
-def test_the_hub_refuses_after_the_configuration(
-    kind: Any, hub: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hub("a" * 40, "v9", 0)
+def cut(folder: Path, *names: str, rename: str = "") -> None:
+    """Take weights out of a checkpoint by parts of their names, or rename all of them."""
+    tensors = load_file(folder / "model.safetensors")
+    kept = {rename + k: v for k, v in tensors.items() if not any(name in k for name in names)}
+    assert rename or len(kept) < len(tensors)
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
 
-    def refuse(*args: Any, **options: Any) -> str:
-        assert args == ("who/what",) and options["revision"] == "v9"
-        answer = {"response": SimpleNamespace(headers={}, request=None)}
-        raise kind("no", **answer if issubclass(kind, errors.HfHubHTTPError) else {})
 
-    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
-    assert re.search(REFUSED[kind], refusal(source("llava", checkpoint="who/what", revision="v9")))
+@pytest.mark.parametrize("id", MODELS)
+def test_missing_weights_are_not_drawn_at_random(id: str, tmp_path: Path) -> None:
+    random_checkpoints.write(MODELS[id][0], tmp_path)
+    cut(tmp_path, "layers.0.mlp.down_proj.weight")
+    text = refusal(source(id, checkpoint=str(tmp_path), dtype="float32"))
+    assert re.search(r"lacks \d+ weights of a \w+, such as \S*layers.0.mlp.down_proj.weight", text)
+
+
+def test_broken_files_of_a_checkpoint_are_named_with_a_remedy(tmp_path: Path) -> None:
+    def broken(name: str) -> Path:
+        random_checkpoints.write("qwen3-vl", tmp_path / name)
+        return tmp_path / name
+
+    cut(broken("renamed"), rename="old.")
+    weights = broken("truncated") / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:2000])
+    (broken("tokens") / "tokenizer.json").write_text("{}", encoding="utf-8")
+    for file in broken("no tokens").glob("tokenizer*"):
+        file.unlink()
+    (broken("list") / "config.json").write_text("[]", encoding="utf-8")
+    tensors = load_file(broken("pickle") / "model.safetensors")
+    torch.save(tensors, tmp_path / "pickle" / "pytorch_model.bin")
+    (tmp_path / "pickle" / "model.safetensors").unlink()
+    for folder in tmp_path.iterdir():
+        text = refusal(source("qwen3-vl-2b", checkpoint=str(folder), dtype="float32"))
+        assert str(folder) in text and re.search("give a folder|Give a folder|fetch or save it again|tokenizer files", text), text
+
+
+def test_a_device_that_is_not_there(tmp_path: Path) -> None:
+    random_checkpoints.write("qwen3-vl", tmp_path)
+    text = refusal(source("qwen3-vl-2b", checkpoint=str(tmp_path), device="cuda:77"))
+    assert "cannot be put on device 'cuda:77'" in text
