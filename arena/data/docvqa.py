@@ -29,5 +29,5 @@ class DocVQA(HubDataset):
     fields: ClassVar = {"image": "image", "question": "question", "answers": "answers"}
 
     def exchange(self, row: Row) -> Exchange:
-        answer, *aliases = texts(row, "answers")
+        answer, *aliases = filter(None, texts(row, "answers"))
         return Exchange(text(row, "question"), answer, tuple(aliases))

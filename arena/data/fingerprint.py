@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Self
@@ -15,9 +16,22 @@ from arena.plugin import PluginConfig
 def folder_fingerprint(path: str) -> str:
     """SHA-256 (hex) over the names and contents of all files of a folder, or of one file; empty if nothing is there."""
     root = Path(path)
-    files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else []
+    files = [root] if root.is_file() else sorted(_files(root, frozenset()))
     stats = tuple((p.relative_to(root).as_posix(), p.stat().st_size, p.stat().st_mtime_ns) for p in files)
     return _digest(root.absolute(), stats) if stats else ""
+
+
+def _files(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
+    """All files below a folder, also by links to folders; none of those that it is reached through, for they are
+    endless."""
+    here = folder.resolve()
+    if not folder.is_dir() or here in above:
+        return
+    for path in folder.iterdir():
+        if path.is_file():
+            yield path
+        else:
+            yield from _files(path, above | {here})
 
 
 @cache

@@ -144,15 +144,18 @@ def text(row: Row, field: str) -> str:
 
 
 def texts(row: Row, field: str) -> tuple[str, ...]:
-    """The texts of a list that are not empty. Raises `ValueError` if there are none."""
+    """The texts of a list, without white space around them; some may be empty.
+
+    Raises `ValueError` if all of them are, or something in the list is no text.
+    """
     value = row[field]
-    found = tuple(v.strip() for v in value if isinstance(v, str) and v.strip()) if isinstance(value, list) else ()
-    if not found:
+    listed = isinstance(value, list) and all(isinstance(v, str) for v in value)
+    if not listed or not any(v.strip() for v in value):
         raise ValueError(
             f"{field} is {value!r} where a list of texts is needed: take a split that has answers, or map another "
             "column"
         )
-    return found
+    return tuple(v.strip() for v in value)
 
 
 def _picture(encoded: Mapping[str, Any], where: str) -> Image.Image:

@@ -7,6 +7,9 @@ from typing import Any
 
 from arena.errors import ArenaError
 
+_BROKEN = (OSError, ValueError, RuntimeError, KeyError, IndexError, TypeError, AttributeError)
+"""What `datasets` raises for files that are not what they should be."""
+
 
 def open_split(source: str, subset: str, revision: str, split: str) -> Any:
     """The `datasets.Dataset` of a split.
@@ -25,14 +28,16 @@ def open_split(source: str, subset: str, revision: str, split: str) -> Any:
         if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
             saved = datasets.load_from_disk(source)
             if not isinstance(saved, datasets.DatasetDict):
-                saved = datasets.DatasetDict({split: saved})
+                saved = datasets.DatasetDict(
+                    {str(saved.split or "train"): saved}
+                )  # one, and not each that is asked for
             if split not in saved:
                 raise ValueError(f"it has the splits {', '.join(saved)}")
             return saved[split]
         if folder.is_dir():
             return datasets.load_dataset(source, subset or None, split=split)
         return datasets.load_dataset(source, subset or None, split=split, revision=revision)
-    except (OSError, ValueError, RuntimeError, DatasetsError, HfHubHTTPError, HFValidationError) as error:
+    except (*_BROKEN, DatasetsError, HfHubHTTPError, HFValidationError) as error:
         raise ArenaError(_remedy(source, revision, split, error)) from error
     finally:
         if shown:

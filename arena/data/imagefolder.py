@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Literal
 
 import numpy as np
@@ -55,11 +56,13 @@ class ImageFolder(Dataset):
 
     def _drawing(self, folder: Path, seed: np.random.SeedSequence) -> Drawing:
         samples = read_imagefolder(folder, self.config.columns)
-        if self.config.scoring == "choice" and (odd := next((s for s in samples if len(s.answer) != 1), None)):
-            raise ArenaError(
-                f"{folder}: sample {odd.id!r} has the answer {odd.answer!r}: scoring by choice needs the letter of the "
-                "right option, such as B"
-            )
+        for sample in samples if self.config.scoring == "choice" else ():
+            letters = ascii_uppercase[: len(sample.choices) or None]
+            if len(sample.answer) != 1 or sample.answer.upper() not in letters:
+                raise ArenaError(
+                    f"{folder}: sample {sample.id!r} has the answer {sample.answer!r}: scoring by choice needs the "
+                    f"letter of the right option, one of {letters[0]} to {letters[-1]}"
+                )
         if folder != Path(self.config.source):  # the same file name may be in both
             samples = [replace(s, id=f"{folder.name}/{s.id}") for s in samples]
         return Drawing(str(folder), len(samples), samples.__getitem__, seed)

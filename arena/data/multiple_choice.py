@@ -8,7 +8,7 @@ from collections.abc import Sequence
 SHORT = "Answer the question using a single word or phrase."
 LETTER = "Answer with the option's letter from the given choices directly."
 
-_HEADER = re.compile(r"\s*\b(?:options|choices)\s*:\s*(?=\(?A[:.)])", re.IGNORECASE)
+_HEADER = re.compile(r"\s*\b(?i:options|choices)\s*:\s*(?=\(?A[:.)])")
 
 
 def lettered(question: str, choices: Sequence[str]) -> str:

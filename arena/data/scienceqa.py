@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from string import ascii_uppercase
 from typing import ClassVar
 
 from pydantic import Field
@@ -34,9 +35,13 @@ class ScienceQA(HubDataset):
         return row["image"] is not None
 
     def exchange(self, row: Row) -> Exchange:
-        choices, answer = texts(row, "choices"), row["answer"]
-        if not isinstance(answer, int) or not 0 <= answer < len(choices):
+        choices, answer, hint = texts(row, "choices"), row["answer"], row["hint"] or ""
+        if not all(choices) or len(choices) > len(ascii_uppercase):
+            raise ValueError(f"the choices {list(choices)!r} need a text each, and a letter each: repair the row")
+        if not isinstance(answer, int) or isinstance(answer, bool) or not 0 <= answer < len(choices):
             raise ValueError(f"the answer {answer!r} is not the number of one of {len(choices)} choices, from 0")
-        hint = (row["hint"] or "").strip()
+        if not isinstance(hint, str):
+            raise ValueError(f"hint is {hint!r} where a text or none is needed: map another column")
+        hint = hint.strip()
         question = (f"Context: {hint}\n" if hint else "") + text(row, "question")
-        return Exchange(lettered(question, choices), chr(ord("A") + answer), choices=choices)
+        return Exchange(lettered(question, choices), ascii_uppercase[answer], choices=choices)

@@ -211,6 +211,7 @@ def fine_tune(
         warmup_steps=config.warmup_ratio,
         weight_decay=config.weight_decay,
         logging_strategy="epoch",
+        logging_nan_inf_filter=False,  # a diverged training must not look like a perfect one
         save_strategy="no",
         report_to=[],
         disable_tqdm=True,

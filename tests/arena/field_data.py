@@ -63,7 +63,7 @@ FIELD = {
         "nokia",
         "normalized",
         ("train", "validation"),
-        aliases=("dakota", "nokia", "Nokia", "nokia", "nokia", "dakota", "nokia", "nokia"),
+        aliases=("dakota", "nokia", "Nokia", "nokia", "\N{EMPTY SET}", "nokia", "dakota", "nokia", "nokia"),
         measures=("vqa-accuracy",),
     ),
     "docvqa": Field(

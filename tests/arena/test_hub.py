@@ -190,7 +190,9 @@ def test_broken_files_of_a_checkpoint_are_named_with_a_remedy(tmp_path: Path) ->
     (tmp_path / "pickle" / "model.safetensors").unlink()
     for folder in tmp_path.iterdir():
         text = refusal(source("qwen3-vl-2b", checkpoint=str(folder), dtype="float32"))
-        assert str(folder) in text and re.search("give a folder|Give a folder|fetch or save it again|tokenizer files", text), text
+        assert str(folder) in text and re.search(
+            "give a folder|Give a folder|fetch or save it again|tokenizer files", text
+        ), text
 
 
 def test_a_device_that_is_not_there(tmp_path: Path) -> None:

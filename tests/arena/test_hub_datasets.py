@@ -18,6 +18,7 @@ from PIL import Image
 from suites import toy_suite
 
 from arena.data import folder as folder_reader
+from arena.data.fingerprint import folder_fingerprint
 from arena.data.fixtures import FIXTURES, picture, table, write
 from arena.data.multiple_choice import split_options
 from arena.data.sample import Sample, digest
@@ -139,6 +140,38 @@ def test_a_saved_data_set_is_the_same_data(tmp_path: Path, data: dict[str, Path]
         dataset("vqa-rad", source=str(tmp_path), training_split="dev").load(1, 0, 0, 0)
 
 
+def test_one_saved_split_is_not_every_split(tmp_path: Path) -> None:
+    table("vqa-rad", range(12)).save_to_disk(str(tmp_path))
+    with pytest.raises(ArenaError, match=r"split 'test', cannot be read: it has the splits train"):
+        dataset("vqa-rad", source=str(tmp_path)).load(4, 0, 4, 0)
+    splits = dataset("vqa-rad", source=str(tmp_path), evaluation_split="train").load(6, 2, 4, 0)
+    assert len(rows((*splits.train, *splits.auxiliary, *splits.test))) == 12
+
+
+def test_an_empty_answer_is_an_annotators_too(tmp_path: Path) -> None:
+    """By hand: 3 of 10 agree, so (3 * 2/3 + 7 * 1) / 10."""
+    good = table("textvqa", range(1))
+    row = {**good.cast_column("image", datasets.Image(decode=False))[0], "answers": [*"aaabbb", "", " ", "", ""]}
+    saved = datasets.Dataset.from_list([row], features=good.features)
+    datasets.DatasetDict({"validation": saved, "train": saved}).save_to_disk(str(tmp_path))
+    [sample] = dataset("textvqa", source=str(tmp_path)).load(0, 0, 1, 0).test
+    assert sample.answer == "a" and len(sample.aliases) == 9
+    assert MEASURES["vqa-accuracy"]("a", sample) == pytest.approx(0.9)
+    assert MEASURES["vqa-accuracy"]("", sample) == 0 and not CONVENTIONS["normalized"]("", sample)
+
+
+def test_changed_files_behind_links_are_noticed(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    file = tmp_path / "real" / "a.txt"
+    file.write_text("yes", encoding="utf-8")
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "real" / "back").symlink_to(tmp_path / "source")  # endless, if one went on
+    before = folder_fingerprint(str(tmp_path / "source"))
+    file.write_text("banana", encoding="utf-8")
+    assert before and folder_fingerprint(str(tmp_path / "source")) not in ("", before)
+
+
 def test_columns_and_instruction_are_settings(data: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     for split in ("train", "test"):
@@ -161,6 +194,11 @@ BAD_ROWS = {
     "no letter": ("mmstar", {"answer": "cat"}, r"row 0: the answer 'CAT' is no option's letter"),
     "letter beyond": ("mmstar", {"answer": "E"}, r"row 0: the answer 'E' is beyond the 4 options"),
     "choice beyond": ("scienceqa", {"answer": 3, "image": picture(0)}, r"answer 3 is not the number of one of 3"),
+    "empty choice": (
+        "scienceqa",
+        {"choices": ["", "oak"], "image": picture(0)},
+        r"choices \['', 'oak'\] need a text each",
+    ),
     "no picture": ("vqa-rad", {"image": None}, r"row 0: it has no picture"),
     "damaged picture": (
         "vqa-rad",
@@ -287,6 +325,7 @@ def test_measures_are_in_the_documents_of_datasets_that_have_them(data: dict[str
         ("Which?\nChoices:\n(A) one\n(B) two\n(C) three", "Which?", ("one", "two", "three")),
         ("Which?\nOptions: A. a B. b", "Which?", ("a", "b")),
         ("Which options: A or B?", "Which options: A or B?", ()),
+        ("Which? options: a: cat, b: dog", "Which? options: a: cat, b: dog", ()),
         ("Which?\nOptions: A: one", "Which?\nOptions: A: one", ()),
         ("Which?", "Which?", ()),
     ],
@@ -341,3 +380,14 @@ def test_anybodys_folder_has_its_errors(tmp_path: Path) -> None:
     Image.new("P", (3, 3)).save(folder / "0.png")
     with pytest.raises(ArenaError, match=r"'0.png' cannot be used: the image is a palette image"):
         dataset("imagefolder", source=str(folder), columns=columns).load(1, 0, 1, 0)
+
+
+def test_a_letter_beyond_the_choices_is_found_at_once(tmp_path: Path) -> None:
+    lines = []
+    for n, answer in enumerate("aC"):
+        picture(n).save(tmp_path / f"{n}.png")
+        row = {"file_name": f"{n}.png", "question": "which?", "answer": answer, "choices": ["cat", "dog"]}
+        lines.append(json.dumps(row))
+    (tmp_path / "metadata.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(ArenaError, match=r"'1.png' has the answer 'C': .* one of A to B"):
+        dataset("imagefolder", source=str(tmp_path), scoring="choice").load(1, 0, 1, 0)
