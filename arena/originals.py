@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from arena.data.folder import FIELDS, SUFFIXES, escapes
+from arena.data.hub_table import BROKEN
 from arena.data.sample import Sample
 from arena.errors import ArenaError, UsageError
 from arena.release import read_imagefolder
@@ -113,6 +114,8 @@ def _from_datasets(source: str, columns: Mapping[str, str], split: str, limit: i
     kept = {field: column for field, column in named.items() if column in table.column_names}
     try:
         table = table.select_columns([*dict.fromkeys([image, *kept.values()])])
+        if isinstance(table.features[image], datasets.Value):  # a text would be taken for a file's path
+            raise TypeError("it holds plain values")
         table = table.cast_column(image, datasets.Image(decode=False))
     except (TypeError, ValueError, NotImplementedError) as error:
         raise UsageError(f"{source}: column {image!r} (image) holds no pictures ({error}): map another") from error
@@ -150,8 +153,10 @@ def _load(source: str, split: str) -> Any:
                 raise UsageError(f"{source} has no split {split!r}: name one of {', '.join(saved)}")
             return saved[split]
         return datasets.load_dataset(source, split=split)
-    except (OSError, ValueError, DatasetsError) as error:
-        raise ArenaError(f"{source}, split {split!r}, cannot be loaded as a data set: {error}") from error
+    except (*BROKEN, DatasetsError) as error:
+        raise ArenaError(
+            f"{source}, split {split!r}, cannot be loaded as a data set ({error}): repair it, or name another split"
+        ) from error
     finally:
         if not shown:
             datasets.enable_progress_bars()
@@ -177,10 +182,15 @@ def _export(source: str, table: Any, image: str, kept: Mapping[str, str], names:
             picture = row[image]
             if picture is None:
                 raise ArenaError(f"{source}: row {number} has no picture in {image!r}: remove the row")
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(picture["bytes"] or Path(picture["path"]).read_bytes())
             fields = {field: row[column] for field, column in kept.items()}
             if isinstance(fields.get("id"), int):
                 fields["id"] = str(fields["id"])
-            metadata.write(json.dumps({"file_name": name, **fields}) + "\n")
+            path = folder / name
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(picture["bytes"] or Path(picture["path"]).read_bytes())
+                metadata.write(json.dumps({"file_name": name, **fields}) + "\n")
+            except (OSError, TypeError, ValueError) as error:  # no picture behind a path, a name or value of no file
+                raise ArenaError(
+                    f"{source}: row {number}, picture {name!r}, cannot be taken over ({error}): repair or remove it"
+                ) from error

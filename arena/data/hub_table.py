@@ -7,7 +7,7 @@ from typing import Any
 
 from arena.errors import ArenaError
 
-_BROKEN = (OSError, ValueError, RuntimeError, KeyError, IndexError, TypeError, AttributeError)
+BROKEN = (OSError, ValueError, RuntimeError, KeyError, IndexError, TypeError, AttributeError)
 """What `datasets` raises for files that are not what they should be."""
 
 
@@ -37,7 +37,7 @@ def open_split(source: str, subset: str, revision: str, split: str) -> Any:
         if folder.is_dir():
             return datasets.load_dataset(source, subset or None, split=split)
         return datasets.load_dataset(source, subset or None, split=split, revision=revision)
-    except (*_BROKEN, DatasetsError, HfHubHTTPError, HFValidationError) as error:
+    except (*BROKEN, DatasetsError, HfHubHTTPError, HFValidationError) as error:
         raise ArenaError(_remedy(source, revision, split, error)) from error
     finally:
         if shown:

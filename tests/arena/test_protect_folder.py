@@ -250,6 +250,34 @@ def test_a_damaged_row_of_a_dataset_is_named(source: Path, tmp_path: Path) -> No
         read_originals(str(tmp_path / "bad"))
 
 
+UNUSABLE = {
+    "empty picture": ({"path": None, "bytes": b""}, "it"),
+    "name too long": ({"path": 300 * "x" + ".png", "bytes": b"x"}, "it"),
+    "answer of bytes": ({"path": "a.png", "bytes": b"x"}, b"it"),
+}
+
+
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_an_unusable_row_of_a_dataset_is_named(case: str, tmp_path: Path) -> None:
+    import datasets
+
+    picture, answer = UNUSABLE[case]
+    table = datasets.Dataset.from_list([{"image": picture, "question": "what?", "answer": answer}])
+    table.cast_column("image", datasets.Image()).save_to_disk(tmp_path / "bad")
+    with pytest.raises(ArenaError, match=r"bad: row 0, picture '.*', cannot be taken over \(.*\): repair or remove"):
+        read_originals(str(tmp_path / "bad"))
+
+
+def test_a_column_of_texts_is_no_column_of_pictures(tmp_path: Path) -> None:
+    """Else a row could name any file of the owner's."""
+    import datasets
+
+    rows = [{"image": "/etc/hostname", "question": "what?", "answer": "it"}]
+    datasets.Dataset.from_list(rows).save_to_disk(tmp_path / "texts")
+    with pytest.raises(UsageError, match=r"column 'image' \(image\) holds no pictures"):
+        read_originals(str(tmp_path / "texts"))
+
+
 def test_names_of_a_dataset_that_lead_out_are_cut(tmp_path: Path, source: Path) -> None:
     import datasets
 

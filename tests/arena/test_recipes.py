@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
@@ -279,6 +280,11 @@ def test_a_hook_decides_what_is_learned(samples: tuple[Sample, ...], tmp_path: P
     up = fine_tune(tiny_random_llava(), recipe("full"), samples, 0, tmp_path / "up", Backwards())
     down = fine_tune(tiny_random_llava(), recipe("full"), samples, 0, tmp_path / "down")
     assert up.epochs[-1].held_out_loss > down.epochs[-1].held_out_loss + 0.1
+
+
+def test_a_diverged_training_does_not_look_like_a_perfect_one(samples: tuple[Sample, ...], tmp_path: Path) -> None:
+    history = fine_tune(tiny_random_llava(), recipe("full", learning_rate=1e30, epochs=2), samples, 0, tmp_path)
+    assert not math.isfinite(history.epochs[-1].loss)
 
 
 def test_accumulation_is_the_larger_batch(samples: tuple[Sample, ...], tmp_path: Path) -> None:
