@@ -61,12 +61,14 @@ class _Builder:
         datasets = {use.label: self._data(use) for use in suite.datasets}
         for dataset, model, recipe, defense, budget, attack in suite.combinations():
             for seed in suite.seeds:
-                yield self._cell(datasets[dataset.label], models[model.label], recipe, defense, budget, attack, seed)
+                data = datasets[dataset.label]
+                yield self._cell(data, models[model.label], model.label, recipe, defense, budget, attack, seed)
 
     def _cell(
         self,
         data: _Data,
         model: Model,
+        name: str,
         recipe: PluginUse,
         defense: DefenseUse,
         budget: Budget,
@@ -92,7 +94,7 @@ class _Builder:
         stages = {
             "train": data.train,
             "test": data.test,
-            "zero-shot": self._zero_shot(data, model),
+            "zero-shot": self._zero_shot(data, model, name),
             "release": release,
             "stealth": self._stealth(data, release, surrogates[0], defense.label),
             "purified": chain.purified,
@@ -128,8 +130,8 @@ class _Builder:
         }
         label = " · ".join(
             [
-                data.use.id,
-                model.id,
+                data.use.label,
+                name,
                 recipe.label,
                 f"{defense.label} ({budget.image:g}/255)",
                 attack.label,
@@ -163,9 +165,9 @@ class _Builder:
             scoring["measures"] = list(measures)
         return _Data(use, reference, scoring, train, split("auxiliary"), test)
 
-    def _zero_shot(self, data: _Data, model: Model) -> str:
+    def _zero_shot(self, data: _Data, model: Model, name: str) -> str:
         document = {"model": model.document, **data.scoring, "size": data.use.test}
-        return self._add("zero-shot", f"{model.id} on {data.use.id}", document, {"test": data.test})
+        return self._add("zero-shot", f"{name} on {data.use.label}", document, {"test": data.test})
 
     def _release(
         self, data: _Data, use: DefenseUse, surrogates: list[Model], budget: Budget, seed: int, model: Model

@@ -39,6 +39,13 @@ def test_the_same_suite_has_the_same_plan(tmp_path: Path) -> None:
     assert len({c.key for c in first.cells}) == 8
 
 
+def test_what_is_printed_tells_models_and_data_apart(tmp_path: Path) -> None:
+    models = [{"id": "toy-model", "label": f"toy {name}"} for name in ("one", "two")]
+    p = planned(tmp_path, models=models, defenses=["none"], attacks=["none"], seeds=[0])
+    assert [" · toy one · " in c.label for c in p.cells] == [True, False]
+    assert [" · toy two · " in c.label for c in p.cells] == [False, True]
+
+
 def test_stages_are_shared(tmp_path: Path) -> None:
     assert counts(planned(tmp_path)) == {
         "data": 2,  # train and test; nobody asked for auxiliary samples
