@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NoReturn
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from arena.budget import mode_problem
 from arena.data.sample import Sample
@@ -198,5 +198,7 @@ def decode(source: Path | io.BytesIO, where: str) -> Image.Image:
         refuse(f"is too large to decode safely ({error}; the limit is {MAX_PIXELS} pixels): scale it down")
     except FileNotFoundError:
         refuse("is not in the folder: add the picture or remove the row")
+    except UnidentifiedImageError:  # which would print where a file's bytes lie in memory
+        refuse("is damaged or no picture (of no known format): restore it or remove its row")
     except Exception as error:  # decoders raise anything on damaged files
         refuse(f"is damaged or no picture ({error}): restore it or remove its row")
