@@ -59,7 +59,7 @@ def load_parts(
 
 
 def describe(error: BaseException) -> str:
-    """An error in one line, with its kind where it says nothing else."""
+    """An error by its kind and the first line of what it says."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
