@@ -24,8 +24,7 @@ def folder_fingerprint(path: str) -> str:
 def _files(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
     """All files below a folder, also by links to folders; none of those that it is reached through, for they are
     endless."""
-    here = folder.resolve()
-    if not folder.is_dir() or here in above:
+    if not folder.is_dir() or (here := folder.resolve()) in above:
         return
     for path in folder.iterdir():
         if path.is_file():

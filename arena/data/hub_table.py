@@ -28,9 +28,8 @@ def open_split(source: str, subset: str, revision: str, split: str) -> Any:
         if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
             saved = datasets.load_from_disk(source)
             if not isinstance(saved, datasets.DatasetDict):
-                saved = datasets.DatasetDict(
-                    {str(saved.split or "train"): saved}
-                )  # one, and not each that is asked for
+                # One split, and not each that is asked for: training samples would be test samples too.
+                saved = datasets.DatasetDict({str(saved.split or "train"): saved})
             if split not in saved:
                 raise ValueError(f"it has the splits {', '.join(saved)}")
             return saved[split]

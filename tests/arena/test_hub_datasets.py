@@ -167,6 +167,7 @@ def test_changed_files_behind_links_are_noticed(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "link").symlink_to(tmp_path / "real")
     (tmp_path / "real" / "back").symlink_to(tmp_path / "source")  # endless, if one went on
+    (tmp_path / "source" / "nowhere").symlink_to("nowhere")  # leads to itself
     before = folder_fingerprint(str(tmp_path / "source"))
     file.write_text("banana", encoding="utf-8")
     assert before and folder_fingerprint(str(tmp_path / "source")) not in ("", before)
