@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from arena.record import Record
-from arena.score.cells import CLEAN, Cells
+from arena.score.cells import CLEAN, Cells, Seeds
 from arena.score.statistics import Draws, Estimate
 from leaderboards.board import build
 from leaderboards.collect import Budget, Group, collect, distinct_names
@@ -110,23 +110,24 @@ def _means(
 ) -> Iterator[Mean]:
     """By protection, number of surrogates and knowledge; resamples are the same items and seeds on every model, so that
     their drops may be added."""
-    drops: dict[tuple[str, int, str], list[Draws]] = {}
+    drops: dict[tuple[str, int, str], list[tuple[Seeds, Draws]]] = {}
     for group, cells in contests:
-        for place, seeds in group.records.items():
+        for place, by_seed in group.records.items():
             if not cells.bits[place] or (place.attack, place.recipe) != (CLEAN, recipe):
                 continue
-            one = next(iter(seeds.values()))
+            one = next(iter(by_seed.values()))
             clean = cells.find(CLEAN, CLEAN, recipe, place.auxiliary)
             if clean is not None and one.defense.surrogates and getattr(place.defense, "budget", None) == budget:
                 key = names[one.defense.label], len(one.defense.surrogates), one.knowledge
-                drops.setdefault(key, []).append(cells.minus(clean, place, cells.common(clean, place)))
+                if seeds := cells.common(clean, place):
+                    drops.setdefault(key, []).append((seeds, cells.minus(clean, place, seeds)))
     for (name, surrogates, level), values in sorted(drops.items(), key=lambda d: (*d[0][:2], LEVELS.index(d[0][2]))):
         yield Mean(name, surrogates, level, len(values), estimate_row("drop", _mean(values)))
 
 
-def _mean(drops: Sequence[Draws]) -> Estimate:
-    first = drops[0]
-    if any((d.scale, d.seeds) != (first.scale, first.seeds) for d in drops):  # a cell of theirs has failed
+def _mean(drops: Sequence[tuple[Seeds, Draws]]) -> Estimate:
+    if len({seeds for seeds, _ in drops}) > 1:  # a cell of theirs has failed
         return Estimate(undefined="not the same seeds everywhere")
-    total = np.sum([d.draws for d in drops], axis=0)
-    return Draws(sum(d.point for d in drops), total, len(drops) * first.scale, first.seeds).estimate()
+    draws = [d for _, d in drops]
+    total = np.sum([d.draws for d in draws], axis=0)
+    return Draws(sum(d.point for d in draws), total, sum(d.scale for d in draws), draws[0].seeds).estimate()
