@@ -172,10 +172,11 @@ class Llava15_7B(HubCheckpoint):
         weights only."""
         from transformers import CLIPImageProcessorPil, LlavaForConditionalGeneration
 
-        from arena.lvlm.llava import Llava
         from arena.lvlm.loading import load_parts
 
-        return Llava(*load_parts("llava", LlavaForConditionalGeneration, CLIPImageProcessorPil, **settings))
+        parts = load_parts(self.family, LlavaForConditionalGeneration, CLIPImageProcessorPil, **settings)
+        lvlm: LVLM = self.lvlm_class()(*parts)
+        return lvlm
 
 
 class Idefics3_8B(HubCheckpoint):
