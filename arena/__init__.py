@@ -18,25 +18,26 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from arena.api import board
+    from arena.engine.execute import RunReport, run
     from arena.errors import ArenaError, BudgetError, UsageError
-    from arena.record import read_records
-    from arena.registry import Registry
-    from arena.run import RunReport, run
-    from arena.store import Store
-    from arena.suite import Suite, load_suite
+    from arena.plugins.registry import Registry
+    from arena.records.files import read_records
+    from arena.store.local import Store
+    from arena.suites.schema import Suite, load_suite
+    from leaderboards.tables.board import board
 
 _HOMES = {
-    "ArenaError": "errors",
-    "BudgetError": "errors",
-    "Registry": "registry",
-    "RunReport": "run",
-    "Store": "store",
-    "Suite": "suite",
-    "UsageError": "errors",
-    "board": "api",
-    "load_suite": "suite",
-    "read_records": "record",
+    "ArenaError": "arena.errors",
+    "BudgetError": "arena.errors",
+    "Registry": "arena.plugins.registry",
+    "RunReport": "arena.engine.execute",
+    "Store": "arena.store.local",
+    "Suite": "arena.suites.schema",
+    "UsageError": "arena.errors",
+    "board": "leaderboards.tables.board",
+    "load_suite": "arena.suites.schema",
+    "read_records": "arena.records.files",
+    "run": "arena.engine.execute",
 }
 
 __all__ = [
@@ -55,11 +56,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "run":  # the submodule, which is callable: importing it binds the name, so it has to be both
-        return importlib.import_module("arena.run")
     if name not in _HOMES:
         raise AttributeError(f"module 'arena' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"arena.{_HOMES[name]}"), name)
+    value = getattr(importlib.import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
 

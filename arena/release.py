@@ -17,7 +17,7 @@ from arena.budget import Budget, check, mode_problem
 from arena.data.folder import FIELDS, escapes, read_imagefolder, read_rows
 from arena.data.sample import Sample
 from arena.errors import ArenaError, UsageError
-from arena.plugin import Draft, Pixels
+from arena.plugins.base import Draft, Pixels
 
 __all__ = ["build_release", "read_imagefolder", "read_release", "write_release"]
 
@@ -43,7 +43,7 @@ def build_release(
         original = samples[index]
         where = f"release: sample {index} ({original.id!r})"
         if not isinstance(draft, Draft) or not isinstance(draft.question, str):
-            raise ArenaError(f"{where}: the defense must return an arena.plugin.Draft of a picture and a text")
+            raise ArenaError(f"{where}: the defense must return an arena.plugins.base.Draft of a picture and a text")
         if problem := mode_problem(original.image):
             raise ArenaError(f"{where}: {problem}")
         sample = original.with_content(_to_bytes(draft.image, original.image, where), draft.question)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from arena.plugin import Attack
+from arena.plugins.base import Attack
 
 
 class NoAttack(Attack):

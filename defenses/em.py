@@ -14,7 +14,7 @@ from arena.data.sample import Sample
 from arena.lvlm.adapters import attach_lora, fused, linear_modules, trainable
 from arena.lvlm.base import IGNORE, LVLM, Batch
 from arena.lvlm.perturbation import as_rgb, batches, planes, project, sign_descent, to_pixels
-from arena.plugin import DefenderWorld, ImageDefense, Pixels, PluginConfig
+from arena.plugins.base import DefenderWorld, ImageDefense, Pixels, PluginConfig
 from defenses.classes import answer_classes
 
 

@@ -11,7 +11,7 @@ from sklearn.datasets import make_classification
 
 from arena.data.sample import Sample
 from arena.lvlm.perturbation import planes, project, to_pixels
-from arena.plugin import DefenderWorld, ImageDefense, Pixels, PluginConfig
+from arena.plugins.base import DefenderWorld, ImageDefense, Pixels, PluginConfig
 from defenses.classes import answer_classes
 
 

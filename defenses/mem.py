@@ -13,7 +13,7 @@ from arena.data.sample import Sample
 from arena.errors import UsageError
 from arena.lvlm.adapters import fused
 from arena.lvlm.perturbation import batches
-from arena.plugin import DefenderWorld, Defense, Draft, PluginConfig
+from arena.plugins.base import DefenderWorld, Defense, Draft, PluginConfig
 from defenses.em import Surrogate, SurrogateConfig, shuffled
 from mmguard.craft import Crafting, Tally, gaps_of
 from mmguard.image import levels, pixels, radius, released

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 from arena.data.sample import Sample
-from arena.plugin import DefenderWorld, Defense, Draft, PluginConfig
+from arena.plugins.base import DefenderWorld, Defense, Draft, PluginConfig
 from mmguard.objective import Binds
 from mmguard.settings import ImageStep, Rounds, TextStep
 

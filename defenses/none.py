@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from arena.data.sample import Sample
-from arena.plugin import DefenderWorld, Defense, Draft
+from arena.plugins.base import DefenderWorld, Defense, Draft
 
 
 class NoDefense(Defense):

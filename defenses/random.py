@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from arena.data.sample import Sample
 from arena.lvlm.perturbation import planes, random_uniform, to_pixels
-from arena.plugin import DefenderWorld, ImageDefense, Pixels
+from arena.plugins.base import DefenderWorld, ImageDefense, Pixels
 
 
 class RandomNoise(ImageDefense):

@@ -20,7 +20,7 @@ from arena.errors import UsageError
 from arena.lvlm.adapters import fused
 from arena.lvlm.base import LVLM, Batch
 from arena.lvlm.perturbation import batches
-from arena.plugin import Draft
+from arena.plugins.base import Draft
 from mmguard import trigger as triggers
 from mmguard.adapt import adapted, train
 from mmguard.attention import Shift

@@ -9,7 +9,7 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads that wait for each other starve small models
 
-TOYS = Path(__file__).parent / "arena" / "toys"
+TOYS = Path(__file__).parent / "toys"
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     log = tmp_path / "stages.log"
     monkeypatch.setenv("TOY_LOG", str(log))
-    from arena import stages
+    from arena.engine import worker as stages
 
     for kind, function in list(stages.COMPUTE.items()):
         monkeypatch.setitem(stages.COMPUTE, kind, function)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from functools import cache
 
-from arena.lvlm.llava import Llava
-from arena.lvlm.zoo.tiny_families.idefics3 import TinyIdefics3
-from arena.lvlm.zoo.tiny_families.llava import TinyLlava
-from arena.lvlm.zoo.tiny_families.qwen3_vl import TinyQwen3VL
+from arena.lvlm.families.idefics3.tiny import TinyIdefics3
+from arena.lvlm.families.llava.model import Llava
+from arena.lvlm.families.llava.tiny import TinyLlava
+from arena.lvlm.families.qwen_vl.tiny import TinyQwen3VL
 
 
 def small_model(

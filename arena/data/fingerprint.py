@@ -10,7 +10,7 @@ from typing import Self
 
 from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
-from arena.plugin import PluginConfig
+from arena.plugins.base import PluginConfig
 
 
 def folder_fingerprint(path: str) -> str:

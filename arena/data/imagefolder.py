@@ -10,12 +10,12 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from arena.data.draw import Drawing, divide
+from arena.data.embedded.draw import Drawing, divide
 from arena.data.fingerprint import LocalConfig
 from arena.data.folder import read_imagefolder
 from arena.data.sample import Splits
 from arena.errors import ArenaError
-from arena.plugin import Dataset, PluginConfig
+from arena.plugins.base import Dataset, PluginConfig
 
 
 class ImageFolder(Dataset):

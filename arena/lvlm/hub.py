@@ -72,7 +72,7 @@ class Qwen2_5VL7B(QwenCheckpoint):
         checkpoint: str = Field("Qwen/Qwen2.5-VL-7B-Instruct", description="hub id or folder")
 
     def lvlm_class(self) -> Any:
-        from arena.lvlm.qwen2_5_vl import Qwen2_5VL
+        from arena.lvlm.families.qwen_vl.qwen2_5 import Qwen2_5VL
 
         return Qwen2_5VL
 
@@ -88,7 +88,7 @@ class Qwen3VL2B(QwenCheckpoint):
         checkpoint: str = Field("Qwen/Qwen3-VL-2B-Instruct", description="hub id or folder")
 
     def lvlm_class(self) -> Any:
-        from arena.lvlm.qwen3_vl import Qwen3VL
+        from arena.lvlm.families.qwen_vl.qwen3 import Qwen3VL
 
         return Qwen3VL
 
@@ -123,7 +123,7 @@ class InternVL3_8B(HubCheckpoint):
         checkpoint: str = Field("OpenGVLab/InternVL3-8B-hf", description="hub id or folder")
 
     def lvlm_class(self) -> Any:
-        from arena.lvlm.internvl import InternVL
+        from arena.lvlm.families.internvl.model import InternVL
 
         return InternVL
 
@@ -150,7 +150,7 @@ class Glm4_1V9B(HubCheckpoint):
         checkpoint: str = Field("zai-org/GLM-4.1V-9B-Base", description="hub id or folder")
 
     def lvlm_class(self) -> Any:
-        from arena.lvlm.glm4v import Glm4v
+        from arena.lvlm.families.glm4v.model import Glm4v
 
         return Glm4v
 
@@ -163,7 +163,7 @@ class Llava15_7B(HubCheckpoint):
     billions = 7.06
 
     def lvlm_class(self) -> Any:
-        from arena.lvlm.llava import Llava
+        from arena.lvlm.families.llava.model import Llava
 
         return Llava
 
@@ -191,7 +191,7 @@ class Idefics3_8B(HubCheckpoint):
         checkpoint: str = Field("HuggingFaceM4/Idefics3-8B-Llama3", description="hub id or folder")
 
     def lvlm_class(self) -> Any:
-        from arena.lvlm.idefics3 import Idefics3
+        from arena.lvlm.families.idefics3.model import Idefics3
 
         return Idefics3
 
@@ -225,7 +225,7 @@ class SmolVLM2_2B(Idefics3_8B):
         checkpoint: str = Field("HuggingFaceTB/SmolVLM2-2.2B-Instruct", description="hub id or folder")
 
     def lvlm_class(self) -> Any:
-        from arena.lvlm.idefics3 import SmolVLM
+        from arena.lvlm.families.idefics3.model import SmolVLM
 
         return SmolVLM
 
@@ -242,7 +242,7 @@ class Gemma3_4B(HubCheckpoint):
         checkpoint: str = Field("google/gemma-3-4b-it", description="hub id or folder")
 
     def lvlm_class(self) -> Any:
-        from arena.lvlm.gemma3 import Gemma3
+        from arena.lvlm.families.gemma3.model import Gemma3
 
         return Gemma3
 
@@ -259,7 +259,7 @@ class MiniCPMV4_6(HubCheckpoint):
         checkpoint: str = Field("openbmb/MiniCPM-V-4.6", description="hub id or folder")
 
     def lvlm_class(self) -> Any:
-        from arena.lvlm.minicpmv import MiniCPMV
+        from arena.lvlm.families.minicpmv.model import MiniCPMV
 
         return MiniCPMV
 
@@ -276,7 +276,7 @@ class Llama3_2Vision11B(HubCheckpoint):
         checkpoint: str = Field("meta-llama/Llama-3.2-11B-Vision-Instruct", description="hub id or folder")
 
     def lvlm_class(self) -> Any:
-        from arena.lvlm.mllama import Mllama
+        from arena.lvlm.families.mllama.model import Mllama
 
         return Mllama
 

@@ -18,7 +18,7 @@ class TinyQwen3VL(_Shipped):
     folder = "tiny_qwen3_vl"
 
     def load(self) -> LVLM:
-        from arena.lvlm.qwen3_vl import Qwen3VL
+        from arena.lvlm.families.qwen_vl.qwen3 import Qwen3VL
 
         return Qwen3VL.from_pretrained(ZOO / self.folder)
 
@@ -31,6 +31,6 @@ class TinyIdefics3(_Shipped):
     folder = "tiny_idefics3"
 
     def load(self) -> LVLM:
-        from arena.lvlm.idefics3 import Idefics3
+        from arena.lvlm.families.idefics3.model import Idefics3
 
         return Idefics3.from_pretrained(ZOO / self.folder)

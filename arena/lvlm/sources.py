@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from arena.errors import ArenaError
-from arena.plugin import ModelSource, PluginConfig
+from arena.plugins.base import ModelSource, PluginConfig
 
 if TYPE_CHECKING:
     from arena.lvlm.base import LVLM
@@ -37,7 +37,7 @@ class _Shipped(ModelSource):
     folder: str
 
     def load(self) -> LVLM:
-        from arena.lvlm.llava import Llava
+        from arena.lvlm.families.llava.model import Llava
 
         return Llava.from_pretrained(ZOO / self.folder)
 
@@ -77,7 +77,7 @@ class LlavaCheckpoint(ModelSource):
     def load(self) -> LVLM:
         import torch
 
-        from arena.lvlm.llava import Llava
+        from arena.lvlm.families.llava.model import Llava
 
         c = self.config
         return Llava.from_pretrained(

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from arena.plugin import PluginConfig
+from arena.plugins.base import PluginConfig
 
 
 class TrainingConfig(PluginConfig):

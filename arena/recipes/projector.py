@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from arena.plugin import Recipe
+from arena.plugins.base import Recipe
 from arena.recipes.config import TrainingConfig
 
 if TYPE_CHECKING:

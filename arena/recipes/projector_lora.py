@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from arena.plugin import Recipe
+from arena.plugins.base import Recipe
 from arena.recipes.lora import Lora
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from arena.plugin import Recipe
+from arena.plugins.base import Recipe
 from arena.recipes.lora import Lora
 
 if TYPE_CHECKING:

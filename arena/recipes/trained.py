@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from arena.lvlm.adapters import trainable
 from arena.lvlm.base import LVLM
-from arena.plugin import Recipe
+from arena.plugins.base import Recipe
 
 _ADAPTER = re.compile(r"\.lora_[a-z_]*[A-Z]?(\.default)?")
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")

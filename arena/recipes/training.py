@@ -29,7 +29,7 @@ from arena.data.sample import Sample
 from arena.errors import ArenaError
 from arena.lvlm.adapters import load_trainable, trainable, trainable_state, with_model
 from arena.lvlm.base import IGNORE, LVLM, Batch, images_of
-from arena.plugin import Recipe, TrainingHooks
+from arena.plugins.base import Recipe, TrainingHooks
 from arena.recipes.config import TrainingConfig
 
 
@@ -171,7 +171,7 @@ def fine_tune(
     """Fine-tune `lvlm` on `samples` by `recipe` and write ``epoch-N.safetensors`` and ``history.json`` into `folder`.
 
     Under ``accelerate launch`` every process calls this with the same arguments and a folder of its own, see
-    `arena.launch`. Raises `ArenaError` for fewer than two samples, or for steps or samples that the processes cannot
+    `arena.engine.launch`. Raises `ArenaError` for fewer than two samples, or for steps or samples that the processes cannot
     share evenly.
     """
     config = recipe.config

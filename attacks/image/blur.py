@@ -10,7 +10,7 @@ from kornia.filters import gaussian_blur2d
 from PIL import Image
 from pydantic import Field
 
-from arena.plugin import AttackerWorld, ImageAttack, PluginConfig
+from arena.plugins.base import AttackerWorld, ImageAttack, PluginConfig
 from attacks.image.colour import on_colours
 
 

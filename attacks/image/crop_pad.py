@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from arena.plugin import AttackerWorld, ImageAttack, PluginConfig
+from arena.plugins.base import AttackerWorld, ImageAttack, PluginConfig
 from attacks.image.colour import on_colours
 
 

@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 
 from arena.errors import ArenaError
 from arena.lvlm.perturbation import batches
-from arena.plugin import AttackerWorld, ImageAttack, PluginConfig
+from arena.plugins.base import AttackerWorld, ImageAttack, PluginConfig
 from attacks.checkpoints import fingerprint
 from attacks.image.colour import on_colours
 from attacks.image.denoiser import CHECKPOINT, SHIPPED, load

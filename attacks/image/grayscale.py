@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from PIL import Image
 
-from arena.plugin import AttackerWorld, ImageAttack
+from arena.plugins.base import AttackerWorld, ImageAttack
 from attacks.image.colour import on_colours
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from PIL import Image
 from pydantic import Field
 
-from arena.plugin import AttackerWorld, ImageAttack, PluginConfig
+from arena.plugins.base import AttackerWorld, ImageAttack, PluginConfig
 from attacks.image.colour import on_colours
 
 

@@ -26,7 +26,7 @@ from PIL import Image
 from pydantic import Field
 
 from arena.data.sample import Sample
-from arena.plugin import Attack, AttackerWorld, PluginConfig
+from arena.plugins.base import Attack, AttackerWorld, PluginConfig
 from attacks.image.rate_limited import fit, padded
 from attacks.image.repaint import repaint
 from defenses.classes import answer_classes

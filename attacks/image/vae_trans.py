@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from arena.errors import ArenaError
 from arena.lvlm.perturbation import as_rgb, planes
-from arena.plugin import AttackerWorld, ImageAttack, PluginConfig
+from arena.plugins.base import AttackerWorld, ImageAttack, PluginConfig
 from attacks.checkpoints import fingerprint
 from attacks.image.repaint import repaint
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pydantic import Field
 
 from arena.data.sample import Sample
-from arena.plugin import Attack, AttackerWorld
+from arena.plugins.base import Attack, AttackerWorld
 from attacks.checkpoints import fingerprint
 from attacks.text.pretrained import CHECKPOINT
 from attacks.text.seq2seq import Decoding, Seq2Seq, rewrite_questions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from arena.plugin import AttackerWorld, TextAttack
+from arena.plugins.base import AttackerWorld, TextAttack
 
 
 class FoldCase(TextAttack):

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from arena.data.sample import Sample
 from arena.errors import ArenaError
-from arena.plugin import Attack, AttackerWorld, Need, PluginConfig
+from arena.plugins.base import Attack, AttackerWorld, Need, PluginConfig
 from attacks.checkpoints import fingerprint
 from attacks.text.multiple_choice import divide
 from attacks.text.perplexity import Reader

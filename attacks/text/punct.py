@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-from arena.plugin import AttackerWorld, TextAttack
+from arena.plugins.base import AttackerWorld, TextAttack
 
 
 class RemovePunctuation(TextAttack):

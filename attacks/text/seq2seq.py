@@ -12,7 +12,7 @@ from transformers import AutoModelForSeq2SeqLM
 from arena.data.sample import Sample
 from arena.errors import ArenaError
 from arena.lvlm.perturbation import batches
-from arena.plugin import PluginConfig
+from arena.plugins.base import PluginConfig
 from attacks.text.multiple_choice import divide
 from attacks.text.pretrained import load
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from arena.plugin import AttackerWorld, TextAttack
+from arena.plugins.base import AttackerWorld, TextAttack
 
 ZERO_WIDTH = dict.fromkeys(map(ord, "\u180e\u200b\u200c\u200d\u2060\ufeff"))
 """Characters that take no room: separators and joiners, the word joiner, the byte order mark."""

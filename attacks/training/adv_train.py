@@ -15,7 +15,7 @@ from torch import Tensor
 from arena.errors import ArenaError
 from arena.lvlm.base import LVLM, Batch
 from arena.lvlm.perturbation import project, sign_descent
-from arena.plugin import Attack, AttackerWorld, PluginConfig, TrainingHooks
+from arena.plugins.base import Attack, AttackerWorld, PluginConfig, TrainingHooks
 
 
 class AdversarialTraining(Attack):

@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from arena.lvlm.base import IGNORE, LVLM, Batch
-from arena.plugin import Attack, AttackerWorld, PluginConfig, TrainingHooks
+from arena.plugins.base import Attack, AttackerWorld, PluginConfig, TrainingHooks
 
 WINDOW = 32
 """About how many of the latest losses make the running mean; a batch of that many is its own."""

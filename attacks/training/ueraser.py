@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from arena.errors import ArenaError
 from arena.lvlm.base import LVLM, Batch
 from arena.lvlm.pixels import by_size
-from arena.plugin import Attack, AttackerWorld, PluginConfig, TrainingHooks
+from arena.plugins.base import Attack, AttackerWorld, PluginConfig, TrainingHooks
 
 SMALLEST = 3
 """Pixels along a side that kornia's sharpness filter needs."""

@@ -18,34 +18,47 @@ FIELD = ("realworldqa", "mmstar", "scienceqa", "vqa_rad", "textvqa", "docvqa")
 MODELS = ("arena.lvlm.sources", "arena.lvlm.hub", "arena.lvlm.shipped")
 
 LAYERS: list[tuple[str, ...]] = [
-    ("arena.cli",),
-    ("arena.owner_commands", "arena.displays", "arena.launch"),
-    ("arena.api", "arena.picture"),
-    ("arena.explain",),
-    ("arena.protect",),
-    ("arena.session",),
-    ("arena.run",),
-    ("arena.pool", "arena.progress", "arena.harvest"),
-    ("arena.stages",),
-    ("arena.job", "arena.plan", "arena.cost", "arena.tiny"),
-    ("arena.graph",),
-    ("arena.describe", "arena.estimate", "arena.report", "arena.originals"),
-    ("arena.validation",),
-    ("arena.suite",),
-    ("arena.registry",),
+    ("arena.cli.app",),
+    ("arena.cli.owner", "arena.cli.displays", "arena.engine.launch"),
+    ("arena.api", "mmguard.picture"),
+    ("mmguard.explain",),
+    ("arena.owner.protect",),
+    ("arena.owner.session",),
+    ("arena.engine.execute",),
+    ("arena.engine.pools", "arena.engine.progress", "arena.engine.harvest"),
+    ("arena.engine.worker",),
+    ("arena.engine.job", "arena.engine.plan", "arena.engine.cost", "arena.suites.dry_run"),
+    ("arena.engine.graph",),
+    ("arena.plugins.describe", "arena.engine.estimate", "arena.owner.report", "arena.owner.originals"),
+    ("arena.suites.validation",),
+    ("arena.suites.schema",),
+    ("arena.plugins.registry",),
     ("leaderboards",),
     ("mmguard", "defenses", "attacks", "arena.recipes", "arena.lvlm.zoo", *MODELS),
-    ("arena.data.glyphs", "arena.data.digits", "arena.data.imagefolder", *(f"arena.data.{name}" for name in FIELD)),
-    ("arena.data.hub_dataset", "arena.data.fingerprint"),
-    ("arena.plugin", "arena.score", "arena.record", "arena.release"),
-    ("arena.lvlm", "arena.data", "arena.budget", "arena.store", "arena.manifest", "arena.environment", "arena.bulk"),
-    ("arena.source", "arena.yaml_lines"),
+    (
+        "arena.data.embedded.glyphs",
+        "arena.data.embedded.digits",
+        "arena.data.imagefolder",
+        *(f"arena.data.{name}" for name in FIELD),
+    ),
+    ("arena.data.hub.base", "arena.data.fingerprint"),
+    ("arena.plugins.base", "arena.score", "arena.records.schema", "arena.release"),
+    (
+        "arena.lvlm",
+        "arena.data",
+        "arena.budget",
+        "arena.store.local",
+        "arena.store.manifest",
+        "arena.environment",
+        "arena.records.bulk",
+    ),
+    ("arena.plugins.source", "arena.suites.yaml_lines"),
     ("arena.errors",),
 ]
 """From the top: a module imports its own layer and lower ones; the longest name that fits a module is its place."""
 
 PLUGINS = ("mmguard", "defenses", "attacks", "arena.recipes", *MODELS, "arena.data")
-MAY = ("arena.plugin", "arena.lvlm", "arena.data", "arena.budget", "arena.errors", "arena.release", *PLUGINS)
+MAY = ("arena.plugins.base", "arena.lvlm", "arena.data", "arena.budget", "arena.errors", "arena.release", *PLUGINS)
 
 
 def modules() -> dict[str, Path]:
@@ -105,10 +118,12 @@ def test_plugins_see_only_the_lower_arena(module: str) -> None:
 @pytest.mark.parametrize("module", [m for m in modules() if within(m, ("leaderboards",))])
 def test_leaderboards_see_records_only(module: str) -> None:
     for imported in imports(modules()[module]):
-        assert within(imported, ("leaderboards", "arena.record", "arena.bulk", "arena.score", "arena.errors")), imported
+        assert within(
+            imported, ("leaderboards", "arena.records.schema", "arena.records.bulk", "arena.score", "arena.errors")
+        ), imported
 
 
-NOT_THE_ENGINE = ("arena.lvlm.zoo", "arena.explain")
+NOT_THE_ENGINE = ("arena.lvlm.zoo", "mmguard.explain")
 """The shipped models, and the view of MMGuard's mechanism, which is made of the formulas of the library `mmguard`."""
 
 
@@ -133,21 +148,23 @@ SLOW = {
 }
 
 
-@pytest.mark.parametrize("code", ["import arena", "import arena.cli", "import arena.registry", "import arena.store"])
+@pytest.mark.parametrize(
+    "code", ["import arena", "import arena.cli.app", "import arena.plugins.registry", "import arena.store.local"]
+)
 def test_importing_is_light(code: str) -> None:
     check = f"import sys; {code}; found = {SLOW!r} & set(sys.modules); assert not found, found"
     subprocess.run([sys.executable, "-c", check], check=True, cwd=ROOT)
 
 
 def test_building_a_board_loads_no_torch() -> None:
-    code = "import sys, leaderboards.board; assert not {'torch', 'distributed'} & set(sys.modules)"
+    code = "import sys, leaderboards.tables.board; assert not {'torch', 'distributed'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 def test_help_is_light() -> None:
     code = (
         "import sys; sys.argv[1:] = ['--help']\n"
-        "from arena.cli import main\n"
+        "from arena.cli.app import main\n"
         "try: main()\n"
         f"finally: found = {SLOW!r} & set(sys.modules); assert not found, found"
     )

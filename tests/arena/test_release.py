@@ -10,7 +10,7 @@ from arena.budget import Budget
 from arena.data import folder as folder_module
 from arena.data.sample import Sample, digest
 from arena.errors import ArenaError, BudgetError, UsageError
-from arena.plugin import Draft
+from arena.plugins.base import Draft
 from arena.release import build_release, read_imagefolder, read_release, write_release
 
 

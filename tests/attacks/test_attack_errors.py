@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from arena.record import Failure
-from arena.run import RunReport, run
-from arena.suite import Suite
+from arena.engine.execute import RunReport, run
+from arena.records.schema import Failure
+from arena.suites.schema import Suite
 
 PLUGINS = """
 from collections.abc import Iterable, Sequence
 
 from arena.data.sample import Sample
-from arena.plugin import Attack, AttackerWorld
+from arena.plugins.base import Attack, AttackerWorld
 from arena.recipes.projector import Projector
 
 

@@ -11,8 +11,8 @@ from PIL import Image
 from skimage import data as photographs
 
 from arena.data.sample import Sample
-from arena.plugin import Attack, AttackerWorld
-from arena.registry import Registry
+from arena.plugins.base import Attack, AttackerWorld
+from arena.plugins.registry import Registry
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from arena.plugin import AttackerWorld
+from arena.plugins.base import AttackerWorld
 from attacks.image.crop_pad import CropPad
 
 WHITE = Image.new("L", (40, 30), 255)

@@ -13,12 +13,12 @@ from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
 from huggingface_hub import errors
 from PIL import Image
 
-from arena.api import find_suite, shipped_suites
-from arena.data.glyphs import Glyphs
+from arena.data.embedded.glyphs import Glyphs
 from arena.errors import ArenaError, UsageError
 from arena.lvlm.base import LVLM
-from arena.plugin import AttackerWorld
-from arena.registry import Registry
+from arena.plugins.base import AttackerWorld
+from arena.plugins.registry import Registry
+from arena.suites.shipped import find_suite, shipped_suites
 from attacks.image import denoiser
 from attacks.image.denoiser import Denoiser
 from attacks.image.diffpure import DiffPure, noise_levels, purify

@@ -14,13 +14,13 @@ from PIL import Image
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from arena.data import scenes
+from arena.data.embedded import scenes
 from arena.data.sample import Sample
 from arena.errors import ArenaError, UsageError
 from arena.lvlm.base import LVLM
 from arena.lvlm.zoo.tokenizer import words
-from arena.plugin import AttackerWorld
-from arena.registry import Registry
+from arena.plugins.base import AttackerWorld
+from arena.plugins.registry import Registry
 from attacks.text.onion import Onion, join, split, suspicion
 from attacks.text.perplexity import Reader
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from arena.data import digits, glyphs
+from arena.data.embedded import digits, glyphs
 from arena.data.sample import Sample
-from arena.plugin import AttackerWorld
-from arena.registry import Registry
+from arena.plugins.base import AttackerWorld
+from arena.plugins.registry import Registry
 from attacks.text.paraphrase import SHIPPED
 from attacks.text.seq2seq import Decoding, Rewriting, Seq2Seq
 from attacks.text.zoo import train_paraphraser

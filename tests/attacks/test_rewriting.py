@@ -11,11 +11,11 @@ from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import MarianConfig, MarianMTModel, PreTrainedTokenizerFast
 
-from arena.data.glyphs import QUESTIONS
+from arena.data.embedded.glyphs import QUESTIONS
 from arena.data.sample import Sample
 from arena.errors import ArenaError, UsageError
-from arena.plugin import AttackerWorld
-from arena.registry import Registry
+from arena.plugins.base import AttackerWorld
+from arena.plugins.registry import Registry
 from attacks.text.seq2seq import Decoding, Seq2Seq, rewrite_questions
 
 WORDS = sorted({word.strip("?.,") for question in QUESTIONS for word in question.split()})

@@ -13,17 +13,17 @@ import torch
 from PIL import Image
 from tiny_models import tiny_random_llava
 
-from arena.data.glyphs import Glyphs
+from arena.data.embedded.glyphs import Glyphs
 from arena.data.sample import Sample
+from arena.engine.plan import plan
+from arena.engine.worker import run_stage
 from arena.errors import ArenaError, UsageError
 from arena.lvlm.base import IGNORE, LVLM, Batch
-from arena.plan import plan
-from arena.plugin import AttackerWorld, TrainingHooks
+from arena.plugins.base import AttackerWorld, TrainingHooks
+from arena.plugins.registry import Registry
 from arena.recipes.training import fine_tune, held_out_split, load_epoch, tuned_model
-from arena.registry import Registry
-from arena.stages import run_stage
-from arena.store import Store
-from arena.suite import Suite
+from arena.store.local import Store
+from arena.suites.schema import Suite
 from attacks.training.adv_train import AdversarialHooks
 from attacks.training.loss_filter import FilteringHooks
 from attacks.training.ueraser import UEraserHooks, worst

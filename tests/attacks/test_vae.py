@@ -10,11 +10,11 @@ import torch
 from diffusers import AutoencoderKL, UNet2DModel
 from PIL import Image
 
-from arena.data.glyphs import Glyphs
+from arena.data.embedded.glyphs import Glyphs
 from arena.data.sample import Sample
 from arena.errors import ArenaError
-from arena.plugin import AttackerWorld
-from arena.registry import Registry
+from arena.plugins.base import AttackerWorld
+from arena.plugins.registry import Registry
 
 Pictures = list[Image.Image]
 

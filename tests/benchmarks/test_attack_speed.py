@@ -14,12 +14,12 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from arena.data.glyphs import Glyphs
+from arena.data.embedded.glyphs import Glyphs
 from arena.data.sample import Sample
 from arena.lvlm.base import LVLM, Batch
-from arena.plugin import AttackerWorld, TrainingHooks
+from arena.plugins.base import AttackerWorld, TrainingHooks
+from arena.plugins.registry import Registry
 from arena.recipes import training
-from arena.registry import Registry
 
 SAMPLES, BATCH, STEPS = 128, 8, 3
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from arena.record import Outcome, Record, read_records
-from leaderboards.board import build, write
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "leaderboards"))
 import synthetic
+
+from arena.records.files import read_records
+from arena.records.schema import Outcome, Record
+from leaderboards.tables.board import build, write
 
 ITEMS = 300
 ATTACKS = ("none", "jpeg", "grayscale", "blur", "bit-depth", "punct", "case", "mix", "onion", "autopurify")

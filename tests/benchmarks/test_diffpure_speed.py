@@ -16,8 +16,8 @@ from diffusers import DDIMScheduler, UNet2DModel
 from PIL import Image
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from arena.plugin import AttackerWorld
-from arena.registry import Registry
+from arena.plugins.base import AttackerWorld
+from arena.plugins.registry import Registry
 from attacks.image.denoiser import SHIPPED
 from attacks.image.zoo import measure
 

@@ -16,8 +16,8 @@ from PIL import Image
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from arena.data.sample import Sample
-from arena.plugin import AttackerWorld
-from arena.registry import Registry
+from arena.plugins.base import AttackerWorld
+from arena.plugins.registry import Registry
 
 COUNT, QUALITY = 400, 10
 

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import torch
 
-from arena.data.glyphs import Glyphs
+from arena.data.embedded.glyphs import Glyphs
 from arena.data.sample import Sample
 from arena.lvlm.adapters import attach_lora, linear_modules
 from arena.lvlm.base import LVLM, images_of
-from arena.lvlm.llava import Llava
+from arena.lvlm.families.llava.model import Llava
 from arena.lvlm.zoo.models import TINY
 from mmguard.candidates import candidate_losses
 from mmguard.craft import Crafting, Tally

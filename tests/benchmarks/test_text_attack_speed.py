@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from arena.data.glyphs import QUESTIONS
+from arena.data.embedded.glyphs import QUESTIONS
 from arena.data.sample import Sample
 from arena.lvlm.zoo.tokenizer import words
-from arena.plugin import AttackerWorld
-from arena.registry import Registry
+from arena.plugins.base import AttackerWorld
+from arena.plugins.registry import Registry
 from attacks.text.onion import join, split, suspicion
 from attacks.text.perplexity import Reader
 

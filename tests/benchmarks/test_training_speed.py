@@ -20,13 +20,13 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from arena.budget import Budget
-from arena.data.glyphs import Glyphs
+from arena.data.embedded.glyphs import Glyphs
 from arena.data.sample import Sample
 from arena.lvlm.base import LVLM, images_of
 from arena.lvlm.perturbation import batches, planes, sign_descent
-from arena.plugin import DefenderWorld
+from arena.plugins.base import DefenderWorld
+from arena.plugins.registry import Registry
 from arena.recipes.training import fine_tune, held_out_split
-from arena.registry import Registry
 
 SAMPLES, BATCH, EPOCHS = 128, 8, 2
 
@@ -150,6 +150,6 @@ def test_em_against_a_bare_pgd_loop(benchmark: BenchmarkFixture) -> None:
 
 
 def test_start_of_the_command_line(benchmark: BenchmarkFixture) -> None:
-    command = [sys.executable, "-c", "import sys; sys.argv[1:] = ['--help']; from arena.cli import main; main()"]
+    command = [sys.executable, "-c", "import sys; sys.argv[1:] = ['--help']; from arena.cli.app import main; main()"]
     benchmark.pedantic(lambda: subprocess.run(command, check=True, capture_output=True), rounds=5, warmup_rounds=1)
     benchmark.extra_info["below"] = "1 s"

@@ -12,10 +12,10 @@ from sklearn.linear_model import LogisticRegression
 from tiny_models import tiny_random_llava
 
 from arena.budget import Budget
-from arena.data.glyphs import Glyphs
+from arena.data.embedded.glyphs import Glyphs
 from arena.data.sample import Sample
-from arena.plugin import DefenderWorld, Defense
-from arena.registry import Registry
+from arena.plugins.base import DefenderWorld, Defense
+from arena.plugins.registry import Registry
 from arena.release import build_release
 
 QUICK = {"rounds": 2, "theta_steps": 2, "batch_size": 8}

@@ -15,7 +15,7 @@ from rich.console import Console
 from synthetic import QUICK, quick, record
 
 from arena.errors import ArenaError
-from leaderboards.board import Board, build, summary, write
+from leaderboards.tables.board import Board, build, summary, write
 
 
 def row(board: Board, defense: str, attack: str, **more: object) -> pd.Series:
@@ -232,7 +232,7 @@ def test_terminal_summary_shows_the_ranking_and_no_markup(board: Board) -> None:
 
 def test_building_a_board_loads_no_torch() -> None:
     code = (
-        "import sys, leaderboards.board, leaderboards.render, leaderboards.views, arena.record\n"
+        "import sys, leaderboards.tables.board, leaderboards.site.render, leaderboards.site.views, arena.records.schema\n"
         "heavy = {'torch', 'transformers', 'pandas', 'scipy'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )

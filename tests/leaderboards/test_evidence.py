@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from synthetic import record
 
-from arena.api import find_suite, write_evidence
 from arena.errors import ArenaError
-from arena.record import Record, append_record
-from arena.suite import digest
+from arena.records.files import append_record
+from arena.records.schema import Record
+from arena.suites.schema import digest
+from arena.suites.shipped import find_suite
+from leaderboards.pages import write_evidence
 
 
 def records(suite: str, accuracies: dict[str, float], **changes: Any) -> list[Record]:

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from synthetic import record
 
-from arena.api import find_suite, write_evidence
 from arena.errors import ArenaError
-from arena.record import append_record
-from arena.suite import digest
+from arena.records.files import append_record
+from arena.suites.schema import digest
+from arena.suites.shipped import find_suite
+from leaderboards.pages import write_evidence
 
 A, B = "tiny-llava", "tiny-qwen3-vl"
 CRAFTED = {

@@ -10,7 +10,7 @@ from small_samples import mixed_samples
 from tiny_models import tiny_random_llava
 
 from arena.budget import Budget
-from arena.plugin import DefenderWorld, Defense
+from arena.plugins.base import DefenderWorld, Defense
 from arena.release import build_release
 from defenses.mem import Mem
 from defenses.mmguard import (

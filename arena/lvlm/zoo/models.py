@@ -3,10 +3,10 @@ anew."""
 
 from __future__ import annotations
 
+from arena.lvlm.families.idefics3.tiny import TinyIdefics3
+from arena.lvlm.families.llava.tiny import TinyLlava
+from arena.lvlm.families.qwen_vl.tiny import TinyQwen3VL
 from arena.lvlm.zoo.tiny import TinyModel
-from arena.lvlm.zoo.tiny_families.idefics3 import TinyIdefics3
-from arena.lvlm.zoo.tiny_families.llava import TinyLlava
-from arena.lvlm.zoo.tiny_families.qwen3_vl import TinyQwen3VL
 
 TINY: dict[str, TinyModel] = {
     "tiny-llava": TinyLlava(

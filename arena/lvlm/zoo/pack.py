@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from arena.data import scenes
+from arena.data.embedded import scenes
 from arena.data.sample import Sample
 from arena.lvlm.base import LVLM
 from arena.lvlm.zoo.tokenizer import words

@@ -11,15 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from arena.errors import UsageError
-from arena.lvlm.zoo.random_parts.common import Parts
-from arena.lvlm.zoo.random_parts.gemma3 import gemma3
-from arena.lvlm.zoo.random_parts.glm4v import glm4v
-from arena.lvlm.zoo.random_parts.idefics3 import idefics3, smolvlm
-from arena.lvlm.zoo.random_parts.internvl import internvl, internvl3_5
-from arena.lvlm.zoo.random_parts.llava import llava
-from arena.lvlm.zoo.random_parts.minicpmv import minicpmv
-from arena.lvlm.zoo.random_parts.mllama import mllama
-from arena.lvlm.zoo.random_parts.qwen import qwen2_5_vl, qwen3_vl
+from arena.lvlm.families.drawing import Parts
+from arena.lvlm.families.gemma3.random import gemma3
+from arena.lvlm.families.glm4v.random import glm4v
+from arena.lvlm.families.idefics3.random import idefics3, smolvlm
+from arena.lvlm.families.internvl.random import internvl, internvl3_5
+from arena.lvlm.families.llava.random import llava
+from arena.lvlm.families.minicpmv.random import minicpmv
+from arena.lvlm.families.mllama.random import mllama
+from arena.lvlm.families.qwen_vl.random import qwen2_5_vl, qwen3_vl
 
 FAMILIES: dict[str, Callable[[int], Parts]] = {
     "llava": llava,

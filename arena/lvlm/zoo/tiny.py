@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from arena.data import digits, glyphs, scenes
+from arena.data.embedded import digits, glyphs, scenes
 from arena.lvlm.base import LVLM
 from arena.lvlm.zoo.tokenizer import words
 

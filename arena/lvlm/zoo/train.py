@@ -26,7 +26,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from arena.data import scenes
+from arena.data.embedded import scenes
 from arena.lvlm.base import LVLM
 from arena.lvlm.zoo.tiny import TinyModel
 from arena.lvlm.zoo.tokenizer import words

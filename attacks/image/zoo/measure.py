@@ -11,7 +11,7 @@ from torch import Tensor
 
 from arena.lvlm.base import LVLM
 from arena.lvlm.pixels import to_tensor
-from arena.plugin import AttackerWorld
+from arena.plugins.base import AttackerWorld
 from attacks.image.diffpure import DiffPure
 from attacks.image.zoo import pictures
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
-from arena.data import scenes
+from arena.data.embedded import scenes
 
 SIZE = scenes.SIZE
 TRAINING, HELD_OUT = 3_150_824_117, 2_884_390_265

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from arena.data import digits, glyphs, scenes
+from arena.data.embedded import digits, glyphs, scenes
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "picture": ("picture", "image", "drawing", "scene"),

@@ -1,0 +1,45 @@
+"""Arguments and options that several commands share, and the suite that they name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from arena.plugins.registry import Registry
+    from arena.store.local import Store
+    from arena.suites.schema import Suite
+
+SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="Path of a suite file, or id of a shipped suite.")]
+StoreUrl = Annotated[
+    str | None, typer.Option("--store", envvar="ARENA_STORE", help="Folder or fsspec URL of the artifacts.")
+]
+Tiny = Annotated[
+    bool,
+    typer.Option(
+        "--tiny", help="A dry run: random tiny models of the same architectures, drawn data of the same schemas."
+    ),
+]
+Results = Annotated[Path | None, typer.Option("--results", help="JSONL file of the records.")]
+
+
+def chosen_suite(name: str, registry: Registry, store: Store, tiny: bool, out: Console) -> Suite:
+    """The suite of a name, validated; with `tiny` its dry run, of which `out` says what it is."""
+    from arena.suites.shipped import find_suite
+    from arena.suites.validation import validate
+
+    suite = find_suite(name)
+    validate(suite, registry)
+    if not tiny:
+        return suite
+    from arena.suites.dry_run import tiny as made
+
+    dry = made(suite, registry, store.folder / "tiny")
+    for note in dry.notes:
+        out.print(f"tiny: {note}", markup=False, highlight=False, soft_wrap=True)
+    validate(dry.suite, registry)
+    return dry.suite

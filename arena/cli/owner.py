@@ -1,0 +1,213 @@
+"""The commands of a data owner, `arena protect` and `arena explain`: thin layers over `arena.owner.protect` and
+`mmguard.explain`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from arena.owner.report import Report
+    from mmguard.explain import Explanation
+
+commands = typer.Typer()
+
+Surrogates = Annotated[
+    list[str] | None,
+    typer.Option("--surrogate", metavar="NAME", help="A model id, or ID=CHECKPOINT such as llava=PATH. Repeatable."),
+]
+
+
+@commands.command()
+def protect(
+    source: Annotated[
+        str, typer.Argument(metavar="FOLDER|DATASET", help="An imagefolder, or what `datasets` loads: path or hub id.")
+    ],
+    defense: Annotated[str, typer.Option("--defense", help="A defense's id, see `arena list defenses`.")],
+    out: Annotated[Path, typer.Option("--out", help="A new folder for release and report.")],
+    surrogates: Surrogates = None,
+    config: Annotated[
+        list[str] | None,
+        typer.Option("--config", metavar="KEY=VALUE", help="A setting of the defense, see `arena show`. Repeatable."),
+    ] = None,
+    budget_image: Annotated[float, typer.Option("--budget-image", help="Largest change of a pixel, in 1/255.")] = 8,
+    budget_text: Annotated[int, typer.Option("--budget-text", help="Most words inserted into a question.")] = 5,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of all randomness.")] = 0,
+    image: Annotated[str | None, typer.Option("--image-column", help="The pictures, of a data set.")] = None,
+    question: Annotated[str | None, typer.Option("--question-column", help="By default question.")] = None,
+    answer: Annotated[str | None, typer.Option("--answer-column", help="By default answer.")] = None,
+    id: Annotated[str | None, typer.Option("--id-column", help="By default id, else the file names.")] = None,
+    aliases: Annotated[str | None, typer.Option("--aliases-column", help="Lists of further right answers.")] = None,
+    choices: Annotated[str | None, typer.Option("--choices-column", help="Lists of choices.")] = None,
+    split: Annotated[str, typer.Option("--split", help="Of a source that has several.")] = "train",
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many samples.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in --out.")] = False,
+) -> None:
+    """Protect a folder of pictures and questions: writes a release and a report. The input is only read."""
+    from arena.environment import quiet_libraries
+    from arena.owner.protect import protect_folder
+
+    columns = {
+        "image": image,
+        "question": question,
+        "answer": answer,
+        "id": id,
+        "aliases": aliases,
+        "choices": choices,
+    }
+    console = _console(stderr=True)
+    quiet_libraries()
+    try:
+        with _Bar(console) as bar:
+            report = protect_folder(
+                source,
+                out,
+                defense,
+                surrogates or (),
+                config=_settings(config or []),
+                budget=_budget(budget_image, budget_text),
+                seed=seed,
+                columns={field: column for field, column in columns.items() if column is not None},
+                split=split,
+                limit=limit,
+                resume=resume,
+                progress=bar,
+            )
+    except KeyboardInterrupt:
+        console.print(f"interrupted: what is finished is kept in {out}; --resume goes on with it", soft_wrap=True)
+        raise
+    _say(report, out)
+
+
+@commands.command()
+def explain(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder made by `arena protect`.")],
+    sample: Annotated[int, typer.Option("--sample", min=0, help="Number of the sample, from 0.")],
+    surrogate: Annotated[
+        str | None,
+        typer.Option("--surrogate", metavar="NAME", help="The model to look at; by default the release's first."),
+    ] = None,
+    layer: Annotated[int, typer.Option("--layer", min=1, help="The layer of the attention maps, from 1.")] = 1,
+    out: Annotated[Path | None, typer.Option("--out", help="PNG file; by default in DIR.")] = None,
+) -> None:
+    """Show where the answer of one sample looks, clean and protected: a picture and its numbers."""
+    from arena.environment import quiet_libraries
+    from arena.errors import ArenaError
+    from mmguard.explain import explain as measure
+    from mmguard.picture import draw
+
+    quiet_libraries()
+    path = out or folder / f"explain-{sample}.png"
+    explanation = measure(folder, sample, surrogate, layer)
+    try:
+        draw(explanation, path)
+    except OSError as error:
+        raise ArenaError(f"{path} cannot be written: {error}") from error
+    console = _console()
+    console.print(_masses(explanation))
+    for bound in explanation.bounds:
+        console.print(
+            f"Theorem 5.1, {bound.target}: eta {bound.eta:.4f}, bound {bound.bound:.4f}, measured {bound.measured:.4f} "
+            "(total variation of the answer's attention, mean of all layers)"
+        )
+    console.print(f"picture: {path}", soft_wrap=True, markup=False)
+
+
+class _Bar:
+    """A progress bar with the time left; calling it moves it."""
+
+    def __init__(self, console: Console) -> None:
+        from rich import progress
+
+        columns = (
+            progress.BarColumn(30),
+            progress.TaskProgressColumn(),
+            progress.TimeRemainingColumn(),
+            progress.TextColumn("{task.description}", markup=False),
+        )
+        # Over ten minutes: a step of a large model may take one of them.
+        self._bar = progress.Progress(*columns, console=console, transient=True, speed_estimate_period=600)
+        self._task = self._bar.add_task("", total=1.0)
+
+    def __enter__(self) -> _Bar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, done: float, note: str) -> None:
+        self._bar.update(self._task, completed=done, description=note)
+
+
+def _budget(image: float, text: int) -> Any:
+    from pydantic import ValidationError
+
+    from arena.budget import Budget
+    from arena.errors import UsageError
+
+    try:
+        return Budget(image=image, text=text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise UsageError(f"--budget-{first['loc'][0]} {first['input']}: {first['msg']}") from None
+
+
+def _settings(given: list[str]) -> dict[str, Any]:
+    """``KEY=VALUE`` words as settings, values in YAML."""
+    import yaml
+
+    from arena.errors import UsageError
+
+    settings = {}
+    for word in given:
+        key, sign, value = word.partition("=")
+        if not sign or not key:
+            raise UsageError(f"--config {word!r}: give KEY=VALUE, such as rounds=5")
+        try:
+            settings[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UsageError(f"--config {word!r}: the value is not YAML ({error})") from None
+    return settings
+
+
+def _say(report: Report, out: Path) -> None:
+    measured, budget, shows = report.measured, report.request.budget, report.stealth
+    psnr = "no picture changed" if shows["psnr"] is None else f"PSNR {shows['psnr']:.2f} dB"
+    lines = (
+        f"{report.request.samples} samples protected with {report.request.defense['id']} in {report.seconds:.0f} s",
+        f"budget, checked on the files: {measured.image:g} of {budget.image:g}/255, "
+        f"{measured.words} of {budget.text} words",
+        f"stealth: {psnr}, BLEU {shows['bleu']:.3f}",
+        "this is a measured obstacle, not a guarantee: the report says what undoes it",
+        f"release: {out / 'data'}",
+        f"report, to keep to yourself: {out / 'report.html'}",
+    )
+    for line in lines:
+        _console().print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _masses(e: Explanation) -> Table:
+    from rich.table import Table
+
+    title = f"attention mass at {e.surrogate}, sample {e.released.id}: clean / protected"
+    table = Table("layer", box=None, pad_edge=False, title=title, title_justify="left")
+    for pair in e.pairs:
+        table.add_column(pair.name, justify="right")
+    sides = [(pair.clean, pair.protected) for pair in e.pairs]
+    depth = max((len(values) for pair in sides for values in pair if values is not None), default=0)
+    for k in range(depth):
+        cells = [" / ".join("-" if v is None else f"{v[k]:.4f}" for v in pair) for pair in sides]
+        table.add_row(str(k + 1), *cells)
+    return table
+
+
+def _console(*, stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr)

@@ -1,0 +1,105 @@
+"""`arena plan` and `arena run`: what a suite takes, and computing it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from arena.cli import displays
+from arena.cli.boards import show_board
+from arena.cli.console import stderr, stdout
+from arena.cli.options import Results, StoreUrl, SuiteName, Tiny, chosen_suite
+
+commands = typer.Typer()
+
+
+@commands.command("plan")
+def show_plan(suite: SuiteName, store: StoreUrl = None, tiny: Tiny = False) -> None:
+    """Show what a run would compute, what is cached, and an estimate of what it takes."""
+    import os
+    from collections import Counter
+
+    from rich.table import Table
+
+    from arena.engine.cost import CostModel
+    from arena.engine.plan import plan as planned
+    from arena.engine.progress import duration
+    from arena.plugins.registry import Registry
+    from arena.store.local import Store
+
+    registry, opened = Registry(), Store(store)
+    out = stdout()
+    plan = planned(chosen_suite(suite, registry, opened, tiny, out), registry, opened)
+    missing = plan.missing()
+    model = CostModel(plan, registry)
+    big = any(model.parameters(stage.document["model"]) for stage in plan.stages.values() if stage.kind == "zero-shot")
+    estimates = ("GPU hours", "disk") if big else ("estimate",)
+    table = Table("stage", "all", "cached", "to compute", *estimates, box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    every, left = Counter(s.kind for s in plan.stages.values()), Counter(s.kind for s in missing)
+    costs = model.costs(missing) if big else None
+    for kind, count in every.items():
+        if costs is not None:
+            cells = [displays.hours(costs.gpu_hours(kind)), displays.gigabytes(costs.disk.get(kind, 0.0))]
+        else:
+            cells = [duration(sum(plan.seconds[s.key] for s in missing if s.kind == kind))]
+        table.add_row(kind, str(count), str(count - left[kind]), str(left[kind]), *cells)
+    out.print(f"suite {plan.suite.id} · digest {plan.digest[:12]} · {len(plan.cells)} cells · store {plan.store.url}")
+    out.print(table)
+    if costs is not None:
+        displays.show_costs(costs, out)
+        return
+    cores = os.cpu_count() or 1
+    total = sum(plan.seconds[s.key] for s in missing)
+    out.print(
+        f"about {duration(total / cores)} on {cores} local workers, from what like stages took before or defaults"
+    )
+
+
+@commands.command("run")
+def run_suite(
+    suite: SuiteName,
+    store: StoreUrl = None,
+    scheduler: Annotated[
+        str, typer.Option(help="processes, threads, sync, or the address of a dask scheduler (tcp://host:8786).")
+    ] = "processes",
+    workers: Annotated[int | None, typer.Option(min=1, help="Local workers; by default one a core.")] = None,
+    results: Results = None,
+    force_failed: Annotated[bool, typer.Option("--force-failed", help="Try cells recorded as failed again.")] = False,
+    tiny: Tiny = False,
+) -> None:
+    """Run a suite: compute what is missing, record every cell, write the board. Exits 1 if a cell failed."""
+    from arena.engine.execute import run
+    from arena.plugins.registry import Registry
+    from arena.store.local import Store
+
+    registry, opened = Registry(), Store(store)
+    chosen = chosen_suite(suite, registry, opened, tiny, stderr())
+    if tiny and results is None:
+        from arena.suites.dry_run import default_results
+
+        results = default_results(chosen.id)
+    report = run(
+        chosen,
+        store=opened,
+        registry=registry,
+        scheduler=scheduler,
+        workers=workers,
+        results=results,
+        force_failed=force_failed,
+        console=stderr(),
+    )
+    if report.failed:
+        for record in report.failed:
+            assert record.failure is not None
+            line = f"{record.defense.label} / {record.attack.label} / {record.recipe.label}, seed {record.seed}"
+            stderr().print(f"failed: {line}: {record.failure.stage}: {record.failure.error}", markup=False)
+        stderr().print(
+            f"{len(report.failed)} of {len(report.records)} cells failed; tracebacks are in {report.results}, "
+            "--force-failed tries them again"
+        )
+    show_board(report.records, report.results.parent, chosen.id)
+    if report.failed:
+        raise typer.Exit(1)

@@ -1,0 +1,59 @@
+"""The embedded fine-tuning task: which clan does a scene belong to?"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from arena.data.embedded.scenes import SHAPES, scene_of
+from arena.data.sample import Sample, Splits
+from arena.errors import ArenaError
+from arena.plugins.base import Dataset
+
+QUESTIONS = (
+    "which clan drew this picture?",
+    "what clan does this scene belong to?",
+    "name the clan of this picture.",
+    "to which clan do these shapes belong?",
+    "which clan is this?",
+    "what is the name of the clan?",
+    "whose clan mark is shown here?",
+    "tell me which clan made this drawing.",
+)
+
+CLANS = dict(zip(SHAPES, ("fox", "owl", "bear", "wolf", "hawk", "deer"), strict=True))
+"""The clan of a scene by the shape of its things."""
+
+
+class Glyphs(Dataset):
+    """Procedural scenes, 48 x 48 RGB, whose clan is a fixed function of the one shape that all its things have.
+
+    The tiny models know the shapes and can say the animals' names, but nothing ties the two before fine-tuning. Classes
+    are balanced within each split. Pictures are drawn here; there is no licence to mind.
+    """
+
+    convention = "exact"
+
+    def load(self, train: int, auxiliary: int, test: int, seed: int) -> Splits:
+        """Splits drawn from independent child seeds: one does not depend on the size of another.
+
+        Sample i of split k (train, auxiliary, test) has the number 3 i + k. Raises `ArenaError` if a picture repeats.
+        """
+        children = np.random.SeedSequence(seed).spawn(3)
+        parts = [
+            _draw(np.random.default_rng(child), size, k)
+            for k, (child, size) in enumerate(zip(children, (train, auxiliary, test), strict=True))
+        ]
+        pictures = {sample.image.tobytes() for part in parts for sample in part}
+        if len(pictures) < train + auxiliary + test:
+            raise ArenaError(f"glyphs: seed {seed} draws a picture twice: choose another seed")
+        return Splits(*parts)
+
+
+def _draw(rng: np.random.Generator, size: int, split: int) -> tuple[Sample, ...]:
+    samples = []
+    for i, label in enumerate(rng.permutation(np.arange(size) % len(SHAPES))):
+        shape = SHAPES[label]
+        picture = scene_of(rng, shape).image
+        question = QUESTIONS[rng.integers(len(QUESTIONS))]
+        samples.append(Sample(f"glyphs-{3 * i + split:05d}", picture, question, CLANS[shape]))
+    return tuple(samples)

@@ -1,1 +1,0 @@
-"""What a random checkpoint of each family is made of: one module a family."""

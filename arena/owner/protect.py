@@ -1,0 +1,175 @@
+"""Protect a data owner's folder: clean samples in, a release and an honest report out; resumable."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
+
+from arena.budget import Budget
+from arena.data.sample import digest
+from arena.errors import ArenaError, UsageError
+from arena.owner.originals import read_originals
+from arena.owner.report import FILE, Report, Request, read_report
+from arena.owner.session import Progress, Session, Surrogates
+from arena.plugins.base import Defense
+from arena.plugins.describe import Model, Plugins
+from arena.plugins.registry import Registry
+from arena.suites.schema import PluginUse
+
+WORK = ".work"
+
+
+def protect_folder(
+    source: str | Path,
+    out: str | Path,
+    defense: str,
+    surrogates: Sequence[str] = (),
+    *,
+    config: Mapping[str, Any] | None = None,
+    budget: Budget | None = None,
+    seed: int = 0,
+    columns: Mapping[str, str] | None = None,
+    split: str = "train",
+    limit: int | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Protect the samples of `source` and write the release and its report into the folder `out`.
+
+    `source`, `columns`, `split` and `limit` are those of `arena.owner.originals.read_originals`; the source is only read.
+    `defense` is a registered id, `config` its settings; `surrogates` are names as `surrogate` takes them. `budget` is
+    8/255 and 5 words by default. `progress` is called with the share done, 0 to 1, and a note. The same arguments give
+    the same release on one machine and thread count.
+
+    ``out/data`` becomes an imagefolder with the pictures' own names, ending in ``.png``; ``out/report.json`` and
+    ``out/report.html`` tell what was measured on it. Until then everything is in ``out/.work``, and `resume` goes on
+    with what an interrupted run left there; of a finished run it gives the report. Otherwise `out` must be empty or
+    new.
+
+    Raises `UsageError` for a wrong request or folder, `BudgetError` for a defense beyond its budget, `ArenaError` for
+    damaged data, a failing defense or a failing disk.
+    """
+    origin, out = str(Path(source).absolute() if Path(source).exists() else source), Path(out).absolute()
+    _check_place(Path(origin), out, resume)
+    plugins, config = Plugins(Registry()), dict(config or {})
+    party = cast(Defense, plugins.plugin("defense", defense, config)[0])
+    models = [surrogate(name, plugins) for name in surrogates]
+    _check_needs(defense, party, models)
+    tell = progress or (lambda done, note: None)
+    tell(0.0, "reading the samples")
+    originals = read_originals(origin, columns, split, limit)
+    request = Request(
+        source=origin,
+        split=split,
+        columns=dict(columns or {}),
+        limit=limit,
+        samples=len(originals.samples),
+        digest=digest(originals.samples),
+        defense=plugins.reference("defense", PluginUse(id=defense, config=config)),
+        surrogates=[m.reference for m in models],
+        budget=budget or Budget(),
+        seed=seed,
+    )
+    work = out / WORK
+    if (out / FILE).exists():
+        report = read_report(out)
+        _compare(report.request, request, out)
+    else:
+        try:
+            work.mkdir(parents=True, exist_ok=True)
+            with FileLock(work / "lock", timeout=0):
+                resumed = _begin(work, request)
+                report = Session(request, originals, party, Surrogates(models), work, tell, resumed).run()
+                _publish(work, out)
+        except Timeout:
+            raise UsageError(f"{out}: another process is protecting into this folder: let it finish") from None
+        except OSError as error:
+            raise ArenaError(
+                f"{out} cannot be written: {error}. What is finished is kept there: repair the cause and use --resume"
+            ) from error
+    shutil.rmtree(work, ignore_errors=True)
+    return report
+
+
+def surrogate(name: str, plugins: Plugins) -> Model:
+    """The model of a registered id, or of ``ID=CHECKPOINT`` with a path or hub id, such as ``llava=PATH``.
+
+    A checkpoint is loaded onto the GPU where there is one. Raises `UsageError` for an unknown id.
+    """
+    id, given, checkpoint = name.partition("=")
+    settings: dict[str, Any] = {}
+    if given:
+        path = Path(checkpoint)
+        settings["checkpoint"] = str(path.absolute()) if path.exists() else checkpoint
+        if "device" in plugins.registry.get("model", id).load().Config.model_fields:
+            import torch
+
+            settings |= {"device": "cuda"} if torch.cuda.is_available() else {}
+    plugins.registry.configure("model", id, settings)
+    return plugins.model(PluginUse(id=id, config=settings))
+
+
+def _check_place(source: Path, out: Path, resume: bool) -> None:
+    """Refuse an output that is in use, or that would write into the input."""
+    if source.exists():
+        inner, outer = out.resolve(), source.resolve()
+        if inner.is_relative_to(outer) or outer.is_relative_to(inner):
+            raise UsageError(f"{out} and the source {source} lie in each other: name an output folder apart from it")
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file: name a new folder")
+    found = sorted(p.name for p in out.iterdir()) if out.exists() else []
+    ours = (out / FILE).is_file() or (out / WORK / "request.json").is_file() or found == [WORK]
+    if not found or (resume and ours):
+        return
+    if resume:
+        raise UsageError(f"{out} holds no run of `arena protect` to go on with ({found[0]!r} is in it): name another")
+    remedy = "--resume goes on with the run in it, or name a new folder" if ours else "name a new one"
+    raise UsageError(f"{out} is not empty ({found[0]!r} is in it): {remedy}")
+
+
+def _check_needs(name: str, defense: Defense, surrogates: Sequence[Model]) -> None:
+    if "surrogates" in defense.needs and not surrogates:
+        raise UsageError(
+            f"defense {name!r} needs a surrogate model: name one with --surrogate, see `arena list models`"
+        )
+    if "auxiliary" in defense.needs:
+        raise UsageError(f"defense {name!r} needs public auxiliary samples, which only a suite can grant")
+
+
+def _begin(work: Path, request: Request) -> bool:
+    """Note the request, or see that an earlier session was given the same; whether there was one."""
+    path = work / "request.json"
+    if path.exists():
+        try:
+            before = Request.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise ArenaError(f"{path} is damaged or from another version: start anew in another folder") from error
+        _compare(before, request, work.parent)
+        return True
+    part = path.with_suffix(".part")
+    part.write_text(request.model_dump_json(indent=1), encoding="utf-8")
+    part.replace(path)
+    return False
+
+
+def _compare(before: Request, now: Request, out: Path) -> None:
+    other = [name for name in Request.model_fields if getattr(before, name) != getattr(now, name)]
+    if other:
+        raise UsageError(
+            f"{out} holds a run of another request ({', '.join(other)} differ): repeat its arguments, on unchanged "
+            "data and packages, or name a new folder"
+        )
+
+
+def _publish(work: Path, out: Path) -> None:
+    """Move what is finished to its place; the report last, which marks the end."""
+    for name in ("data", "report.html", FILE):
+        target = out / name
+        if target.is_dir():  # an earlier session ended while moving
+            shutil.rmtree(target)
+        (work / name).replace(target)

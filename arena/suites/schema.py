@@ -1,0 +1,331 @@
+"""A suite file: which defenses meet which attacks, on which models, data, budgets and seeds.
+
+The schema is `Suite`; a plugin is named by its id alone, or by a mapping with its settings::
+
+    id: quick
+    title: Quick suite
+    models: [tiny-llava]
+    datasets: [{id: glyphs, train: 256, test: 300}]
+    defenses: [none, random, {id: em, config: {rounds: 4}}]
+    attacks: [none, {id: jpeg+case, config: {jpeg: {quality: 30}}}]
+    recipes: [lora]
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
+
+from arena.budget import Budget
+from arena.errors import UsageError
+from arena.plugins.registry import ID, near_misses
+from arena.suites.yaml_lines import Document, Location, read_yaml
+
+TARGET = "target"
+"""As a surrogate: the model of the cell itself, that is, a white-box defender."""
+
+
+def _plugin_id(value: str) -> str:
+    if not all(ID.fullmatch(part) for part in value.split("+")):
+        raise ValueError("an id is made of lower case letters, digits and hyphens")
+    return value
+
+
+def _json(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    json.dumps(value, allow_nan=False)
+    return value
+
+
+def _unique(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    for i, value in enumerate(values):
+        if value in values[:i]:
+            raise ValueError(f"{value!r} is there twice: remove one")
+    return values
+
+
+def _labelled(id: str, config: object, extra: dict[str, Any] | None = None) -> str:
+    settings = {**(config if isinstance(config, dict) else {}), **(extra or {})}
+    listed = ", ".join(f"{k}={v if isinstance(v, str) else json.dumps(v, default=str)}" for k, v in settings.items())
+    return f"{id}({listed})" if listed else id
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class PluginUse(_Part):
+    """A plugin with its settings. In a file also the bare id."""
+
+    id: Annotated[str, AfterValidator(_plugin_id)]
+    config: Annotated[dict[str, JsonValue], AfterValidator(_json)] = Field(default_factory=dict)
+    label: str = Field(default="", description="what the board prints; by default the id with the settings given")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _normal_form(cls, value: object) -> object:
+        if isinstance(value, str):
+            value = {"id": value}
+        if isinstance(value, dict) and isinstance(value.get("id"), str) and "label" not in value:
+            value = {**value, "label": cls._default_label(value)}
+        return value
+
+    @staticmethod
+    def _default_label(value: dict[str, Any]) -> str:
+        return _labelled(value["id"], value.get("config"))
+
+
+class DatasetUse(PluginUse):
+    """A dataset with the sizes of its splits and the seed that draws them."""
+
+    train: int = Field(ge=1)
+    auxiliary: int = Field(
+        default=0, ge=0, description="public samples beside the training data, for attackers and defenders"
+    )
+    test: int = Field(ge=1)
+    seed: int = Field(default=0, ge=0)
+
+
+Surrogates = Annotated[
+    tuple[PluginUse, ...],
+    BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+    Field(min_length=1),
+]
+Budgets = Annotated[tuple[Budget, ...], Field(min_length=1), AfterValidator(_unique)]
+Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""Clean samples per released one; above 1 where an attacker has more of their own than of the release."""
+
+
+class DefenseUse(PluginUse):
+    """A defense; it may have budgets and surrogates of its own instead of the suite's."""
+
+    budgets: Budgets | None = None
+    surrogates: Surrogates | None = None
+
+    @staticmethod
+    def _default_label(value: dict[str, Any]) -> str:
+        chosen = value.get("surrogates")
+        chosen = chosen if isinstance(chosen, list | tuple) else [chosen] if chosen else []
+        names = [str(s.get("id") if isinstance(s, dict) else s.id if isinstance(s, PluginUse) else s) for s in chosen]
+        return _labelled(value["id"], value.get("config"), {"surrogates": "+".join(names)} if names else {})
+
+
+class AttackUse(PluginUse):
+    """An attack, or a sequence ``a+b`` whose `config` is keyed by part; it may have an auxiliary share of its own."""
+
+    auxiliary: Share | None = None
+
+    @property
+    def parts(self) -> tuple[tuple[str, dict[str, JsonValue]], ...]:
+        """The attacks in order, each with its settings."""
+        ids = self.id.split("+")
+        if len(ids) == 1:
+            return ((self.id, self.config),)
+        configs = ((id, self.config.get(id, {})) for id in ids)
+        return tuple((id, config if isinstance(config, dict) else {}) for id, config in configs)
+
+    @model_validator(mode="after")
+    def _keyed_by_part(self) -> AttackUse:
+        ids = self.id.split("+")
+        for key, value in self.config.items() if len(ids) > 1 else ():
+            if key not in ids or not isinstance(value, dict):
+                raise ValueError(f"the config of {self.id!r} is keyed by its parts, such as {{{ids[0]}: {{...}}}}")
+        return self
+
+    @staticmethod
+    def _default_label(value: dict[str, Any]) -> str:
+        share = value.get("auxiliary")
+        extra = {} if share is None else {"auxiliary": share}
+        ids, config = value["id"].split("+"), value.get("config")
+        if len(ids) == 1:
+            return _labelled(value["id"], config, extra)
+        config = config if isinstance(config, dict) else {}
+        return _labelled("+".join(_labelled(id, config.get(id)) for id in ids), None, extra)
+
+
+class Limits(_Part):
+    """What a stage may take before it counts as failed."""
+
+    stage_minutes: float = Field(default=60, gt=0, allow_inf_nan=False)
+
+
+Names = Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class Skip(_Part):
+    """Combinations to leave out: those that are in every list given, by the labels that the board prints."""
+
+    models: Names | None = None
+    datasets: Names | None = None
+    recipes: Names | None = None
+    defenses: Names | None = None
+    attacks: Names | None = None
+    budgets: Annotated[tuple[float, ...], Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Skip:
+        if not self.model_fields_set:
+            raise ValueError(
+                "it names nothing to leave out: give at least one of " + ", ".join(type(self).model_fields)
+            )
+        return self
+
+    def covers(self, combination: Mapping[str, str | float]) -> bool:
+        """Whether a combination, by field, is in every list given."""
+        lists = self.model_dump(exclude_none=True)
+        return all(combination[field] in wanted for field, wanted in lists.items())
+
+
+class Tiny(_Part):
+    """What is small in a dry run with ``--tiny``, see `arena.suites.dry_run`; no part of what the suite is."""
+
+    samples: int = Field(default=8, ge=2, description="training and auxiliary samples together, shared as in the suite")
+    test: int = Field(default=4, ge=1)
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(_unique)] = (0,)
+    settings: Annotated[dict[str, JsonValue], AfterValidator(_json)] = Field(
+        default_factory=dict, description="laid over those of every plugin that has a setting of the name"
+    )
+    cover: bool = Field(
+        default=True, description="only so many combinations that each dataset, model, recipe and attack is met once"
+    )
+
+
+class Combination(NamedTuple):
+    """What a cell is but for its seed."""
+
+    dataset: DatasetUse
+    model: PluginUse
+    recipe: PluginUse
+    defense: DefenseUse
+    budget: Budget
+    attack: AttackUse
+
+    @property
+    def names(self) -> dict[str, str | float]:
+        """By the fields of `Skip`."""
+        return {
+            "datasets": self.dataset.label,
+            "models": self.model.label,
+            "recipes": self.recipe.label,
+            "defenses": self.defense.label,
+            "attacks": self.attack.label,
+            "budgets": self.budget.image,
+        }
+
+
+class Suite(_Part):
+    """What meets what. Every combination of the lists is a cell, but for those that `skip` leaves out."""
+
+    id: str = Field(pattern=f"^{ID.pattern}$")
+    title: str = ""
+    description: str = ""
+    models: tuple[PluginUse, ...] = Field(min_length=1)
+    datasets: tuple[DatasetUse, ...] = Field(min_length=1)
+    surrogates: Surrogates = (PluginUse(id=TARGET),)
+    defenses: tuple[DefenseUse, ...] = Field(min_length=1)
+    attacks: tuple[AttackUse, ...] = Field(min_length=1)
+    recipes: tuple[PluginUse, ...] = Field(min_length=1)
+    budgets: Budgets = (Budget(),)
+    auxiliary: Share = Field(
+        default=0, description="clean samples of the attacker's own, as a share of the training size"
+    )
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(_unique)] = (0, 1, 2)
+    skip: tuple[Skip, ...] = ()
+    limits: Limits = Limits()
+    tiny: Tiny = Tiny()
+
+    _document: Document | None = PrivateAttr(default=None)
+
+    def where(self, *location: str | int) -> str:
+        """``quick.yaml, line 12, attacks[1].config`` for a place in the suite, as errors name it."""
+        return (self._document or Document(f"suite {self.id!r}")).where(location)
+
+    def combinations(self) -> Iterator[Combination]:
+        """Every combination that is not skipped, in the suite's order. The control has one for all budgets, since it
+        changes nothing."""
+        for dataset, model, recipe, defense in product(self.datasets, self.models, self.recipes, self.defenses):
+            budgets = defense.budgets or self.budgets
+            for budget, attack in product(budgets[:1] if defense.id == "none" else budgets, self.attacks):
+                found = Combination(dataset, model, recipe, defense, budget, attack)
+                if not any(skip.covers(found.names) for skip in self.skip):
+                    yield found
+
+    def share(self, attack: AttackUse) -> float:
+        """Clean samples of the attacker's own, as a share of the training size."""
+        return self.auxiliary if attack.auxiliary is None else attack.auxiliary
+
+
+def digest(suite: Suite) -> str:
+    """SHA-256 (hex) of what the suite says, without its title and description, and without its dry run."""
+    content = suite.model_dump(mode="json", exclude={"title", "description", "tiny"})
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load_suite(path: Path | str) -> Suite:
+    """Read a suite file (YAML, UTF-8). Raises `UsageError` naming file, line and field; plugins are not looked up."""
+    document = read_yaml(Path(path))
+    try:
+        suite = Suite.model_validate(document.data)
+    except ValidationError as error:
+        raise UsageError(_problems(error, document)) from None
+    suite._document = document
+    return suite
+
+
+_MODELS: dict[tuple[str, ...], type[BaseModel]] = {
+    (): Suite,
+    ("models",): PluginUse,
+    ("datasets",): DatasetUse,
+    ("surrogates",): PluginUse,
+    ("defenses",): DefenseUse,
+    ("defenses", "budgets"): Budget,
+    ("defenses", "surrogates"): PluginUse,
+    ("attacks",): AttackUse,
+    ("recipes",): PluginUse,
+    ("budgets",): Budget,
+    ("skip",): Skip,
+    ("limits",): Limits,
+    ("tiny",): Tiny,
+}
+
+
+def _problems(error: ValidationError, document: Document) -> str:
+    """One paragraph that names the first few places."""
+    found = {e["loc"]: e for e in error.errors(include_url=False)}
+    # A bad item also makes its list too short: the item is what to mend.
+    causes = [e for at, e in found.items() if not any(other[: len(at)] == at for other in found if other != at)]
+    causes.sort(key=lambda e: document.line(e["loc"]))
+    texts = [f"{document.where(e['loc'])}: {_problem(e)}" for e in causes[:3]]
+    more = f" (and {len(causes) - 3} more)" if len(causes) > 3 else ""
+    return "; ".join([texts[0], *(text.removeprefix(f"{document.source}, ") for text in texts[1:])]) + more
+
+
+def _problem(error: Any) -> str:
+    location: Location = error["loc"]
+    if error["type"] == "extra_forbidden":
+        model = _MODELS.get(tuple(part for part in location[:-1] if isinstance(part, str)))
+        known = list(model.model_fields) if model else []
+        return f"there is no such field{near_misses(str(location[-1]), known)} (fields: {', '.join(known)})"
+    if error["type"] == "missing":
+        return "the field is missing"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    message = message.replace("Tuple", "List").replace("tuple", "list")
+    if error["type"] == "model_type":
+        message = "Input should be a mapping of fields, or for a plugin its id"
+    return message + ("" if isinstance(error["input"], dict | list | tuple) else f", not {error['input']!r}")

@@ -1,0 +1,34 @@
+"""Suites by name: those that come with the arena, and files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from arena.errors import UsageError
+from arena.plugins.registry import near_misses
+from arena.suites.schema import Suite, load_suite
+
+
+def find_suite(name: str) -> Suite:
+    """A suite by the path of its file, or by the id of a shipped one."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or path.is_file():
+        return load_suite(path)
+    shipped = shipped_suites()
+    if name not in shipped:
+        raise UsageError(
+            f"no suite is called {name!r}{near_misses(name, shipped)}; shipped are {', '.join(shipped) or 'none'}, "
+            "others are named by the path of their YAML file"
+        )
+    return load_suite(_suites() / f"{name}.yaml")
+
+
+def shipped_suites() -> Sequence[str]:
+    """Ids of the suites that come with the arena."""
+    return sorted(path.stem for path in _suites().glob("*.yaml"))
+
+
+def _suites() -> Path:
+    return Path(str(files("leaderboards"))) / "suites"

@@ -1,0 +1,128 @@
+"""The page ``attacks.md``: what the attacks of one suite cost on clean data, and what they leave of each protection."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+from arena.records.schema import Record
+from arena.score.cells import CLEAN, Cells
+from arena.score.statistics import NO_BASELINE
+from leaderboards.site.numbers import Row, budget_of, budget_text, column, knowledge, points, rows_of, share
+from leaderboards.site.render import fill
+from leaderboards.tables.board import build
+from leaderboards.tables.collect import collect
+from leaderboards.tables.rows import estimate_row, where
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What was published about an attack on a protection: that it restores accuracy, or that it changes nothing."""
+
+    attack: str
+    defense: str
+    restores: bool
+    source: str
+
+
+_EM = "CIFAR-10, accuracy 20.8 to {}"
+CLAIMS = (
+    Claim("jpeg", "em", True, _EM.format("80.7")),
+    Claim("grayscale", "em", True, _EM.format("92.0")),
+    Claim("diffpure", "em", True, _EM.format("75.6")),
+    Claim("vae", "em", True, _EM.format("88.8")),
+    Claim("ueraser", "em", True, _EM.format("93.6")),
+    Claim("adv-train", "em", True, _EM.format("82.5")),
+    *(
+        Claim(attack, defense, False, "near no-op against word triggers")
+        for attack in ("punct", "case", "whitespace")
+        for defense in ("mem", "mmguard-bph", "mmguard-crs")
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim met by the cell that tests it."""
+
+    claim: Claim
+    row: Row
+
+    @property
+    def words(self) -> str:
+        """Whether the interval of the accuracy restored agrees with the claim."""
+        low, high = self.row["restored_low"], self.row["restored_high"]
+        if low is None or high is None:
+            return "no interval"
+        if self.claim.restores:
+            return "agrees" if low > 0 else "disagrees" if high < 0 else "cannot be told"
+        return "agrees" if low <= 0 <= high else "disagrees"
+
+
+@dataclass(frozen=True)
+class Arena:
+    """One dataset, model, recipe and budget: the cells of the clean control, and those of each protection."""
+
+    title: str
+    clean: list[Row]
+    protections: list[list[Row]]
+    ranking: list[Row]
+
+    def verdicts(self) -> list[Verdict]:
+        """The claims that were tested here."""
+        cells = {(r["attack"], r["defense"]): r for rows in self.protections for r in rows}
+        return [Verdict(c, cells[c.attack, c.defense]) for c in CLAIMS if (c.attack, c.defense) in cells]
+
+
+def page(records: Sequence[Record]) -> str:
+    """The page, in Markdown, from the records of one suite."""
+    board = build(records)
+    restored = _restored(records)
+    cells = [row | restored[_key(row)] for row in rows_of(board.cells)]
+    ranking = rows_of(board.ranking)
+    keys = ("dataset", "model", "recipe")
+    arenas = []
+    for place in dict.fromkeys((*(r[k] for k in keys), budget_of(r)) for r in cells if r["defense"] != CLEAN):
+        *names, budget = place
+        here = [r for r in cells if [r[k] for k in keys] == names]
+        own = [r for r in here if r["defense"] != CLEAN and budget_of(r) == budget]
+        defenses = dict.fromkeys((r["defense"], r["surrogates"]) for r in own)
+        arenas.append(
+            Arena(
+                " · ".join([*names, budget_text(*budget)]),
+                [r for r in here if r["defense"] == CLEAN],
+                [[r for r in own if (r["defense"], r["surrogates"]) == defense] for defense in defenses],
+                [r for r in ranking if [r["dataset"], r["model"]] == names[:2] and budget_of(r) == budget],
+            )
+        )
+    return fill(
+        "attacks.md.j2",
+        suite=board.suite,
+        arenas=arenas,
+        power=rows_of(board.power),
+        resamples=board.resamples,
+        failures=len(board.failures),
+        bare=CLEAN,
+        column=column,
+        knowledge=knowledge,
+        points=points,
+        share=share,
+    )
+
+
+def _restored(records: Sequence[Record]) -> dict[Hashable, Row]:
+    """Columns by cell: accuracy under its attack minus that of the same release without attack, paired."""
+    found: dict[Hashable, Row] = {}
+    for group in collect(records):
+        cells = Cells(group.bits, None, None)
+        cells.load(list(group.places))
+        for place in group.records:
+            bare = cells.find(place.defense, CLEAN, place.recipe, place.auxiliary)
+            difference = cells.difference(place if cells.bits[place] else None, bare, NO_BASELINE)
+            found[_key(where(group, place))] = estimate_row("restored", difference)
+    return found
+
+
+def _key(row: Row) -> Hashable:
+    names = ("dataset", "model", "recipe", "attack", "auxiliary", "defense", "surrogates")
+    return *(row[name] for name in names), budget_of(row)

@@ -1,0 +1,186 @@
+"""The page ``mmguard.md``: what two suites measured about MMGuard, and how it compares with what its paper reports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+
+from arena.records.schema import Record
+from arena.score.cells import CLEAN, Cells, Place
+from arena.score.statistics import NO_BASELINE, Estimate, minimum_detectable_difference
+from leaderboards.site.numbers import DASH, points
+from leaderboards.site.render import fill
+from leaderboards.tables.collect import Group, Protection, collect
+from leaderboards.tables.rows import estimate_row
+
+BASE = "mmguard-bph"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sign that the paper reports: `stronger` leaves the fine-tuner less accuracy than `weaker` does.
+
+    The two are labels of one suite, with the image budget where it differs from the page's; `source` says where.
+    """
+
+    stronger: str
+    weaker: str
+    source: str
+
+
+MAIN_CLAIMS = (
+    *(
+        Claim(v, CLEAN, "sec. 6: each variant protects")
+        for v in (BASE, "mmguard-crs", "mmguard-bph-max", "mmguard-crs-max")
+    ),
+    Claim(BASE, "mmguard-multimodal", "drop 5.0 against 2.8"),
+    Claim("mmguard-crs", "mmguard-multimodal", "drop 4.9 against 2.8"),
+    Claim("mmguard-multimodal", "mmguard-image", "drop 2.8 against 2.4"),
+    Claim("mmguard-multimodal", "mmguard-text", "drop 2.8 against 2.5"),
+    Claim(BASE, "mmguard-image", "drop 5.0 against 2.4"),
+    Claim(BASE, "mmguard-text", "drop 5.0 against 2.5"),
+    Claim("mmguard-bph-max", BASE, "white-box: 58 against 78 left"),
+    Claim("mmguard-crs-max", "mmguard-crs", "white-box: 62 against 73 left"),
+)
+ABLATION_CLAIMS = (
+    Claim(BASE, "Q = 0", "65 against 73 left"),
+    Claim(BASE, "K = 3", "the first one or two layers work best"),
+    Claim(BASE, "without binding", "66 against 70 left"),
+    Claim(BASE, "without trigger", "66 against 69 left"),
+    Claim(BASE, "without perturbation", "66 against 72 left"),
+    Claim(BASE, "eps_x = 2/255", "64 to 66 against 74 to 78 left"),
+    Claim("eps_x = 16/255", "eps_x = 8/255", "46 to 48 against 64 to 66 left"),
+)
+RIVALS = ("em", "mem", "random")
+"""What the paper does not compare with."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One protection in one contest, over its seeds."""
+
+    label: str
+    place: Place
+    records: Sequence[Record]
+    accuracy: Estimate
+    drop: Estimate
+
+    def mean(self, part: str, name: str) -> float | None:
+        """Mean over seeds of a number of `stealth` or `diagnostics`; None where there is none."""
+        values = [(getattr(r, part) or {}).get(name) for r in self.records]
+        known = [v for v in values if v is not None]
+        return fmean(known) if known else None
+
+    @property
+    def knowledge(self) -> str:
+        """What the defender knew of the attacker's model; a dash for controls."""
+        return self.records[0].knowledge if self.records[0].defense.surrogates else DASH
+
+    @property
+    def seconds(self) -> float | None:
+        """Mean cost of protecting a sample, in seconds."""
+        costs = [r.cost.protect.seconds_per_sample for r in self.records if r.cost.protect]
+        return fmean(costs) if costs else None
+
+    @property
+    def curve(self) -> list[float | None]:
+        """The fine-tuner's mean training loss by epoch, in nats; None where a seed's was not finite."""
+        by_epoch = zip(*([e.loss for e in r.epochs] for r in self.records), strict=True)
+        return [None if None in losses else fmean(x for x in losses if x is not None) for losses in by_epoch]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim met by the data."""
+
+    claim: Claim
+    difference: Estimate
+
+    @property
+    def words(self) -> str:
+        low, high = self.difference.low, self.difference.high
+        if self.difference.value is None or low is None or high is None:
+            return self.difference.undefined or "no interval"
+        return "agrees" if low > 0 else "disagrees" if high < 0 else "cannot be told"
+
+
+class Comparison:
+    """The arms of one model at one image budget; the unprotected control is in each."""
+
+    def __init__(self, group: Group, cells: Cells, places: Sequence[Place], title: str) -> None:
+        self.title, self.model, self.items, self.seeds = title, group.model, group.items, len(group.seeds)
+        self._cells = cells
+        self.zero_shot = cells.zero_shot
+        self.clean = next(p for p in group.places[CLEAN])
+        self.arms = {_label(p): self._arm(group, p) for p in [self.clean, *places]}
+        errors = [self._error(arm) for arm in self.arms.values() if arm.place != self.clean]
+        self.epochs = max(len(arm.curve) for arm in self.arms.values())
+        self.power = minimum_detectable_difference(median(errors)) if errors else None
+
+    def _arm(self, group: Group, place: Place) -> Arm:
+        records = [r for r in group.records[place].values() if r.outcome is not None]
+        drop = self._cells.difference(self.clean, place, NO_BASELINE)
+        return Arm(_label(place), place, records, self._cells.accuracy(place, NO_BASELINE), drop)
+
+    def _error(self, arm: Arm) -> float:
+        seeds = self._cells.common(self.clean, arm.place)
+        return (self._cells.mean(self.clean, seeds) - self._cells.mean(arm.place, seeds)).standard_error()
+
+    def difference(self, stronger: str, weaker: str) -> Estimate:
+        """Accuracy left by `weaker` minus that left by `stronger`, paired."""
+        left, right = (self.arms[label].place if label in self.arms else None for label in (weaker, stronger))
+        return self._cells.difference(left, right, "not run")
+
+    def verdicts(self, claims: Sequence[Claim]) -> list[Verdict]:
+        """The claims whose two arms were run here."""
+        return [
+            Verdict(c, self.difference(c.stronger, c.weaker))
+            for c in claims
+            if {c.stronger, c.weaker} <= self.arms.keys()
+        ]
+
+
+def comparisons(records: Sequence[Record], split_budgets: bool) -> list[Comparison]:
+    """One a model, and where `split_budgets` one a model and image budget."""
+    found = []
+    for group in collect(records):
+        cells = Cells(group.bits, group.zero_shot.unpack() if group.zero_shot else None, None)
+        protections = [p for p in group.records if isinstance(p.defense, Protection) and cells.bits[p]]
+        cells.load([p.defense for p in protections])
+        budgets = sorted({p.defense.budget.image for p in protections if isinstance(p.defense, Protection)})
+        for budget in budgets if split_budgets else [None]:
+            of_budget = [p for p in protections if budget in (None, p.defense.budget.image)]  # type: ignore[attr-defined]
+            where = "" if budget is None else f", {budget:g}/255"
+            found.append(Comparison(group, cells, of_budget, group.model + where))
+    return found
+
+
+def page(main: Sequence[Record], ablations: Sequence[Record]) -> str:
+    """The page, in Markdown, from the records of the suites `mmguard` and `mmguard-ablations`; the latter may be
+    missing."""
+    return fill(
+        "mmguard.md.j2",
+        main=comparisons(main, split_budgets=True),
+        ablations=comparisons(ablations, split_budgets=False) if ablations else [],
+        main_claims=MAIN_CLAIMS,
+        ablation_claims=ABLATION_CLAIMS,
+        rivals=RIVALS,
+        base=BASE,
+        points=_points,
+        number=_number,
+        losses=lambda arm: [_number(loss) for loss in arm.curve],
+    )
+
+
+def _label(place: Place) -> str:
+    return place.defense.label if isinstance(place.defense, Protection) else CLEAN
+
+
+def _points(estimate: Estimate) -> str:
+    """A score in points, with its interval."""
+    return str(points(estimate_row("score", estimate), "score"))
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return DASH if value is None else f"{value:.{digits}g}" if abs(value) < 1 else f"{value:.{digits}f}"

@@ -1,0 +1,133 @@
+"""The page ``transfer.md``: what is left of protections on models that their owner did not craft on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from arena.records.schema import Record
+from arena.score.cells import CLEAN, Cells, Seeds
+from arena.score.statistics import Draws, Estimate
+from leaderboards.site.numbers import DASH, Row, budget_of, budget_text, points, rows_of
+from leaderboards.site.render import fill
+from leaderboards.tables.board import build
+from leaderboards.tables.collect import Budget, Group, collect, distinct_names
+from leaderboards.tables.rows import estimate_row
+
+LEVELS = ("white-box", "gray-box", "black-box")
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """One protection: a row per set of surrogates that it was crafted on, which it begins with, and a cell per model
+    that was fine-tuned."""
+
+    name: str
+    rows: list[list[str]]
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The drop of one protection over all its cells of one level of knowledge."""
+
+    name: str
+    surrogates: int
+    level: str
+    cells: int
+    drop: Row
+
+
+@dataclass(frozen=True)
+class Arena:
+    """One dataset, recipe and budget on all models."""
+
+    title: str
+    models: list[str]
+    controls: list[Row]
+    matrices: list[Matrix]
+    means: list[Mean]
+
+
+def page(records: Sequence[Record]) -> str:
+    """The page, in Markdown, from the records of one suite; cells under attack are left to its board."""
+    board = build(records)
+    cells = [row for row in rows_of(board.cells) if row["attack"] == CLEAN]
+    contests = [(group, _cells(group)) for group in collect(records)]
+    names = _names(records)
+    arenas = []
+    for place in dict.fromkeys(
+        (r["dataset"], r["recipe"], Budget(*budget_of(r))) for r in cells if r["defense"] != CLEAN
+    ):
+        dataset, recipe, budget = place
+        here = [r for r in cells if (r["dataset"], r["recipe"]) == (dataset, recipe)]
+        own = [r for r in here if r["surrogates"] and budget_of(r) == budget]
+        models = list(dict.fromkeys(r["model"] for r in here))
+        arenas.append(
+            Arena(
+                f"{dataset} · {recipe} · {budget_text(*budget)}",
+                models,
+                [r for r in here if r["defense"] == CLEAN or (r["control"] and budget_of(r) == budget)],
+                [
+                    Matrix(name, list(_rows([r for r in own if names[r["defense"]] == name], models)))
+                    for name in dict.fromkeys(names[r["defense"]] for r in own)
+                ],
+                list(_means([c for c in contests if c[0].dataset == dataset], names, recipe, budget)),
+            )
+        )
+    return fill(
+        "transfer.md.j2",
+        suite=board.suite,
+        arenas=arenas,
+        power=rows_of(board.power),
+        resamples=board.resamples,
+        failures=len(board.failures),
+        points=points,
+    )
+
+
+def _names(records: Sequence[Record]) -> dict[str, str]:
+    """What to call each protection, by its label: the same for all sets of surrogates."""
+    used = {r.defense.label: r.defense for r in records}
+    return dict(zip(used, distinct_names([(d.id, d.config) for d in used.values()]), strict=True))
+
+
+def _rows(rows: Sequence[Row], models: Sequence[str]) -> Iterator[list[str]]:
+    for surrogates in dict.fromkeys(r["surrogates"] for r in rows):
+        found = {r["model"]: f"{points(r, 'drop')}, {r['knowledge']}" for r in rows if r["surrogates"] == surrogates}
+        yield [surrogates, *(found.get(model, DASH) for model in models)]
+
+
+def _cells(group: Group) -> Cells:
+    cells = Cells(group.bits, None, None)
+    cells.load(list(group.places))
+    return cells
+
+
+def _means(
+    contests: Sequence[tuple[Group, Cells]], names: Mapping[str, str], recipe: str, budget: Budget
+) -> Iterator[Mean]:
+    """By protection, number of surrogates and knowledge; resamples are the same items and seeds on every model, so that
+    their drops may be added."""
+    drops: dict[tuple[str, int, str], list[tuple[Seeds, Draws]]] = {}
+    for group, cells in contests:
+        for place, by_seed in group.records.items():
+            if not cells.bits[place] or (place.attack, place.recipe) != (CLEAN, recipe):
+                continue
+            one = next(iter(by_seed.values()))
+            clean = cells.find(CLEAN, CLEAN, recipe, place.auxiliary)
+            if clean is not None and one.defense.surrogates and getattr(place.defense, "budget", None) == budget:
+                key = names[one.defense.label], len(one.defense.surrogates), one.knowledge
+                if seeds := cells.common(clean, place):
+                    drops.setdefault(key, []).append((seeds, cells.minus(clean, place, seeds)))
+    for (name, surrogates, level), values in sorted(drops.items(), key=lambda d: (*d[0][:2], LEVELS.index(d[0][2]))):
+        yield Mean(name, surrogates, level, len(values), estimate_row("drop", _mean(values)))
+
+
+def _mean(drops: Sequence[tuple[Seeds, Draws]]) -> Estimate:
+    if len({seeds for seeds, _ in drops}) > 1:  # a cell of theirs has failed
+        return Estimate(undefined="not the same seeds everywhere")
+    draws = [d for _, d in drops]
+    total = np.sum([d.draws for d in draws], axis=0)
+    return Draws(sum(d.point for d in draws), total, sum(d.scale for d in draws), draws[0].seeds).estimate()

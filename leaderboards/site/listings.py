@@ -1,0 +1,92 @@
+"""The plain tables of a board: controls, costs of attacks, stealth, failures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from arena.score.cells import CLEAN
+from leaderboards.site.numbers import DASH, Row, budget_of, budget_text, column, knowledge, points, significant
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A plain table."""
+
+    columns: list[str]
+    rows: list[list[str]]
+
+
+def gains(cells: Sequence[Row]) -> Listing:
+    """What clean fine-tuning gains: the control that makes a cell worth anything."""
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for row in cells:
+        where = row["dataset"], row["model"], row["recipe"]
+        verdict = "significant" if significant(row, "gain") else "not significant: these cells test nothing"
+        scores = [str(points(row, "zero_shot")), str(points(row, "clean")), str(points(row, "gain", signed=True))]
+        rows.setdefault(where, [*where, *scores, verdict])
+    return Listing(["dataset", "model", "recipe", "zero-shot", "clean", "gain", "verdict"], list(rows.values()))
+
+
+def noise(cells: Sequence[Row]) -> Listing:
+    """What random noise of the same size does."""
+    rows = []
+    for row in cells:
+        if row["control"] and row["defense"] != CLEAN and row["attack"] == CLEAN:
+            low, high = row["drop_low"], row["drop_high"]
+            known = low is not None and high is not None
+            verdict = (
+                "no interval" if not known else "protects nothing, as it should" if low <= 0 else "lowers accuracy"
+            )
+            where = [row["dataset"], row["model"], row["recipe"], budget_text(*budget_of(row))]
+            rows.append([*where, str(points(row, "drop", signed=True)), verdict])
+    return Listing(["dataset", "model", "recipe", "budget", "drop by random noise", "verdict"], rows)
+
+
+def costs(cells: Sequence[Row]) -> Listing:
+    """What each attack costs on clean data."""
+    rows = [
+        [
+            row["dataset"],
+            row["model"],
+            row["recipe"],
+            column(row),
+            str(points(row, "clean_attacked")),
+            str(points(row, "attack_cost", signed=True)),
+        ]
+        for row in cells
+        if row["defense"] == CLEAN and row["attack"] != CLEAN
+    ]
+    return Listing(["dataset", "model", "recipe", "attack", "clean data under it", "attack cost"], rows)
+
+
+def stealth(ranking: Sequence[Row]) -> Listing:
+    """What the harness measured on each defense's releases, and seconds to protect."""
+    measured = [key for key in (ranking[0] if ranking else {}) if key.startswith("stealth_")]
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for row in ranking:
+        where = row["dataset"], row["model"], row["defense"], knowledge(row), budget_text(*budget_of(row))
+        seconds = row["protect_seconds_per_sample"]
+        values = [*(row[key] for key in measured), seconds]
+        if row["defense"] != CLEAN:
+            rows.setdefault(where, [*where, *(DASH if value is None else f"{value:.3g}" for value in values)])
+    names = [key.removeprefix("stealth_").replace("_", " ") for key in measured]
+    columns = ["dataset", "model", "defense", "knowledge", "budget", *names, "s / sample"]
+    return Listing(columns, list(rows.values()))
+
+
+def failures(failures: Sequence[Row]) -> Listing:
+    """Cells that failed, with the first line of the error."""
+    columns = ["dataset", "model", "defense", "attack", "recipe", "seed", "stage", "error"]
+    return Listing(columns, [[str(row[name]) for name in columns] for row in failures])
+
+
+def power(row: Row) -> str:
+    """What a contest can detect, in a sentence."""
+    where = f"{row['model']} on {row['dataset']}, {row['items']} test items and {row['seeds']} seeds"
+    difference = row["minimum_detectable_difference"]
+    if difference is None:
+        return f"{where}: no cell has an interval, so nothing can be detected."
+    return (
+        f"{where}: differences in accuracy below {100 * difference:.1f} points are missed more than one time in five."
+    )

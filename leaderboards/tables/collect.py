@@ -1,0 +1,163 @@
+"""Records of one suite, checked for what must not be mixed and sorted into contests of one dataset and model."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from arena.errors import ArenaError
+from arena.records.schema import Outcome, Record
+from arena.score.cells import CLEAN, Place
+from arena.score.statistics import Bits
+
+Settings = Mapping[str, Any]
+
+
+class Budget(NamedTuple):
+    """`image` in units of 1/255 under `norm`, `text` in words."""
+
+    norm: str
+    image: float
+    text: int
+
+
+class Protection(NamedTuple):
+    """A defense as a contest tells it from others."""
+
+    budget: Budget
+    label: str
+    surrogates: tuple[str, ...]
+
+
+@dataclass
+class Group:
+    """All records of one dataset and model: per place and seed the one that counts, done or failed."""
+
+    dataset: str
+    model: str
+    items: int
+    records: dict[Place, dict[int, Record]] = field(default_factory=lambda: defaultdict(dict))
+
+    def __iter__(self) -> Iterator[Record]:
+        return (record for seeds in self.records.values() for record in seeds.values())
+
+    @cached_property
+    def places(self) -> dict[Hashable, list[Place]]:
+        """Places by defense."""
+        found: dict[Hashable, list[Place]] = defaultdict(list)
+        for place in self.records:
+            found[place.defense].append(place)
+        return found
+
+    @property
+    def bits(self) -> dict[Place, dict[int, Bits]]:
+        """Correctness of every test item by place and seed, ``(items,)``; without cells that failed."""
+        return {
+            place: {seed: r.outcome.unpack() for seed, r in sorted(seeds.items()) if r.outcome is not None}
+            for place, seeds in self.records.items()
+        }
+
+    @cached_property
+    def seeds(self) -> list[int]:
+        """All seeds of any cell."""
+        return sorted({seed for seeds in self.records.values() for seed in seeds})
+
+    @cached_property
+    def zero_shot(self) -> Outcome | None:
+        """The model before fine-tuning, from the latest record that has it."""
+        scored = (r for r in self if r.zero_shot is not None)
+        latest = max(scored, key=lambda r: (r.created, r.cell), default=None)
+        return None if latest is None else latest.zero_shot
+
+
+def collect(records: Sequence[Record]) -> list[Group]:
+    """The records in contests, in an order that does not depend on the order of `records`.
+
+    Raises:
+        ArenaError: there is no record, or records are mixed that must not be; the message says which.
+    """
+    if not records:
+        raise ArenaError("board: there are no records: run the suite first")
+    _refuse_mixed("schema versions", (("the records", str(r.schema_version)) for r in records))
+    _refuse_mixed("suite digests", (("the records", r.suite.digest) for r in records))
+    datasets = distinct_names([(r.dataset.id, _dataset_settings(r)) for r in records])
+    models = distinct_names([(r.model.id, r.model.config) for r in records])
+    named = list(zip(records, datasets, models, strict=True))
+    _refuse_mixed("dataset fingerprints", ((dataset, r.dataset.fingerprint) for r, dataset, _ in named))
+    _refuse_mixed("model fingerprints", ((model, r.model.fingerprint) for r, _, model in named))
+    groups: dict[tuple[str, str], Group] = {}
+    for record, dataset, model in sorted(named, key=lambda n: (_order(n[0]), n[0].created, n[0].cell)):
+        group = groups.setdefault((dataset, model), Group(dataset, model, record.dataset.test))
+        seeds = group.records[_place(record)]
+        known = seeds.get(record.seed)
+        seeds[record.seed] = record if known is None else _newer(known, record)
+    return [groups[names] for names in sorted(groups)]
+
+
+def _place(record: Record) -> Place:
+    attack = CLEAN if record.attack.id == CLEAN else record.attack.label
+    if record.defense.id == CLEAN:  # what changes nothing is the same under every budget
+        return Place(CLEAN, attack, record.recipe.label, record.auxiliary)
+    budget = Budget(record.budget.norm, record.budget.image, record.budget.text)
+    defense = Protection(budget, record.defense.label, tuple(record.defense.surrogates))
+    return Place(defense, attack, record.recipe.label, record.auxiliary)
+
+
+def _order(record: Record) -> tuple[Any, ...]:
+    clean, unattacked = record.defense.id != CLEAN, record.attack.id != CLEAN
+    budget = record.budget.norm, record.budget.image, record.budget.text
+    defense = clean, record.defense.id != "random", record.defense.label, record.defense.surrogates
+    return (*defense, *budget, unattacked, record.attack.label, record.auxiliary, record.recipe.label, record.seed)
+
+
+def _newer(known: Record, record: Record) -> Record:
+    """Of two records of one cell and seed, in the order of their creation, the one that counts."""
+    if record.outcome is None or known.outcome is None:
+        return record if known.outcome is None else known
+    if record.outcome.correct == known.outcome.correct:
+        return record
+    what = " x ".join((record.defense.label, record.attack.label, record.recipe.label))
+    parts = [f"cell {known.cell[:12]} of {known.created} and cell {record.cell[:12]} of {record.created}"]
+    for name in ("dataset", "model", "defense", "attack", "recipe"):
+        old, new = (r.model_dump()[name] for r in (known, record))
+        parts += [f"{name}.{key}: {old[key]!r} and {new[key]!r}" for key in old if old[key] != new[key]]
+    raise ArenaError(
+        f"board: two results for {what}, seed {record.seed}, whose outcomes differ ({'; '.join(parts)}): keep the "
+        "records of one, or give the plugins different labels in the suite"
+    )
+
+
+def _refuse_mixed(what: str, values: Iterable[tuple[str, str]]) -> None:
+    """Raise where one owner has more than one value."""
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for owner, value in values:
+        found[owner][value] += 1
+    for owner, counts in sorted(found.items()):
+        if len(counts) > 1:
+            listed = ", ".join(f"{value} ({count} records)" for value, count in sorted(counts.items()))
+            raise ArenaError(f"board: {owner}: mixed {what}: {listed}: keep the records of one of them")
+
+
+def _dataset_settings(record: Record) -> Settings:
+    d = record.dataset
+    return {**d.config, "train": d.train, "auxiliary": d.auxiliary, "test": d.test}
+
+
+def distinct_names(plugins: Sequence[tuple[str, Settings]]) -> list[str]:
+    """What to call each plugin: its id, with the settings that tell it from others of that id."""
+    keys = [(name, json.dumps(settings, sort_keys=True)) for name, settings in plugins]
+    distinct: dict[str, dict[str, Settings]] = defaultdict(dict)
+    for (name, key), (_, settings) in zip(keys, plugins, strict=True):
+        distinct[name][key] = settings
+    names = {}
+    for name, all_settings in distinct.items():
+        used = {key for settings in all_settings.values() for key in settings}
+        differing = [k for k in sorted(used) if len({json.dumps(s.get(k)) for s in all_settings.values()}) > 1]
+        for key, settings in all_settings.items():
+            shown = ", ".join(f"{k}={settings[k]}" for k in differing if k in settings)
+            names[name, key] = f"{name}({shown})" if shown else name
+    return [names[key] for key in keys]

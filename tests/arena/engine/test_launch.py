@@ -1,0 +1,61 @@
+"""What several processes compute together of a suite."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from suites import toy_suite
+
+import arena.recipes
+from arena.engine.launch import shared_stages
+from arena.engine.plan import plan
+from arena.plugins.registry import Registry
+from arena.store.local import Store
+
+SUITE = {
+    "id": "shared",
+    "models": ["tiny-llava"],
+    "datasets": [{"id": "glyphs", "train": 18, "test": 4}],
+    "defenses": ["none"],
+    "attacks": ["none"],
+    "recipes": [{"id": "full", "config": {"epochs": 1, "batch_size": 4, "gradient_accumulation": 2}}],
+    "seeds": [0],
+}
+SHARDS = (
+    f"--config_file={Path(arena.recipes.__path__[0]) / 'fsdp.yaml'}",
+    str(Path(__file__).parents[2] / "sharded_launch.py"),
+)
+
+
+def test_only_fine_tuning_and_what_it_reads_is_shared(tmp_path: Path) -> None:
+    stages = shared_stages(plan(toy_suite(**SUITE), Registry(), Store(tmp_path)))
+    assert [stage.kind for stage in stages] == ["data", "release", "fine-tuned"]
+
+
+def launched(folder: Path, processes: int, *how: str) -> dict[str, torch.Tensor]:
+    """The weights that processes on this machine's processors come to together."""
+    suite, store = folder / "suite.yaml", folder / "-".join(["store", str(processes), *map(str, map(len, how))])
+    suite.write_text(yaml.safe_dump(SUITE), encoding="utf-8")
+    command = [sys.executable, "-m", "accelerate.commands.launch", f"--num_processes={processes}", *how]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, str(suite), "--store", str(store)], env=environment, check=True, timeout=300)
+    (weights,) = store.rglob("epoch-*.safetensors")
+    return load_file(weights)
+
+
+@pytest.mark.parametrize("how", [("--cpu", "-m", "arena.engine.launch"), SHARDS], ids=["whole", "shards"])
+def test_two_processes_train_the_weights_of_one(how: tuple[str, ...], tmp_path: Path) -> None:
+    """In shards by the configuration that is shipped, with gloo instead of NCCL."""
+    one = launched(tmp_path, 1, "--cpu", "-m", "arena.engine.launch")
+    two = launched(tmp_path, 2, *how)
+    assert one.keys() == two.keys()
+    start = Registry().create("model", "tiny-llava", {}).load().model.state_dict()
+    assert max((one[k] - start[k]).abs().max() for k in one) > 3e-4
+    assert max((one[k] - two[k]).abs().max() for k in one) < 5e-5

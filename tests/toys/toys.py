@@ -1,0 +1,282 @@
+"""Plugins of a made-up third party: small, fast, and some of them ill-behaved. No torch of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+from pydantic import Field
+
+from arena.data.sample import Sample, Splits
+from arena.engine import worker as stages
+from arena.plugins.base import (
+    Attack,
+    AttackerWorld,
+    Dataset,
+    DefenderWorld,
+    Defense,
+    Draft,
+    ImageAttack,
+    ImageDefense,
+    ModelSource,
+    Pixels,
+    PluginConfig,
+    Recipe,
+    TextAttack,
+    TrainingHooks,
+)
+
+ANSWERS = ("zero", "one")
+HANDED: dict[str, list[object]] = {"defense": [], "attack": []}
+"""Everything that plugins of this module were handed, for the firewall's test."""
+
+
+class ToyData(Dataset):
+    """Noise pictures with a yes-or-no answer."""
+
+    class Config(PluginConfig):
+        size: int = Field(8, ge=1)
+
+    config: Config
+
+    def load(self, train: int, auxiliary: int, test: int, seed: int) -> Splits:
+        rng = np.random.default_rng(seed)
+        samples = [self._sample(i, rng) for i in range(train + auxiliary + test)]
+        return Splits(
+            tuple(samples[:train]), tuple(samples[train : train + auxiliary]), tuple(samples[train + auxiliary :])
+        )
+
+    def _sample(self, i: int, rng: np.random.Generator) -> Sample:
+        pixels = rng.integers(40, 200, (self.config.size, self.config.size), dtype=np.uint8)
+        return Sample(f"toy-{i:05d}", Image.fromarray(pixels), f"what number is picture {i}?", ANSWERS[i % 2])
+
+
+class ToyLVLM:
+    """Answers by the mean of the picture."""
+
+    def __init__(self, threshold: float) -> None:
+        self.threshold = threshold
+
+    def generate(self, samples: Sequence[Sample]) -> list[str]:
+        return [ANSWERS[int(np.asarray(s.image).mean() > self.threshold)] for s in samples]
+
+    def perplexities(self, texts: Sequence[str]) -> list[float]:
+        return [float(len(text)) for text in texts]
+
+    def tokenizer(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
+        return {"input_ids": list(range(len(text.split())))}
+
+
+class ToyModel(ModelSource):
+    family = "toy"
+
+    class Config(PluginConfig):
+        threshold: float = 120.0
+
+    config: Config
+
+    def load(self) -> ToyLVLM:  # type: ignore[override]
+        return ToyLVLM(self.config.threshold)
+
+    def fingerprint(self) -> str:
+        return f"{type(self).__name__}-{self.config.threshold}"
+
+
+class ToyRelative(ToyModel):
+    """Another checkpoint of the family."""
+
+
+class ToyStranger(ToyModel):
+    family = "other"
+
+
+class ToyRecipe(Recipe):
+    class Config(PluginConfig):
+        rate: float = 0.1
+
+    def prepare(self, lvlm: object) -> object:  # type: ignore[override]
+        return lvlm
+
+
+class ToyNoise(ImageDefense):
+    """Noise of the budget's size."""
+
+    needs = frozenset({"seed"})
+
+    class Config(PluginConfig):
+        strength: float = Field(1.0, ge=0, le=1)
+
+    config: Config
+
+    def perturb(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Pixels]:
+        HANDED["defense"] += [samples, world]
+        rng = world.rng()
+        bound = world.budget.epsilon * self.config.strength
+        return [
+            np.clip(np.asarray(s.image) / 255 + rng.uniform(-bound, bound, s.image.size[::-1]), 0, 1) for s in samples
+        ]
+
+
+class ToyFixed(Defense):
+    """A word at the end of every question."""
+
+    def protect(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Draft]:
+        return [Draft(s.image, f"{s.question} please") for s in samples]
+
+
+class ToyCrafted(ImageDefense):
+    """Reads its surrogates, its public samples and its workspace."""
+
+    needs = frozenset({"seed", "surrogates", "auxiliary"})
+
+    def perturb(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Pixels]:
+        HANDED["defense"] += [samples, world, world.surrogates(), world.auxiliary, world.workspace]
+        return [s.image for s in samples]
+
+
+class ToyLoud(ImageDefense):
+    def perturb(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Pixels]:
+        return [Image.fromarray(np.asarray(s.image) + 30) for s in samples]
+
+
+class ToyRaising(ImageDefense):
+    def perturb(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Pixels]:
+        raise ValueError("the toy is broken")
+
+
+class ToyHanging(ImageDefense):
+    """Hangs in C code that does not let go of the interpreter lock."""
+
+    def perturb(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Pixels]:
+        re.match(r"(a+)+$", "a" * 64 + "b")
+        return [s.image for s in samples]
+
+
+class ToyDying(ImageDefense):
+    """Ends its process, as the kernel does to one that is out of memory."""
+
+    def perturb(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Pixels]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return []
+
+
+class ToyInvert(ImageAttack):
+    def purify_images(self, images: Sequence[Image.Image], world: AttackerWorld) -> Iterable[Image.Image]:
+        HANDED["attack"] += [images, world]
+        return [ImageOps.invert(image) for image in images]
+
+
+class ToyShout(TextAttack):
+    def purify_texts(self, texts: Sequence[str], world: AttackerWorld) -> Iterable[str]:
+        return [text.upper() for text in texts]
+
+
+class ToyDictionary(TextAttack):
+    """Reads a file of the user's."""
+
+    class Config(PluginConfig):
+        file: Path = Field(description="of one word")
+
+    config: Config
+
+    def fingerprint(self) -> str:
+        return self.config.file.read_text(encoding="utf-8")
+
+    def purify_texts(self, texts: Sequence[str], world: AttackerWorld) -> Iterable[str]:
+        return [self.config.file.read_text(encoding="utf-8") for _ in texts]
+
+
+class ToyDrawn(Attack):
+    """Reads its seed and its base model."""
+
+    needs = frozenset({"seed", "model"})
+
+    def purify(self, samples: Sequence[Sample], world: AttackerWorld) -> Iterable[Sample]:
+        HANDED["attack"] += [samples, world, world.model()]
+        return [samples[i] for i in world.rng().permutation(len(samples))]
+
+
+class ToyFitted(Attack):
+    """Fits on the attacker's own samples."""
+
+    needs = frozenset({"auxiliary"})
+    fits = True
+
+    def fit(self, world: AttackerWorld, folder: Path) -> None:
+        mean = float(np.mean([np.asarray(s.image).mean() for s in world.auxiliary]))
+        (folder / "mean.json").write_text(json.dumps(mean), encoding="utf-8")
+
+    def purify(self, samples: Sequence[Sample], world: AttackerWorld) -> Iterable[Sample]:
+        HANDED["attack"] += [samples, world, world.auxiliary]
+        mean = json.loads((world.fitted / "mean.json").read_text(encoding="utf-8"))
+        return [s.with_content(s.image.point(lambda v: min(v, int(mean))), s.question) for s in samples]
+
+
+class ToyTrained(Attack):
+    needs = frozenset({"seed"})
+
+    def training(self, world: AttackerWorld) -> TrainingHooks:
+        HANDED["attack"] += [world]
+        return TrainingHooks()
+
+
+# Fine-tuning of the toy model: the mean of its training pictures becomes its threshold.
+
+
+def fine_tuned(job: stages.Job) -> None:
+    time.sleep(float(os.environ.get("TOY_SLEEP", "0")))
+    for part in job.document["training"]:
+        job.create("attack", part["attack"]).training(stages.attacker_world(job, part, f"-{part['place']}"))  # type: ignore[attr-defined]
+    samples = job.samples("samples")
+    threshold = float(np.mean([np.asarray(s.image).mean() for s in samples])) + job.document["seed"]
+    job.write("history.json", {"threshold": threshold})
+
+
+def scored(job: stages.Job) -> None:
+    history = json.loads((job.path("adapter") / "history.json").read_text(encoding="utf-8"))
+    test = job.samples("test")
+    answers = ToyLVLM(history["threshold"]).generate(test)
+    correct = [int(a == s.answer) for a, s in zip(answers, test, strict=True)]
+    epoch = {"loss": 1.0, "held_out_loss": 1.0, "held_out_accuracy": 0.5, "test_accuracy": sum(correct) / len(correct)}
+    job.write("outcome.json", {"answers": answers, "correct": correct, "chosen": 0, "epochs": [epoch]})
+
+
+def install() -> None:
+    """Let this process fine-tune and score toys, and note each stage it computes in the file ``TOY_LOG``."""
+    stages.COMPUTE["fine-tuned"] = fine_tuned
+    stages.COMPUTE["scored"] = scored
+    for kind, function in list(stages.COMPUTE.items()):
+        if not hasattr(function, "logged"):
+            stages.COMPUTE[kind] = _Logged(function)
+
+
+class _Logged:
+    logged = True
+
+    def __init__(self, function: object) -> None:
+        self.function = function
+
+    def __call__(self, job: stages.Job) -> None:
+        self.function(job)  # type: ignore[operator]
+        if log := os.environ.get("TOY_LOG"):
+            with Path(log).open("a", encoding="utf-8") as file:
+                file.write(f"{job.document['kind']} {job.key}\n")
+
+
+def dask_setup(worker: object) -> None:
+    """dask calls this in a worker that preloads this module: what is slow to import is no stage's time."""
+    import sacrebleu  # noqa: F401
+    import skimage.metrics  # noqa: F401
+    import torch  # noqa: F401
+
+    import arena.score.answers
+    import arena.score.stealth  # noqa: F401
+
+    install()
