@@ -208,7 +208,7 @@ def _json(value: Any) -> str:
 @cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("arena"),
+        loader=jinja2.PackageLoader("arena.owner"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

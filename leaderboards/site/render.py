@@ -33,7 +33,7 @@ def html(page: Page) -> str:
 @cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("leaderboards"),
+        loader=jinja2.PackageLoader("leaderboards.site"),
         autoescape=lambda name: name is not None and name.endswith(".html.j2"),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
