@@ -1,18 +1,17 @@
 """What a plugin author subclasses: `Defense`, `Attack`, `Recipe`, `Dataset`, `ModelSource`.
 
 The base classes own the invariants, the author writes one method. A plugin sees the world only through the object it is
-handed: `DefenderWorld` has no test data, attack or recipe in it, `AttackerWorld` no clean original and nothing about
-the
-defense. Importing this module loads no torch.
+handed, a `DefenderWorld` or an `AttackerWorld` of `arena.plugins.worlds`. Whatever the engine asks of a plugin stands
+here, with a type and a default. Importing this module loads no torch.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
 import numpy as np
 from PIL import Image
@@ -20,143 +19,107 @@ from pydantic import BaseModel, ConfigDict
 
 from arena.budget import Budget
 from arena.data.sample import Sample, Splits
-from arena.errors import ArenaError
+from arena.plugins.settings import DRY_RUN, LATER, RUNTIME, mark, setting
+from arena.plugins.worlds import AttackerWorld, DefenderWorld, World
 
 if TYPE_CHECKING:
     import torch
 
     from arena.lvlm.base import LVLM, Batch
 
+__all__ = [
+    "Attack",
+    "AttackerWorld",
+    "Dataset",
+    "DefenderWorld",
+    "Defense",
+    "Draft",
+    "Effort",
+    "ImageAttack",
+    "ImageDefense",
+    "ModelSource",
+    "Pixels",
+    "Plugin",
+    "PluginConfig",
+    "Recipe",
+    "TextAttack",
+    "TrainingHooks",
+    "World",
+    "setting",
+]
+
 Pixels = Image.Image | np.ndarray
 """A PIL image, or a float array ``(H, W, C)`` or ``(H, W)`` in [0, 1]; the harness rounds it to 8 bits."""
 
-T = TypeVar("T")
-
 Need = Literal["seed", "model", "auxiliary", "surrogates"]
+
+Part = Literal["adapters", "projector", "all"]
+"""What a recipe trains: adapters beside the weights, the projector, every weight."""
 
 
 class PluginConfig(BaseModel):
-    """Base of every plugin's settings: validated, immutable, unknown names refused; part of the cache key."""
+    """Base of every plugin's settings: validated, immutable, unknown names refused.
+
+    A setting is a pydantic field, or a `setting` where there is more to say of it.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that are part of what a cell is, as JSON values: all but those marked `runtime`, and those
+        marked `later` that have their default."""
+        kept = {}
+        for name, value in self.model_dump(mode="json").items():
+            field = type(self).model_fields[name]
+            if mark(field, RUNTIME) or (mark(field, LATER) and getattr(self, name) == field.get_default()):
+                continue
+            kept[name] = value
+        return kept
+
+    def runtime(self) -> dict[str, Any]:
+        """The settings marked `runtime`, as JSON values."""
+        values = self.model_dump(mode="json")
+        return {name: value for name, value in values.items() if mark(type(self).model_fields[name], RUNTIME)}
+
+    @classmethod
+    def small(cls) -> dict[str, Any]:
+        """The values that settings have in a dry run, for those that say one."""
+        found = {name: mark(field, DRY_RUN) for name, field in cls.model_fields.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How often a method runs one sample through one model, for estimates: forward passes, forward passes with the
+    gradient, and forward passes of a sample's text alone."""
+
+    forwards: float = 0
+    gradients: float = 0
+    texts: float = 0
 
 
 class Plugin:
     """Base of everything in the registry.
 
-    `Config` declares the settings; `version` counts changes of behaviour that the source does not show (a new
-    dependency,
-    other weights); `needs` names what the plugin reads of its world beyond the samples. What is not in `needs` is
-    neither
-    handed over nor part of the cache key, so a JPEG attack that needs nothing is computed once for all seeds and
-    models.
+    `Config` declares the settings. `version` is counted up when results change on purpose; what a change of the source
+    does otherwise is found out by `arena accept`. `needs` names what the plugin reads of its world beyond the samples:
+    what is not in it is neither handed over nor part of the cell, so a JPEG attack that needs nothing is computed once
+    for all seeds and models. `packages` names the installed distributions, beside torch, transformers and peft, whose
+    version may change what it computes.
     """
 
     Config: ClassVar[type[PluginConfig]] = PluginConfig
     version: ClassVar[str] = "1"
     needs: ClassVar[frozenset[Need]] = frozenset()
+    packages: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: PluginConfig | None = None) -> None:
         self.config = self.Config() if config is None else config
 
-
-class World:
-    """What every party is handed: a seed, and a way to say how far it is."""
-
-    def __init__(self, seed: int | None, progress: Callable[[float, str], None] | None = None) -> None:
-        self._seed = seed
-        self._progress = progress
-
-    @property
-    def seed(self) -> int:
-        """The seed of this cell; all randomness of a plugin derives from it."""
-        return _granted(self._seed, "seed")
-
-    def rng(self) -> np.random.Generator:
-        """A fresh numpy generator at `seed`."""
-        return np.random.default_rng(self.seed)
-
-    def torch_generator(self) -> torch.Generator:
-        """A fresh CPU torch generator at `seed`."""
-        import torch
-
-        return torch.Generator().manual_seed(self.seed)
-
-    def progress(self, done: float, note: str = "") -> None:
-        """Report the share done, 0 to 1, with a short note such as the current loss."""
-        if self._progress is not None:
-            self._progress(done, note)
-
-
-class DefenderWorld(World):
-    """What a data owner knows: the budget, their surrogate models, public auxiliary samples, a seed."""
-
-    def __init__(
-        self,
-        budget: Budget,
-        seed: int | None = None,
-        surrogates: Callable[[], tuple[LVLM, ...]] | None = None,
-        auxiliary: tuple[Sample, ...] | None = None,
-        workspace: Path | None = None,
-        progress: Callable[[float, str], None] | None = None,
-    ) -> None:
-        super().__init__(seed, progress)
-        self.budget = budget
-        self._surrogates = surrogates
-        self._auxiliary = auxiliary
-        self.diagnostics: dict[str, float] = {}
-        """Numbers about the crafting that the defense wants in the record, by name, such as its final loss."""
-        self.workspace = workspace
-        """A folder for intermediate state that survives an interruption (resumable crafting), or None."""
-
-    def surrogates(self) -> tuple[LVLM, ...]:
-        """The models the defender optimises against, freshly loaded, in the suite's order."""
-        return _granted(self._surrogates, "surrogates")()
-
-    @property
-    def auxiliary(self) -> tuple[Sample, ...]:
-        """Public samples of the same kind, disjoint from training and test data."""
-        return _granted(self._auxiliary, "auxiliary")
-
-
-class AttackerWorld(World):
-    """What a fine-tuner knows: their base model, their own clean samples, a seed."""
-
-    def __init__(
-        self,
-        seed: int | None = None,
-        model: Callable[[], LVLM] | None = None,
-        auxiliary: tuple[Sample, ...] | None = None,
-        fitted: Path | None = None,
-        progress: Callable[[float, str], None] | None = None,
-    ) -> None:
-        super().__init__(seed, progress)
-        self._model = model
-        self._auxiliary = auxiliary
-        self._fitted = fitted
-
-    def model(self) -> LVLM:
-        """The fine-tuner's base model, freshly loaded."""
-        return _granted(self._model, "model")()
-
-    @property
-    def auxiliary(self) -> tuple[Sample, ...]:
-        """The attacker's own clean samples; how many is part of the threat model."""
-        return _granted(self._auxiliary, "auxiliary")
-
-    @property
-    def fitted(self) -> Path:
-        """The folder that `Attack.fit` filled (read-only while purifying)."""
-        return _granted(self._fitted, "fitted")
-
-
-def _granted(value: T | None, name: str) -> T:
-    if value is None:
-        raise ArenaError(
-            f"the plugin asked for {name!r}, which it was not granted: declare it in the class's `needs`, "
-            "and grant auxiliary samples in the suite (`auxiliary:`)"
-        )
-    return value
+    def fingerprint(self) -> str | None:
+        """What identifies the files, weights or hub id that the settings name: a digest, or id and commit; None where
+        they name none. It is part of what a cell is. Loads no torch."""
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +136,10 @@ class Defense(Plugin, ABC):
     @abstractmethod
     def protect(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Draft]:
         """One `Draft` per sample. Answers, order and count are the harness's and cannot be changed."""
+
+    def effort(self, samples: int, budget: Budget) -> Effort:
+        """What crafting takes a sample and surrogate, for `samples` of them under `budget`; for estimates alone."""
+        return Effort()
 
 
 class ImageDefense(Defense):
@@ -193,6 +160,16 @@ class Attack(Plugin):
 
     fits: ClassVar[bool] = False
     """Whether `fit` does anything: a purifier that is trained once and used on every release."""
+    purifies: ClassVar[bool] = False
+    """Whether `purify` does anything; set by itself where a subclass has one of its own."""
+    trains: ClassVar[bool] = False
+    """Whether `training` may give hooks; set by itself where a subclass has one of its own."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for flag, method in (("fits", "fit"), ("purifies", "purify"), ("trains", "training")):
+            if flag not in cls.__dict__ and getattr(cls, method) is not getattr(Attack, method):
+                setattr(cls, flag, True)
 
     def fit(self, world: AttackerWorld, folder: Path) -> None:
         """Train on the attacker's own data and write what `purify` needs into `folder` (safetensors, JSON)."""
@@ -204,6 +181,11 @@ class Attack(Plugin):
     def training(self, world: AttackerWorld) -> TrainingHooks | None:
         """Hooks into fine-tuning (adversarial training, augmentation, loss filtering); None leaves it alone."""
         return None
+
+    def effort(self) -> Effort:
+        """What the attack takes a sample, in purifying or fitting, and where it enters training at every pass; for
+        estimates alone."""
+        return Effort(gradients=1) if "model" in self.needs and not self.trains else Effort()
 
 
 class ImageAttack(Attack, ABC):
@@ -251,7 +233,15 @@ class TrainingHooks:
 
 class Recipe(Plugin, ABC):
     """How a fine-tuner trains. The loop itself is the arena's; a recipe says what is trainable and with which
-    settings."""
+    settings. Its `Config` derives from `arena.recipes.config.TrainingConfig`."""
+
+    parts: ClassVar[frozenset[Part]] = frozenset({"all"})
+    """What learns, for estimates."""
+
+    @property
+    def rank(self) -> int:
+        """Rank of the adapters, 0 where there are none; for estimates."""
+        return 0
 
     @abstractmethod
     def prepare(self, lvlm: LVLM) -> LVLM:
@@ -263,10 +253,17 @@ class Dataset(Plugin, ABC):
 
     convention: ClassVar[str] = "exact"
     """Key of `arena.score.answers.CONVENTIONS`."""
+    measures: ClassVar[tuple[str, ...]] = ()
+    """Keys of `arena.score.measures.MEASURES` that the field reports for this dataset beside accuracy."""
 
     @abstractmethod
     def load(self, train: int, auxiliary: int, test: int, seed: int) -> Splits:
         """Disjoint splits of the given sizes, a function of the seed alone."""
+
+    def dry_run(self, folder: Path, rows: int) -> Mapping[str, Any] | None:
+        """The settings under which this dataset needs nothing from elsewhere: small data of its schema, at least `rows`
+        a split, which are written to `folder` (new, and kept). None, the default, leaves it as it is."""
+        return None
 
 
 class ModelSource(Plugin, ABC):
@@ -274,6 +271,8 @@ class ModelSource(Plugin, ABC):
 
     family: ClassVar[str]
     """The architecture family; equal families make a cell gray-box instead of black-box."""
+    billions: ClassVar[float | None] = None
+    """Parameters of what the default settings name, in 1e9, for estimates; None where nobody counted."""
 
     @abstractmethod
     def load(self) -> LVLM:
@@ -281,4 +280,13 @@ class ModelSource(Plugin, ABC):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """What identifies the weights: a digest of the files, or hub id and revision. Loads no torch."""
+        """What identifies the weights: a digest of the files, or hub id and commit. Loads no torch."""
+
+    def parameters(self) -> float | None:
+        """How many parameters the model has, for estimates; None where nobody counted."""
+        return None if self.billions is None else self.billions * 1e9
+
+    def dry_run(self, folder: Path, seed: int) -> Mapping[str, Any] | None:
+        """The settings under which this source gives a tiny random model of its architecture, whose checkpoint is
+        written to `folder` (new, and kept) with weights drawn from `seed`. None, the default, leaves it as it is."""
+        return None

@@ -9,17 +9,16 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, NamedTuple, overload
 
 from pydantic import ValidationError
-from pydantic.fields import FieldInfo
 
 from arena.errors import ArenaError, UsageError
 from arena.plugins.base import Attack, Dataset, Defense, ModelSource, Plugin, PluginConfig, Recipe
+from arena.plugins.settings import describe_setting
 from arena.plugins.source import source_digest
 
 Kind = Literal["defense", "attack", "recipe", "dataset", "model"]
@@ -199,28 +198,6 @@ def _setting_problem(error: Any, config: type[PluginConfig]) -> str:
 
 def _default(value: str | None) -> str:
     return "" if value is None else f"default {value}"
-
-
-_COMPARISONS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "multiple_of": "a multiple of"}
-_LENGTHS = {"min_length": "at least {} long", "max_length": "at most {} long", "pattern": "matching {}"}
-
-
-def describe_setting(name: str, about: FieldInfo) -> dict[str, str | None]:
-    """A setting for display: name, type, default (None: it must be given), range and description."""
-    choices = typing.get_args(about.annotation) if typing.get_origin(about.annotation) is Literal else ()
-    limits = [f"one of {', '.join(map(repr, choices))}"] if choices else []
-    for rule in about.metadata:
-        limits += [f"{sign} {getattr(rule, key)}" for key, sign in _COMPARISONS.items() if hasattr(rule, key)]
-        limits += [text.format(getattr(rule, key)) for key, text in _LENGTHS.items() if getattr(rule, key, None)]
-    kind = type(choices[0]).__name__ if choices else inspect.formatannotation(about.annotation)
-    default = "computed" if about.default_factory is not None else repr(about.default)
-    return {
-        "name": name,
-        "type": kind,
-        "default": None if about.is_required() else default,
-        "range": " and ".join(limits),
-        "description": about.description or "",
-    }
 
 
 def describe(entry: Entry) -> dict[str, Any]:
