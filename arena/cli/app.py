@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from arena.cli import boards, owner, plugins, suites, zoo
+from arena.cli import boards, owner, plugins, proofs, suites, zoo
 from arena.cli.console import stderr
 
 app = typer.Typer(
@@ -18,7 +18,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for group in (plugins, suites, boards, owner):
+for group in (plugins, suites, boards, proofs, owner):
     app.add_typer(group.commands)
 app.add_typer(zoo.commands, name="zoo")
 

@@ -13,6 +13,7 @@ from arena.cli.options import Results
 
 if TYPE_CHECKING:
     from arena.records.schema import Record
+    from arena.suites.schema import Suite
 
 commands = typer.Typer()
 
@@ -28,22 +29,21 @@ def make_board(
     results: Results = None,
 ) -> None:
     """Write a board from records: Markdown, CSV, Parquet and a page."""
-    from arena.engine.execute import default_results
-    from arena.records.files import read_records
-    from arena.records.select import latest, records_of
+    if all(source.endswith(".jsonl") for source in sources):
+        from arena.records.files import read_all
+        from arena.records.select import latest
+
+        paths = [Path(source) for source in sources]
+        show_board(latest(read_all(paths)), paths[0].parent, out or paths[0].parent, paths[0].stem)
+        return
+    if len(sources) > 1:
+        raise typer.BadParameter("name one suite, or any number of .jsonl files of records")
+    from arena.records.files import default_results
     from arena.suites.shipped import find_suite
 
-    if all(source.endswith(".jsonl") for source in sources):
-        paths = [Path(source) for source in sources]
-        records = latest(record for path in paths for record in read_records(path))
-        folder, name = paths[0].parent, paths[0].stem
-    else:
-        if len(sources) > 1:
-            raise typer.BadParameter("name one suite, or any number of .jsonl files of records")
-        suite = find_suite(sources[0])
-        path = results or default_results(suite.id)
-        records, folder, name = records_of(suite, path), path.parent, suite.id
-    show_board(records, out or folder, name)
+    suite = find_suite(sources[0])
+    path = results or default_results(suite.id)
+    show_board(suite_records(suite, path), path.parent, out or path.parent, suite.id)
 
 
 @commands.command("evidence")
@@ -51,21 +51,69 @@ def make_evidence(
     out: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE", help="mmguard.md, attacks.md or transfer.md; the records are in results/ beside it."
+            metavar="FILE",
+            help="A page by its name, such as mmguard.md; the records are in the folder records beside it.",
         ),
     ],
+    findings: Annotated[
+        bool, typer.Option(help="With the dated prose about the results, whose numbers are filled in.")
+    ] = True,
 ) -> None:
     """Write what suites measured, beside what was published: of MMGuard, of attacks, of transfer between models."""
-    from leaderboards.pages import write_evidence
+    from leaderboards.pages import find_page, write_page
 
-    typer.echo(write_evidence(out))
+    page = find_page(out.name)
+    records = {suite: _records(suite, out.parent, needed=True) for suite in page.suites}
+    records |= {suite: found for suite in page.optional if (found := _records(suite, out.parent, needed=False))}
+    typer.echo(write_page(page, records, out, findings))
 
 
-def show_board(records: Iterable[Record], folder: Path, name: str) -> None:
-    from leaderboards.tables.board import build, summary, write
+def _records(suite: str, folder: Path, *, needed: bool) -> list[Record]:
+    """A suite's records for the pages of a folder; none where they are missing and not needed."""
+    from arena.errors import ArenaError
+    from arena.suites.shipped import find_suite
 
-    records_done: list[Record] = list(records)
-    board = build(records_done)
+    file = folder / "records" / f"{suite}.jsonl"
+    if file.exists():
+        return suite_records(find_suite(suite), file)
+    if needed:
+        raise ArenaError(f"{file} is missing: `arena run {suite}` makes it")
+    return []
+
+
+def suite_records(suite: Suite, results: Path) -> list[Record]:
+    """The records that count of a suite's cells, under its labels and in the plan's order; `results` is where `arena
+    run` puts new ones. Raises `ArenaError` where there are none."""
+    from arena.engine.execute import recorded
+    from arena.engine.plan import planned_cells
+    from arena.errors import ArenaError
+    from arena.plugins.registry import Registry
+    from arena.suites.validation import validate
+
+    registry = Registry()
+    validate(suite, registry)
+    if not (found := recorded(suite, planned_cells(suite, registry), results)):
+        raise ArenaError(
+            f"{results} has no record of suite {suite.id!r} as it is now: `arena run {suite.id}` makes them"
+        )
+    return list(found.values())
+
+
+def show_board(records: Iterable[Record], standing: Path, folder: Path, name: str) -> None:
+    """Write the board NAME of some records into `folder`, and its ranking to the console; what was withdrawn and what
+    was verified is in the folder `standing`."""
+    from arena.records.accept import Standing
+    from arena.records.verify import facts
+    from arena.records.verify import read as read_verifications
+    from leaderboards.tables.board import Verification, Withdrawn, build, summary, write
+
+    kept, withdrawn = Standing.read(standing).without_withdrawn(records)
+    suite = kept[0].suite.id if kept else name
+    board = build(
+        kept,
+        [Verification(*fact) for fact in facts(read_verifications(standing), suite, {r.cell for r in kept})],
+        [Withdrawn(f"{entry.kind} {entry.id}", entry.version, entry.reason) for entry in withdrawn],
+    )
     paths = write(board, folder, name)
     stdout().print(summary(board))
     stdout().print("board: " + ", ".join(map(str, paths)), soft_wrap=True)

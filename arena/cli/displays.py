@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
     from arena.engine.cost import Costs
+    from arena.engine.graph import Plan
     from arena.plugins.registry import Registry
 
 
@@ -35,6 +38,27 @@ def gigabytes(count: float) -> str:
     return f"{count / 1e9:,.1f} GB" if count < 1e12 else f"{count / 1e12:,.1f} TB"
 
 
+def show_why(plan: Plan, results: Path | None, out: Console) -> None:
+    """What makes each cell and each stage of a plan run."""
+    from arena.engine.execute import recorded, why_run
+    from arena.engine.why import why_stages
+    from arena.records.accept import Standing, current_sources
+    from arena.records.files import default_results
+
+    path = results or default_results(plan.suite.id)
+    known, standing = recorded(plan.suite, plan.cells, path), Standing.read(path.parent)
+    sources = current_sources(cell.asked for cell in plan.cells)
+    reasons = {c.key: why_run(c, known.get(c.key), sources, standing) for c in plan.cells}
+    todo = [cell for cell in plan.cells if reasons[cell.key] is not None]
+    out.print(f"{len(plan.cells) - len(todo)} of {len(plan.cells)} cells have a record that holds", markup=False)
+    for cell in todo:
+        out.print(f"cell {cell.key[:12]} {cell.label}: {reasons[cell.key]}", markup=False, soft_wrap=True)
+    missing = plan.missing(todo) if todo else []
+    found = why_stages(plan, missing)
+    for stage in missing:
+        out.print(f"{stage.kind} {stage.label}: {found[stage.name]}", markup=False, soft_wrap=True)
+
+
 def show_trained(registry: Registry, recipe: str, model: str, out: Console) -> None:
     """What a recipe trains in a model, which is loaded for it."""
     from rich.table import Table
@@ -43,12 +67,12 @@ def show_trained(registry: Registry, recipe: str, model: str, out: Console) -> N
     from arena.environment import quiet_libraries
 
     quiet_libraries()
-    from arena.engine.job import load_model
+    from arena.engine.describe import Plugins
     from arena.owner.protect import surrogate
-    from arena.plugins.describe import Plugins
+    from arena.plugins.spec import load_model
     from arena.recipes.trained import trained_modules
 
-    lvlm = load_model(surrogate(model, Plugins(registry)).document)
+    lvlm = load_model(surrogate(model, Plugins(registry)).spec)
     parts, total = trained_modules(registry.create("recipe", recipe), lvlm)
     table = Table(f"trained in {model}", "what", "parameters", "share", box=None, pad_edge=False, show_footer=True)
     for column in table.columns[2:]:

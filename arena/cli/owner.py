@@ -1,5 +1,4 @@
-"""The commands of a data owner, `arena protect` and `arena explain`: thin layers over `arena.owner.protect` and
-`mmguard.explain`."""
+"""The commands of a data owner, `arena protect` and `arena explain`: thin layers over `arena.owner`."""
 
 from __future__ import annotations
 
@@ -98,7 +97,7 @@ def explain(
     """Show where the answer of one sample looks, clean and protected: a picture and its numbers."""
     from arena.environment import quiet_libraries
     from arena.errors import ArenaError
-    from mmguard.explain import explain as measure
+    from arena.owner.explain import explain as measure
     from mmguard.picture import draw
 
     quiet_libraries()

@@ -15,7 +15,15 @@ commands = typer.Typer()
 
 
 @commands.command("plan")
-def show_plan(suite: SuiteName, store: StoreUrl = None, tiny: Tiny = False) -> None:
+def show_plan(
+    suite: SuiteName,
+    store: StoreUrl = None,
+    tiny: Tiny = False,
+    results: Results = None,
+    why: Annotated[
+        bool, typer.Option("--why", help="Say of each cell and stage to compute what makes it run.")
+    ] = False,
+) -> None:
     """Show what a run would compute, what is cached, and an estimate of what it takes."""
     import os
     from collections import Counter
@@ -25,15 +33,16 @@ def show_plan(suite: SuiteName, store: StoreUrl = None, tiny: Tiny = False) -> N
     from arena.engine.cost import CostModel
     from arena.engine.plan import plan as planned
     from arena.engine.progress import duration
+    from arena.engine.stages import ZeroShot
     from arena.plugins.registry import Registry
     from arena.store.local import Store
 
     registry, opened = Registry(), Store(store)
     out = stdout()
-    plan = planned(chosen_suite(suite, registry, opened, tiny, out), registry, opened)
+    plan = planned(chosen_suite(suite, registry, opened, tiny, out), registry, opened, estimate=True)
     missing = plan.missing()
-    model = CostModel(plan, registry)
-    big = any(model.parameters(stage.document["model"]) for stage in plan.stages.values() if stage.kind == "zero-shot")
+    model = CostModel(plan)
+    big = any(model.known(stage.model) for stage in plan.stages.values() if isinstance(stage, ZeroShot))
     estimates = ("GPU hours", "disk") if big else ("estimate",)
     table = Table("stage", "all", "cached", "to compute", *estimates, box=None, pad_edge=False)
     for column in table.columns[1:]:
@@ -44,18 +53,20 @@ def show_plan(suite: SuiteName, store: StoreUrl = None, tiny: Tiny = False) -> N
         if costs is not None:
             cells = [displays.hours(costs.gpu_hours(kind)), displays.gigabytes(costs.disk.get(kind, 0.0))]
         else:
-            cells = [duration(sum(plan.seconds[s.key] for s in missing if s.kind == kind))]
+            cells = [duration(sum(plan.seconds[s.name] for s in missing if s.kind == kind))]
         table.add_row(kind, str(count), str(count - left[kind]), str(left[kind]), *cells)
     out.print(f"suite {plan.suite.id} · digest {plan.digest[:12]} · {len(plan.cells)} cells · store {plan.store.url}")
     out.print(table)
     if costs is not None:
         displays.show_costs(costs, out)
-        return
-    cores = os.cpu_count() or 1
-    total = sum(plan.seconds[s.key] for s in missing)
-    out.print(
-        f"about {duration(total / cores)} on {cores} local workers, from what like stages took before or defaults"
-    )
+    else:
+        cores = os.cpu_count() or 1
+        total = sum(plan.seconds[s.name] for s in missing)
+        out.print(
+            f"about {duration(total / cores)} on {cores} local workers, from what like stages took before or defaults"
+        )
+    if why:
+        displays.show_why(plan, results, out)
 
 
 @commands.command("run")
@@ -69,6 +80,9 @@ def run_suite(
     results: Results = None,
     force_failed: Annotated[bool, typer.Option("--force-failed", help="Try cells recorded as failed again.")] = False,
     tiny: Tiny = False,
+    cell: Annotated[
+        list[str] | None, typer.Option("--cell", metavar="NAME", help="Only this cell, by the beginning. Repeatable.")
+    ] = None,
 ) -> None:
     """Run a suite: compute what is missing, record every cell, write the board. Exits 1 if a cell failed."""
     from arena.engine.execute import run
@@ -90,6 +104,7 @@ def run_suite(
         results=results,
         force_failed=force_failed,
         console=stderr(),
+        only=cell or (),
     )
     if report.failed:
         for record in report.failed:
@@ -100,6 +115,6 @@ def run_suite(
             f"{len(report.failed)} of {len(report.records)} cells failed; tracebacks are in {report.results}, "
             "--force-failed tries them again"
         )
-    show_board(report.records, report.results.parent, chosen.id)
+    show_board(report.records, report.results.parent, report.results.parent, chosen.id)
     if report.failed:
         raise typer.Exit(1)

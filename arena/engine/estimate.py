@@ -8,25 +8,14 @@ from collections.abc import Iterable, Mapping
 from statistics import median
 from typing import Any
 
+from arena.engine.stages import Stage
 from arena.store.manifest import Manifest
-
-SECONDS_PER_SAMPLE = {
-    "data": 0.002,
-    "zero-shot": 0.005,
-    "release": 0.1,
-    "stealth": 0.02,
-    "fit": 0.1,
-    "purified": 0.003,
-    "fine-tuned": 0.04,
-    "scored": 0.04,
-}
-"""Used until a like stage has been measured; orders of magnitude of the shipped tiny models on one core."""
 
 _PLUGINS = ("dataset", "defense", "attack", "recipe", "model")
 
 
 class Estimator:
-    """Seconds per sample by kind and plugins: same settings first, then same plugins, then a default."""
+    """Seconds per sample by kind and plugins: same settings first, then same plugins, then the kind's default."""
 
     def __init__(self, measured: Iterable[Manifest]) -> None:
         exact, like = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
@@ -39,11 +28,11 @@ class Estimator:
         self._exact = {k: median(v) for k, v in exact.items()}
         self._like = {k: median(v) for k, v in like.items()}
 
-    def seconds(self, document: Mapping[str, Any]) -> float:
-        """Estimate for a stage of that document."""
-        default = SECONDS_PER_SAMPLE[document["kind"]]
-        rate = self._like.get(_signature(document, None), default)
-        return float(self._exact.get(_signature(document, "config"), rate) * document["size"])
+    def seconds(self, stage: Stage) -> float:
+        """Estimate for a stage."""
+        document = stage.describe()
+        rate = self._like.get(_signature(document, None), stage.seconds_per_sample)
+        return float(self._exact.get(_signature(document, "config"), rate) * stage.size)
 
 
 def _signature(document: Mapping[str, Any], settings: str | None) -> str:

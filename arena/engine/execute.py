@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from arena.engine.graph import Cell, Plan, Stage
+from arena.engine.graph import Cell, Plan
 from arena.engine.plan import plan
+from arena.engine.stages import Stage
+from arena.engine.worker import Task
+from arena.errors import UsageError
 from arena.plugins.registry import Registry
-from arena.records.files import append_record, read_records
-from arena.records.schema import Record
+from arena.records.accept import Standing, current_sources
+from arena.records.files import append_record, default_results, read_all, record_files
+from arena.records.schema import Asked, Record, SuiteRef
+from arena.records.select import by_cell
 from arena.store.local import MissingArtifact, Store, StoreError
-from arena.suites.schema import Suite, load_suite
+from arena.suites.schema import Suite, digest, load_suite
 from arena.suites.validation import validate
 
 if TYPE_CHECKING:
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from arena.engine.progress import Progress
     from arena.engine.worker import Result
 
-log = logging.getLogger("arena.engine.execute")
+log = logging.getLogger("arena.run")
 
 _REOPENED = 3
 """Times an artifact may vanish under a run before the run gives up on it."""
@@ -36,7 +39,7 @@ _REOPENED = 3
 
 @dataclass(frozen=True)
 class RunReport:
-    """What a run did: records in the plan's order, keys of the stages it computed, and where the records are."""
+    """What a run did: records in the plan's order, names of the stages it computed, and where the records are."""
 
     plan: Plan
     records: tuple[Record, ...]
@@ -49,12 +52,6 @@ class RunReport:
         return tuple(r for r in self.records if r.status == "failed")
 
 
-def default_results(suite_id: str) -> Path:
-    """``leaderboards/records/ID.jsonl`` inside a checkout, else ``results/ID.jsonl``."""
-    folder = Path("leaderboards/records") if Path("leaderboards").is_dir() else Path("results")
-    return folder / f"{suite_id}.jsonl"
-
-
 def run(
     suite: Suite | Path | str,
     store: Store | Path | str | None = None,
@@ -64,12 +61,16 @@ def run(
     results: Path | str | None = None,
     force_failed: bool = False,
     console: Console | None = None,
+    only: Sequence[str] = (),
 ) -> RunReport:
     """Run a suite and append a record a cell to the JSONL file `results`.
 
-    Cells whose record is there are left alone, stages in `store` are not computed again. `scheduler` is ``processes``
-    (local, a worker a core), ``threads``, ``sync`` (this process) or the address of a dask scheduler. Cells recorded as
-    failed are tried again with `force_failed`. Progress goes to `console`, by default standard error.
+    Cells that have a record which still holds are left alone, whichever suite it was made for; a record holds while the
+    source of its plugins and of the engine is what it was, or accepted as alike (`arena.records.accept`). Stages in
+    `store` are not computed again. `scheduler` is ``processes`` (local, a worker a core), ``threads``, ``sync`` (this
+    process) or the address of a dask scheduler. Cells recorded as failed are tried again with `force_failed`. `only`
+    has beginnings of the names of the cells to run, all where empty. Progress goes to `console`, by default standard
+    error.
 
     Raises `UsageError` for a suite that cannot run, `StoreError` when the store cannot be used; a plugin's failure is a
     record.
@@ -80,39 +81,82 @@ def run(
     console = console or Console(stderr=True)
     validate(suite, registry)
     results = Path(results) if results is not None else default_results(suite.id)
-    recorded = recorded_cells(results)
     whole = plan(suite, registry, store)
-    todo = [
-        cell
-        for cell in whole.cells
-        if cell.key not in recorded or (force_failed and recorded[cell.key].status == "failed")
-    ]
-    execution = _Execution(whole, todo, results, console)
+    standing = Standing.read(results.parent)
+    standing.refuse_withdrawn(cell.asked for cell in whole.cells)
+    cells = chosen_cells(whole, only)
+    known = recorded(suite, whole.cells, results)
+    sources = current_sources(cell.asked for cell in cells)
+    todo = [c for c in cells if why_run(c, known.get(c.key), sources, standing, force_failed) is not None]
+    fresh = compute(whole, todo, results, console, scheduler, workers)
+    done = {**known, **fresh.records}
+    return RunReport(whole, tuple(done[c.key] for c in cells), tuple(fresh.computed), results)
+
+
+def chosen_cells(whole: Plan, only: Sequence[str]) -> list[Cell]:
+    """The cells whose names begin with one of `only`, all where that is empty. Raises `UsageError` where none does."""
+    for beginning in only:
+        if not any(cell.key.startswith(beginning) for cell in whole.cells):
+            raise UsageError(f"suite {whole.suite.id!r} has no cell {beginning!r}: `arena plan --why` lists them")
+    return [cell for cell in whole.cells if not only or any(cell.key.startswith(b) for b in only)]
+
+
+def recorded(suite: Suite, cells: Iterable[Cell], results: Path) -> dict[str, Record]:
+    """The records that count of a suite's cells, by cell, under the suite's labels."""
+    found = by_cell(read_all(record_files(results)))
+    reference = SuiteRef(id=suite.id, digest=digest(suite))
+    return {cell.key: labelled(found[cell.key], reference, cell.asked) for cell in cells if cell.key in found}
+
+
+def labelled(record: Record, suite: SuiteRef, asked: Asked) -> Record:
+    """A record as that of a suite's cell, whichever suite it was made for."""
+    parts = {name: getattr(record, name) for name in ("defense", "attack", "recipe")}
+    named = {name: part.model_copy(update={"label": getattr(asked, name).label}) for name, part in parts.items()}
+    return record.model_copy(update={"suite": suite, **named, "budget": asked.budget})
+
+
+def why_run(
+    cell: Cell, record: Record | None, sources: dict[str, str], standing: Standing, force_failed: bool = False
+) -> str | None:
+    """Why a cell is computed, None where its record holds."""
+    if record is None:
+        return "it has no record"
+    if record.status == "failed":
+        return "it failed before" if force_failed or standing.stale(record, sources) else None
+    stale = standing.stale(record, sources)
+    return f"its record is stale: {stale}" if stale else None
+
+
+def compute(
+    whole: Plan,
+    todo: Sequence[Cell],
+    results: Path,
+    console: Console,
+    scheduler: str = "processes",
+    workers: int | None = None,
+) -> Execution:
+    """Compute cells of a plan and append their records to `results`; all else is as in `run`."""
+    execution = Execution(whole, list(todo), results, console)
     try:
         execution.record_finished()
         if execution.open:
             from arena.engine.pools import open_pool
 
+            limit = whole.suite.limits.stage_minutes * 60
             with (
                 execution.progress(),
-                _closing(open_pool(store, scheduler, workers, suite.limits.stage_minutes * 60)) as pool,
+                _closing(open_pool(whole.store, scheduler, workers, limit)) as pool,
             ):
                 execution.drive(pool)
     except KeyboardInterrupt:
         done = len(whole.cells) - len(execution.open)
         console.print(
             f"interrupted: {done} of {len(whole.cells)} cells are recorded in {results}, finished stages are kept in "
-            f"{store.url}; run again to go on",
+            f"{whole.store.url}; run again to go on",
             soft_wrap=True,
         )
         raise
-    records = recorded | execution.records
-    return RunReport(whole, tuple(records[c.key] for c in whole.cells), tuple(execution.computed), results)
-
-
-def recorded_cells(results: Path) -> dict[str, Record]:
-    """Records by cell key; the last one of a cell counts."""
-    return {record.cell: record for record in read_records(results)} if results.exists() else {}
+    return execution
 
 
 @contextmanager
@@ -124,7 +168,7 @@ def _closing(pool: Pool) -> Iterator[Pool]:
 
 
 @dataclass
-class _Execution:
+class Execution:
     """The state of a run: cells still open, stages done, running and failed."""
 
     plan: Plan
@@ -133,35 +177,34 @@ class _Execution:
     console: Console
     records: dict[str, Record] = field(default_factory=dict)
     computed: list[str] = field(default_factory=list)
+    """Names of the stages that were computed."""
 
     def __post_init__(self) -> None:
         self.open = {cell.key: cell for cell in self.todo}
-        self.done = set(self.plan.cached)
-        self.running: dict[str, Stage] = {}
+        self.artifacts = self.plan.artifacts()
+        self._tasks: dict[str, Task] = {}
+        """Stages that could start, by name."""
+        self.running: dict[str, Task] = {}
+        """Tasks by the key of their artifact."""
+        self.notes: dict[str, tuple[float, str]] = {}
+        """How far running stages are, by the key of their artifact."""
         self.reopened = Counter[str]()
-        self.closure = {cell.key: self._closure(cell) for cell in self.todo}
+        self.closure = {cell.key: self.plan.closure(cell.stages.values()) for cell in self.todo}
         self.rank: dict[str, int] = {}
         for number, cell in enumerate(self.todo):
-            for key in self.closure[cell.key]:
-                self.rank.setdefault(key, number)
+            for name in self.closure[cell.key]:
+                self.rank.setdefault(name, number)
         self._tell: Progress | None = None
-
-    def _closure(self, cell: Cell) -> frozenset[str]:
-        wanted = set(cell.stages.values())
-        for stage in reversed(self.plan.stages.values()):
-            if stage.key in wanted:
-                wanted.update(stage.inputs)
-        return frozenset(wanted)
 
     def record_finished(self) -> None:
         """Record every open cell whose stages are done."""
         from arena.engine.harvest import done_record
 
         for cell in list(self.open.values()):
-            if not all(key in self.done for key in cell.stages.values()):
+            if not all(name in self.artifacts.keys for name in cell.stages.values()):
                 continue
             try:
-                record = done_record(self.plan, cell)
+                record = done_record(self.plan, cell, self.artifacts.keys)
             except MissingArtifact as lost:
                 self._reopen(lost.key)
                 continue
@@ -170,67 +213,90 @@ class _Execution:
     def drive(self, pool: Pool) -> None:
         """Compute until no cell is open."""
         while self.open:
-            while len(self.running) < pool.slots and (stage := self._next(pool.slots)) is not None:
-                self.running[stage.key] = stage
-                pool.submit(stage)
+            while len(self.running) < pool.slots and (task := self._next(pool.slots)) is not None:
+                self.running[task.key] = task
+                pool.submit(task)
             for key, result in pool.finished():
                 self._ended(self.running.pop(key), result)
             self.record_finished()
             if self._tell is not None:
+                self.notes = pool.progress()
                 self._tell.update(self, pool.slots)
 
     def remaining(self) -> list[Stage]:
         """Stages that open cells still wait for, running ones too, each after those it reads."""
         wanted = set[str]().union(*(self.closure[key] for key in self.open))
-        return [s for s in self.plan.stages.values() if s.key in wanted and s.key not in self.done]
+        return [s for s in self.plan.stages.values() if s.name in wanted and s.name not in self.artifacts.keys]
 
-    def _next(self, slots: int) -> Stage | None:
-        """The stage to start now, None where all wait for running ones.
+    def _next(self, slots: int) -> Task | None:
+        """The task to start now, None where all wait for running ones.
 
         Half of the slots craft releases, the longest first, since those are what chains wait for; the others finish
         cells in the suite's order, so that complete rows come early and no slot idles.
         """
-        ready = [s for s in self.remaining() if s.key not in self.running and all(key in self.done for key in s.inputs)]
-        releases = [s for s in ready if s.kind == "release"]
-        others = [s for s in ready if s.kind != "release"]
-        crafting = sum(s.kind == "release" for s in self.running.values())
+        ready = [t for s in self.remaining() if (t := self._task(s)) is not None and t.key not in self.running]
+        releases = [t for t in ready if t.stage.kind == "release"]
+        others = [t for t in ready if t.stage.kind != "release"]
+        crafting = sum(t.stage.kind == "release" for t in self.running.values())
         if releases and (not others or crafting < slots // 2):
-            return max(releases, key=lambda s: (self.plan.seconds[s.key], -self.rank[s.key]))
-        return min(others, key=lambda s: self.rank[s.key], default=None)
+            return max(releases, key=lambda t: (self.plan.seconds[t.stage.name], -self.rank[t.stage.name]))
+        return min(others, key=lambda t: self.rank[t.stage.name], default=None)
 
-    def _ended(self, stage: Stage, result: Result) -> None:
+    def _task(self, stage: Stage) -> Task | None:
+        """A stage whose inputs are there and which is not; one whose inputs turned out to be another's may be done."""
+        if stage.name not in self._tasks and self.artifacts.ready(stage):
+            try:
+                task = self.artifacts.task(stage)
+            except MissingArtifact as lost:
+                self._reopen(lost.key)
+                return None
+            if task.key in self.plan.store:
+                self.artifacts.keys[stage.name] = task.key
+                return None
+            self._tasks[stage.name] = task
+        return self._tasks.get(stage.name)
+
+    def _ended(self, task: Task, result: Result) -> None:
+        same = [name for name, other in self._tasks.items() if other.key == task.key]
+        for name in same:
+            del self._tasks[name]
         if result.status == "done":
-            self.done.add(stage.key)
+            self.artifacts.keys |= dict.fromkeys(same, task.key)
             if result.computed:
-                self.computed.append(stage.key)
+                self.computed.append(task.stage.name)
         elif result.status == "unusable":
             raise StoreError(result.message)
         elif result.status == "missing" and self.reopened[result.key] < _REOPENED:
             self._reopen(result.key)
         else:
-            self._fail(stage, result)
+            for name in same:
+                self._fail(self.plan.stages[name], result)
 
     def _reopen(self, key: str) -> None:
         """An artifact is gone or corrupt: it, and what it is made from where that is gone too, is computed anew."""
         self.reopened[key] += 1
+        self._tasks.clear()
+        names = self.artifacts.forget(key)
+        label = ", ".join(self.plan.stages[name].label for name in names) or key[:12]
         if self.reopened[key] > _REOPENED:
             raise StoreError(
-                f"store {self.plan.store.url}: {self.plan.stages[key].label} vanished {_REOPENED} times while it was "
-                "needed; check the disk and what else writes there, then run again"
+                f"store {self.plan.store.url}: {label} vanished {_REOPENED} times while it was needed; check the disk "
+                "and what else writes there, then run again"
             )
-        log.warning("%s is computed anew", self.plan.stages[key].label)
-        gone = [key]
-        while gone:
-            stage = self.plan.stages[gone.pop()]
-            self.done.discard(stage.key)
-            gone += [k for k in stage.inputs if k in self.done and k not in self.plan.store]
+        log.warning("%s is computed anew", label)
+        while names:
+            for link in self.plan.stages[names.pop()].inputs.values():
+                own = self.artifacts.keys.get(link.stage)
+                if own is not None and own not in self.plan.store:
+                    names += self.artifacts.forget(own)
 
     def _fail(self, stage: Stage, result: Result) -> None:
         from arena.engine.harvest import failed_record
 
         for cell in list(self.open.values()):
-            if stage.key in self.closure[cell.key]:
-                self._close(cell, failed_record(self.plan, cell, stage, result.message, result.trace))
+            if stage.name in self.closure[cell.key]:
+                keys = self.artifacts.keys
+                self._close(cell, failed_record(self.plan, cell, keys, stage, result.message, result.trace))
 
     def _close(self, cell: Cell, record: Record) -> None:
         append_record(self.results, record)
@@ -249,13 +315,3 @@ class _Execution:
         with Progress(self.console, len(self.remaining())) as self._tell:
             yield
         self._tell = None
-
-
-class _CallableModule(ModuleType):
-    """Makes ``arena.run(suite)`` work: the import system binds this module to the name of its function."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> RunReport:
-        return run(*args, **kwargs)
-
-
-sys.modules[__name__].__class__ = _CallableModule

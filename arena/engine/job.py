@@ -1,49 +1,57 @@
-"""What a stage works with: its inputs, its plugins, and the world of each party, with what the plan granted in it."""
+"""What a stage works with: its inputs, and the world of each party, with what the plan granted in it.
+
+Every party's world is built here, from what its plugin declares and the plan granted, and from nothing else: no object
+handed to a plugin leads to the test data, to a clean original (attacker) or to an attack (defender).
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from arena.budget import Budget
 from arena.data.sample import Sample
-from arena.plugins.base import AttackerWorld, DefenderWorld, ModelSource, Plugin
-from arena.plugins.registry import Kind, Registry
+from arena.plugins.spec import PluginSpec, load_model
+from arena.plugins.worlds import AttackerWorld, DefenderWorld
 from arena.release import read_release
-from arena.store.local import Store, StoreError
+from arena.store.local import Store
 
 if TYPE_CHECKING:
     from arena.lvlm.base import LVLM
 
-Document = dict[str, Any]
+Progress = Callable[[float, str], None]
+"""Told the share done, 0 to 1, and a note."""
 
-_PARSING = threading.Lock()
-"""CPython 3.11 fails when two threads build syntax trees at a time (python/cpython issue 106905)."""
+
+@dataclass(frozen=True)
+class Grants:
+    """What an attack is handed beside the samples: nothing that it does not need. `granted` is the number of its own
+    clean samples."""
+
+    seed: int | None = None
+    model: PluginSpec | None = None
+    granted: int | None = None
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a stage function works with; `folder` becomes the artifact."""
+    """What a stage computes with: `inputs` are the keys of artifacts by the stage's fields, `folder` becomes the
+    artifact of `key`."""
 
-    document: Document
+    inputs: Mapping[str, str]
     store: Store
     folder: Path
     key: str
-
-    def create(self, kind: Kind, document: Document | None = None) -> Plugin:
-        """The plugin of a document (by default the stage's own of that kind), of the source that the plan saw."""
-        wanted = self.document[kind] if document is None else document
-        return create(kind, wanted)
+    progress: Progress
 
     def path(self, name: str) -> Path:
         """The folder of an input, digests checked."""
-        return self.store.require(self.document["inputs"][name])
+        return self.store.require(self.inputs[name])
 
     def samples(self, name: str) -> tuple[Sample, ...]:
         """The samples of an input; their pictures do not know the files they came from."""
@@ -54,50 +62,29 @@ class Job:
         (self.folder / name).write_text(json.dumps(content, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def create(kind: Kind, document: Document) -> Plugin:
-    """The plugin a plan's document names. Raises `ArenaError` if its source is not what the plan was made from."""
-    registry = Registry()
-    with _PARSING:
-        source = registry.get(kind, document["id"]).source_digest()
-    if source != document["source"]:
-        raise StoreError(
-            f"{kind} {document['id']!r}: its source here is not the source that the plan was made from; run again once "
-            "files have stopped changing, and install the same packages on every worker"
-        )
-    return registry.create(kind, document["id"], document["config"])
-
-
-def load_model(document: Document) -> LVLM:
-    """The LVLM of a plan's model document, freshly loaded."""
-    return cast(ModelSource, create("model", document)).load()
-
-
-def load_models(documents: Sequence[Document]) -> tuple[LVLM, ...]:
-    """The LVLMs of several documents, in order."""
-    return tuple(map(load_model, documents))
-
-
-def defender_world(job: Job, budget: Budget, models: Callable[[], tuple[LVLM, ...]] | None) -> DefenderWorld:
+def defender_world(
+    job: Job, budget: Budget, seed: int | None, models: Callable[[], tuple[LVLM, ...]] | None
+) -> DefenderWorld:
     """The data owner's world of a release stage."""
-    d = job.document
     return DefenderWorld(
         budget,
-        seed=party_seed("defense", d["seed"]) if "seed" in d else None,
+        seed=None if seed is None else party_seed("defense", seed),
         surrogates=models,
-        auxiliary=job.samples("auxiliary") if "auxiliary" in d["inputs"] else None,
+        auxiliary=job.samples("auxiliary") if "auxiliary" in job.inputs else None,
         workspace=job.store.workspace(job.key),
+        progress=job.progress,
     )
 
 
-def attacker_world(job: Job, grants: Document, suffix: str = "") -> AttackerWorld:
-    """The fine-tuner's world; `grants` is the plan's document of an attack, `suffix` marks its inputs."""
-    inputs = job.document["inputs"]
-    auxiliary, fitted = f"auxiliary{suffix}", f"fitted{suffix}"
+def attacker_world(job: Job, grants: Grants, prefix: str = "") -> AttackerWorld:
+    """The fine-tuner's world; `prefix` marks the inputs of a part of a stage."""
+    auxiliary, fitted = f"{prefix}auxiliary", f"{prefix}fitted"
     return AttackerWorld(
-        seed=party_seed("attack", grants["seed"]) if "seed" in grants else None,
-        model=partial(load_model, grants["model"]) if "model" in grants else None,
-        auxiliary=job.samples(auxiliary)[: grants["granted"]] if auxiliary in inputs else None,
-        fitted=job.path(fitted) if fitted in inputs else None,
+        seed=None if grants.seed is None else party_seed("attack", grants.seed),
+        model=None if grants.model is None else partial(load_model, grants.model),
+        auxiliary=job.samples(auxiliary)[: grants.granted] if auxiliary in job.inputs else None,
+        fitted=job.path(fitted) if fitted in job.inputs else None,
+        progress=job.progress,
     )
 
 

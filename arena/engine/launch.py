@@ -14,8 +14,9 @@ import argparse
 import sys
 from datetime import timedelta
 
-from arena.engine.graph import Plan, Stage
+from arena.engine.graph import Plan
 from arena.engine.plan import plan
+from arena.engine.stages import FineTune, Stage
 from arena.errors import ArenaError, UsageError
 from arena.plugins.registry import Registry
 from arena.store.local import Store
@@ -29,11 +30,8 @@ _PATIENCE = timedelta(days=7)
 def shared_stages(whole: Plan) -> list[Stage]:
     """The missing ``fine-tuned`` stages and what they read, in an order in which they can be computed."""
     missing = whole.missing()
-    wanted = {stage.key for stage in missing if stage.kind == "fine-tuned"}
-    for stage in reversed(missing):
-        if stage.key in wanted:
-            wanted.update(stage.inputs)
-    return [stage for stage in missing if stage.key in wanted]
+    wanted = whole.closure(stage.name for stage in missing if stage.kind == FineTune.kind)
+    return [stage for stage in missing if stage.name in wanted]
 
 
 def launch(suite: str, url: str | None) -> int:
@@ -44,22 +42,25 @@ def launch(suite: str, url: str | None) -> int:
     import torch
     from accelerate import PartialState
 
-    from arena.engine.worker import follow_stage, run_stage
+    from arena.engine.worker import follow_task, run_task
 
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)
     chosen, registry, store = find_suite(suite), Registry(), Store(url)
     validate(chosen, registry)
-    stages = shared_stages(plan(chosen, registry, store))
+    whole = plan(chosen, registry, store)
+    stages, artifacts = shared_stages(whole), whole.artifacts()
     state.wait_for_everyone()  # all have looked into the store before one changes it
     for stage in stages:
+        task = artifacts.task(stage)
         if state.is_main_process:
             print(f"{stage.kind}: {stage.label}", file=sys.stderr, flush=True)  # noqa: T201
-            result = run_stage(stage.key, stage.document, store.url, None)
+            result = run_task(task, store.url)
             if result.status != "done":
                 raise ArenaError(f"{stage.kind} {stage.label}: {result.message}\n{result.trace}".rstrip())
-        elif stage.kind == "fine-tuned":
-            follow_stage(stage.key, stage.document, store.url)
+        elif stage.kind == FineTune.kind:
+            follow_task(task, store.url)
         state.wait_for_everyone()
+        artifacts.keys[stage.name] = task.key
     return len(stages)
 
 

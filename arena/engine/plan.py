@@ -1,42 +1,75 @@
-"""A suite as a graph of content-keyed stages. Pure: computes nothing, loads no torch.
+"""A suite as a graph of stages. Pure: computes nothing, loads no torch.
 
-The key of a stage is the digest of its document: what kind it is, the plugins with their versions, configs and source
-digests, the models' fingerprints, the seed where it is used, and the keys of the stages it reads. Whoever asks for the
-same document gets the same stage, once.
+A stage is named by what it asks: the kind, the plugins with their settings and fingerprints, the seed where it is used,
+and the names of the stages it reads. Whoever asks for the same gets the same stage, once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 from arena.budget import Budget
-from arena.engine.graph import Cell, Plan, Stage, StageKind, make_stage
+from arena.engine.describe import Plugins, knowledge
+from arena.engine.graph import Cell, Plan
+from arena.engine.job import Grants
+from arena.engine.stages import (
+    Data,
+    FineTune,
+    Fit,
+    Input,
+    Purify,
+    Release,
+    Score,
+    Stage,
+    Stealth,
+    TrainingPart,
+    ZeroShot,
+)
 from arena.errors import UsageError
 from arena.plugins.base import Attack, Dataset
-from arena.plugins.describe import Document, Model, Plugins, knowledge
+from arena.plugins.identity import CONTROL, PROTOCOL_VERSION
 from arena.plugins.registry import Registry
+from arena.plugins.spec import PluginSpec
+from arena.records.schema import Asked, AttackRef, BudgetRef, DatasetRef, DefenseRef, LabelledRef, ModelRef
 from arena.store.local import Store
-from arena.store.manifest import content_key
-from arena.suites.schema import TARGET, AttackUse, DatasetUse, DefenseUse, PluginUse, Suite, digest
+from arena.suites.schema import TARGET, AttackUse, Combination, DatasetUse, DefenseUse, PluginUse, Suite, digest
 
 
-def plan(suite: Suite, registry: Registry, store: Store) -> Plan:
-    """The plan of a validated suite. Raises `UsageError` where the suite asks for what its plugins cannot do."""
-    builder = _Builder(suite, registry)
+def plan(suite: Suite, registry: Registry, store: Store, estimate: bool = False) -> Plan:
+    """The plan of a validated suite. With `estimate` it may name hub ids whose commit cannot be found out.
+
+    Raises `UsageError` where the suite asks for what its plugins cannot do, `UnresolvedRevision` for such a hub id.
+    """
+    builder = _Builder(suite, Plugins(registry, unresolved=estimate))
     cells = tuple(builder.cells())
-    return Plan(suite, builder.digest, cells, builder.stages, store)
+    return Plan(suite, digest(suite), cells, builder.stages, store)
+
+
+def planned_cells(suite: Suite, registry: Registry) -> list[Cell]:
+    """The cells of a validated suite, for whom no store is needed."""
+    return list(_Builder(suite, Plugins(registry)).cells())
 
 
 @dataclass(frozen=True)
 class _Data:
+    """A dataset in use: the stages of its splits, what records say of it, and how answers are scored."""
+
     use: DatasetUse
-    reference: Document
-    scoring: Document
+    reference: DatasetRef
+    convention: str
+    measures: tuple[str, ...]
     train: str
-    auxiliary: Stage
+    auxiliary: Data
     test: str
+
+
+@dataclass(frozen=True)
+class _Model:
+    label: str
+    spec: PluginSpec
+    reference: ModelRef
 
 
 @dataclass(frozen=True)
@@ -44,192 +77,192 @@ class _Chain:
     """What an attack makes of a release, and what it does to training."""
 
     purified: str
-    training: list[Document]
-    inputs: dict[str, str]
+    stages: tuple[str, ...]
+    training: tuple[TrainingPart, ...]
+    reference: AttackRef
 
 
 class _Builder:
-    def __init__(self, suite: Suite, registry: Registry) -> None:
-        self.suite = suite
-        self.plugins = Plugins(registry)
-        self.digest = digest(suite)
+    def __init__(self, suite: Suite, plugins: Plugins) -> None:
+        self.suite, self.plugins = suite, plugins
         self.stages: dict[str, Stage] = {}
 
     def cells(self) -> Iterable[Cell]:
         suite = self.suite
-        models = {use.label: self.plugins.model(use) for use in suite.models}
+        models = {use.label: self._model(use) for use in suite.models}
         datasets = {use.label: self._data(use) for use in suite.datasets}
-        for dataset, model, recipe, defense, budget, attack in suite.combinations():
+        for found in suite.combinations():
             for seed in suite.seeds:
-                data = datasets[dataset.label]
-                yield self._cell(data, models[model.label], model.label, recipe, defense, budget, attack, seed)
+                yield self._cell(datasets[found.dataset.label], models[found.model.label], found, seed)
 
-    def _cell(
-        self,
-        data: _Data,
-        model: Model,
-        name: str,
-        recipe: PluginUse,
-        defense: DefenseUse,
-        budget: Budget,
-        attack: AttackUse,
-        seed: int,
-    ) -> Cell:
-        surrogates = self._surrogates(defense, model)
+    def _cell(self, data: _Data, model: _Model, found: Combination, seed: int) -> Cell:
+        defense, attack, recipe, budget = found.defense, found.attack, found.recipe, found.budget
         share = self.suite.share(attack)
-        release, knows = self._release(data, defense, surrogates, budget, seed, model)
+        surrogates = self._surrogates(defense, model)
+        release, knows = self._release(data, defense, surrogates, budget, seed)
         chain = self._chain(data, attack, release, model, share, seed)
+        spec = self.plugins.plugin("recipe", recipe.id, recipe.config)[1]
+        about = f"{recipe.label} on {defense.label} / {attack.label}, seed {seed}"
         tuned = self._add(
-            "fine-tuned",
-            f"{recipe.label} on {defense.label} / {attack.label}, seed {seed}",
-            {
-                "model": model.document,
-                "recipe": self.plugins.plugin("recipe", recipe.id, recipe.config)[1],
-                "training": chain.training,
-                "seed": seed,
-                "size": data.use.train,
-            },
-            {"samples": chain.purified, **chain.inputs},
+            FineTune(
+                label=about,
+                size=data.use.train,
+                model=model.spec,
+                recipe=spec,
+                training=chain.training,
+                seed=seed,
+                samples=Input(chain.purified, "samples"),
+            )
         )
+        scored = Score(
+            label=about,
+            size=data.use.test,
+            model=model.spec,
+            recipe=spec,
+            convention=data.convention,
+            measures=data.measures,
+            seed=seed,
+            adapter=Input(tuned),
+            test=Input(data.test, "samples"),
+        )
+        reader = surrogates[0] if knows else model
         stages = {
             "train": data.train,
             "test": data.test,
-            "zero-shot": self._zero_shot(data, model, name),
+            "zero-shot": self._zero_shot(data, model),
             "release": release,
-            "stealth": self._stealth(data, release, surrogates[0], defense.label),
+            "stealth": self._stealth(data, release, reader, defense.label),
             "purified": chain.purified,
             "fine-tuned": tuned,
-            "scored": self._add(
-                "scored",
-                f"{recipe.label} on {defense.label} / {attack.label}, seed {seed}",
-                {
-                    "model": model.document,
-                    "recipe": self.plugins.plugin("recipe", recipe.id, recipe.config)[1],
-                    **data.scoring,
-                    "seed": seed,
-                    "size": data.use.test,
-                },
-                {"adapter": tuned, "test": data.test},
+            "scored": self._add(scored),
+        }
+        label = f"{data.use.label} · {model.label} · {recipe.label} · {defense.label} ({budget.image:g}/255)"
+        asked = Asked(
+            protocol_version=PROTOCOL_VERSION,
+            dataset=data.reference,
+            model=model.reference,
+            defense=DefenseRef.model_validate(
+                {**self._labelled("defense", defense), "surrogates": [s.reference for s in surrogates if knows]}
             ),
-        }
-        facts: Document = {
-            "suite": {"id": self.suite.id, "digest": self.digest},
-            "dataset": data.reference,
-            "model": model.reference,
-            "defense": {
-                **self.plugins.reference("defense", defense),
-                "label": defense.label,
-                "surrogates": [s.id for s in surrogates] if knows else [],
-            },
-            "attack": {**self.plugins.attack_reference(attack), "label": attack.label},
-            "recipe": {**self.plugins.reference("recipe", recipe), "label": recipe.label},
-            "knowledge": knowledge(model, surrogates) if knows else "none",
-            "budget": budget.model_dump(mode="json"),
-            "auxiliary": share,
-            "seed": seed,
-        }
-        label = " · ".join(
-            [
-                data.use.label,
-                name,
-                recipe.label,
-                f"{defense.label} ({budget.image:g}/255)",
-                attack.label,
-                f"seed {seed}",
-            ]
+            attack=chain.reference,
+            recipe=LabelledRef.model_validate(self._labelled("recipe", recipe)),
+            knowledge=knowledge(model.reference, [s.reference for s in surrogates]) if knows else "none",
+            budget=BudgetRef.model_validate(budget.model_dump(mode="json")),
+            auxiliary=share,
+            seed=seed,
         )
-        return Cell(content_key({"facts": facts, "stages": stages}), label, facts, stages)
+        return Cell(asked, f"{label} · {attack.label} · seed {seed}", stages, chain.stages)
 
     # Stages
 
-    def _add(self, kind: StageKind, label: str, document: Document, inputs: Mapping[str, str]) -> str:
-        return self._keep(make_stage(kind, label, document, inputs))
+    def _add(self, stage: Stage) -> str:
+        self.stages.setdefault(stage.name, stage)
+        return stage.name
 
-    def _keep(self, stage: Stage) -> str:
-        self.stages.setdefault(stage.key, stage)
-        return stage.key
+    def _labelled(self, kind: Literal["defense", "recipe"], use: PluginUse) -> dict[str, object]:
+        spec = self.plugins.plugin(kind, use.id, use.config)[1]
+        return {**self.plugins.reference(spec).model_dump(), "label": use.label}
+
+    def _model(self, use: PluginUse) -> _Model:
+        return _Model(use.label, *self.plugins.model(use.id, use.config))
 
     def _data(self, use: DatasetUse) -> _Data:
-        dataset, document = self.plugins.plugin("dataset", use.id, use.config)
+        plugin, spec = self.plugins.plugin("dataset", use.id, use.config)
+        dataset = cast(Dataset, plugin)
         sizes = {"train": use.train, "auxiliary": use.auxiliary, "test": use.test}
 
-        def split(name: str) -> Stage:
-            whole = {"dataset": document, **sizes, "seed": use.seed, "split": name, "size": sizes[name]}
-            return make_stage("data", f"{use.id} {name}", whole, {})
+        def split(name: Literal["train", "auxiliary", "test"]) -> Data:
+            about = f"{use.id} {name}"
+            return Data(label=about, size=sizes[name], dataset=spec, **sizes, seed=use.seed, split=name)
 
-        convention = cast(Dataset, dataset).convention
-        reference = {**self.plugins.reference("dataset", use), **sizes, "convention": convention}
-        train, test = (self._keep(split(name)) for name in ("train", "test"))
-        scoring: Document = {"convention": convention}
-        if measures := getattr(dataset, "measures", ()):
-            scoring["measures"] = list(measures)
-        return _Data(use, reference, scoring, train, split("auxiliary"), test)
+        own = {**sizes, "seed": use.seed, "convention": dataset.convention, "samples": None}
+        reference = DatasetRef.model_validate({**self.plugins.reference(spec).model_dump(), **own})
+        train, test = self._add(split("train")), self._add(split("test"))
+        return _Data(use, reference, dataset.convention, tuple(dataset.measures), train, split("auxiliary"), test)
 
-    def _zero_shot(self, data: _Data, model: Model, name: str) -> str:
-        document = {"model": model.document, **data.scoring, "size": data.use.test}
-        return self._add("zero-shot", f"{name} on {data.use.label}", document, {"test": data.test})
+    def _zero_shot(self, data: _Data, model: _Model) -> str:
+        return self._add(
+            ZeroShot(
+                label=f"{model.label} on {data.use.label}",
+                size=data.use.test,
+                model=model.spec,
+                convention=data.convention,
+                measures=data.measures,
+                test=Input(data.test, "samples"),
+            )
+        )
 
     def _release(
-        self, data: _Data, use: DefenseUse, surrogates: list[Model], budget: Budget, seed: int, model: Model
+        self, data: _Data, use: DefenseUse, surrogates: list[_Model], budget: Budget, seed: int
     ) -> tuple[str, bool]:
-        """The release's key, and whether the defense reads its surrogates."""
-        defense, plugin = self.plugins.plugin("defense", use.id, use.config)
-        document: Document = {"defense": plugin, "size": data.use.train}
-        inputs = {"train": data.train}
-        label = use.label
-        if use.id != "none":
-            document["budget"] = budget.model_dump(mode="json")
-            label += f" {budget.image:g}/255"
-        knows = "surrogates" in defense.needs
-        if knows:
-            document["surrogates"] = [s.document for s in surrogates]
-        if "seed" in defense.needs:
-            document["seed"] = seed
-            label += f", seed {seed}"
-        if "auxiliary" in defense.needs:
-            inputs["auxiliary"] = self._keep(data.auxiliary)
+        """The release's stage, and whether the defense reads its surrogates."""
+        defense, spec = self.plugins.plugin("defense", use.id, use.config)
         if "model" in defense.needs:
             raise UsageError(f"defense {use.id!r} declares the need 'model', which is the attacker's: use 'surrogates'")
-        return self._add("release", label, document, inputs), knows
+        knows, seeded, control = "surrogates" in defense.needs, "seed" in defense.needs, use.id == CONTROL
+        label = use.label + (f" {budget.image:g}/255" if not control else "") + (f", seed {seed}" if seeded else "")
+        release = Release(
+            label=label,
+            size=data.use.train,
+            defense=spec,
+            budget=None if control else budget,
+            surrogates=tuple(s.spec for s in surrogates) if knows else None,
+            seed=seed if seeded else None,
+            train=Input(data.train, "samples"),
+            auxiliary=self._auxiliary(data) if "auxiliary" in defense.needs else None,
+        )
+        return self._add(release), knows
 
-    def _stealth(self, data: _Data, release: str, reader: Model, label: str) -> str:
-        document = {"reader": reader.document, "size": data.use.train}
-        return self._add("stealth", label, document, {"originals": data.train, "release": release})
+    def _auxiliary(self, data: _Data) -> Input:
+        return Input(self._add(data.auxiliary), "samples")
 
-    def _chain(self, data: _Data, use: AttackUse, release: str, model: Model, share: float, seed: int) -> _Chain:
-        samples, training, training_inputs = release, [], dict[str, str]()
-        for number, (part, config) in enumerate(use.parts):
-            attack, document = self.plugins.plugin("attack", part, config)
-            attack = cast(Attack, attack)
-            grants, inputs = self._grants(attack, part, data, model, share, seed)
+    def _stealth(self, data: _Data, release: str, reader: _Model, label: str) -> str:
+        """Perplexity is read by the defender's first surrogate, by the fine-tuner's model where they have none."""
+        originals, released = Input(data.train, "samples"), Input(release, "samples")
+        return self._add(
+            Stealth(label=label, size=data.use.train, reader=reader.spec, originals=originals, release=released)
+        )
+
+    def _chain(self, data: _Data, use: AttackUse, release: str, model: _Model, share: float, seed: int) -> _Chain:
+        samples, training, stages, references = release, list[TrainingPart](), list[str](), []
+        for part, config in use.parts:
+            plugin, spec = self.plugins.plugin("attack", part, config)
+            attack = cast(Attack, plugin)
+            references.append(self.plugins.reference(spec))
+            grants, auxiliary = self._grants(attack, part, data, model, share, seed)
+            fitted = None
             if attack.fits:
-                whole = {"attack": document, **grants, "size": grants.get("granted", data.use.train)}
-                inputs = {**inputs, "fitted": self._add("fit", part, whole, inputs)}
-            if type(attack).purify is not Attack.purify:
-                whole = {"attack": document, **grants, "size": data.use.train}
-                samples = self._add("purified", part, whole, {"samples": samples, **inputs})
-            if type(attack).training is not Attack.training:
-                training.append({"attack": document, **grants, "place": number})
-                training_inputs |= {f"{name}-{number}": key for name, key in inputs.items()}
+                size = data.use.train if grants.granted is None else grants.granted
+                fit = Fit(label=part, size=size, attack=spec, grants=grants, auxiliary=auxiliary)
+                fitted = Input(self._add(fit))
+            if attack.purifies:
+                purify = Purify(
+                    label=part,
+                    size=data.use.train,
+                    attack=spec,
+                    grants=grants,
+                    samples=Input(samples, "samples"),
+                    auxiliary=auxiliary,
+                    fitted=fitted,
+                )
+                samples = self._add(purify)
+                stages += [samples, *([fitted.stage] if fitted else [])]
+            if attack.trains:
+                training.append(TrainingPart(spec, grants, auxiliary, fitted))
         if len(training) > 1:
-            names = " and ".join(repr(t["attack"]["id"]) for t in training)
+            names = " and ".join(repr(t.attack.id) for t in training)
             raise UsageError(
                 f"attack {use.id!r}: {names} both replace the training loss; a chain can hold one such part"
             )
-        return _Chain(samples, training, training_inputs)
+        return _Chain(samples, tuple(stages), tuple(training), AttackRef(label=use.label, parts=references))
 
     def _grants(
-        self, attack: Attack, name: str, data: _Data, model: Model, share: float, seed: int
-    ) -> tuple[Document, dict[str, str]]:
-        """What an attack is handed beyond the samples: nothing that it does not need."""
-        grants: Document = {}
-        inputs: dict[str, str] = {}
+        self, attack: Attack, name: str, data: _Data, model: _Model, share: float, seed: int
+    ) -> tuple[Grants, Input | None]:
+        """What an attack is handed beside the samples: nothing that it does not need."""
         if "surrogates" in attack.needs:
             raise UsageError(f"attack {name!r} declares the need 'surrogates', which are the defender's: use 'model'")
-        if "seed" in attack.needs:
-            grants["seed"] = seed
-        if "model" in attack.needs:
-            grants["model"] = model.document
+        granted, auxiliary = None, None
         if "auxiliary" in attack.needs:
             count = round(share * data.use.train)
             if count > data.use.auxiliary:
@@ -239,10 +272,10 @@ class _Builder:
                     "dataset, or a smaller share"
                 )
             if count:  # else the attack hears so when it asks, and only its own cells fail
-                grants["granted"] = count
-                inputs["auxiliary"] = self._keep(data.auxiliary)
-        return grants, inputs
+                granted, auxiliary = count, self._auxiliary(data)
+        own_seed = seed if "seed" in attack.needs else None
+        return Grants(own_seed, model.spec if "model" in attack.needs else None, granted), auxiliary
 
-    def _surrogates(self, defense: DefenseUse, target: Model) -> list[Model]:
+    def _surrogates(self, defense: DefenseUse, target: _Model) -> list[_Model]:
         uses = defense.surrogates or self.suite.surrogates
-        return [target if use.id == TARGET else self.plugins.model(use) for use in uses]
+        return [target if use.id == TARGET else self._model(use) for use in uses]

@@ -14,8 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from arena.engine.graph import Stage
-from arena.engine.worker import Result, overrun_file, run_stage
+from arena.engine.job import Progress
+from arena.engine.worker import Result, Task, ignore, overrun_file, run_task
 from arena.errors import UsageError
 from arena.store.local import Store
 
@@ -32,18 +32,27 @@ _DASK = {
 }
 
 
+_TOPIC = "arena-progress"
+_EVERY = 0.5
+"""Seconds between two reports of a stage."""
+
+
 class Pool(ABC):
-    """Computes up to `slots` stages at a time."""
+    """Computes up to `slots` tasks at a time."""
 
     slots: int
 
     @abstractmethod
-    def submit(self, stage: Stage) -> None:
-        """Start a stage."""
+    def submit(self, task: Task) -> None:
+        """Start a task."""
 
     @abstractmethod
     def finished(self) -> list[tuple[str, Result]]:
-        """Keys and results of stages that ended since the last call; waits up to half a second for one."""
+        """Keys and results of tasks that ended since the last call; waits up to half a second for one."""
+
+    @abstractmethod
+    def progress(self) -> dict[str, tuple[float, str]]:
+        """What running plugins last reported, by the task's key: the share done and a note."""
 
     @abstractmethod
     def close(self) -> None:
@@ -51,20 +60,23 @@ class Pool(ABC):
 
 
 class HerePool(Pool):
-    """One stage at a time in this process; time limits cannot be enforced."""
+    """One task at a time in this process; time limits cannot be enforced."""
 
     slots = 1
 
     def __init__(self, store: Store) -> None:
         self._url = store.url
-        self._waiting: list[Stage] = []
+        self._waiting: list[Task] = []
 
-    def submit(self, stage: Stage) -> None:
-        self._waiting.append(stage)
+    def submit(self, task: Task) -> None:
+        self._waiting.append(task)
 
     def finished(self) -> list[tuple[str, Result]]:
-        stages, self._waiting = self._waiting, []
-        return [(stage.key, run_stage(stage.key, stage.document, self._url, None)) for stage in stages]
+        tasks, self._waiting = self._waiting, []
+        return [(task.key, run_task(task, self._url)) for task in tasks]
+
+    def progress(self) -> dict[str, tuple[float, str]]:
+        return {}  # nobody looks while a stage runs
 
     def close(self) -> None:
         self._waiting = []
@@ -72,14 +84,14 @@ class HerePool(Pool):
 
 @dataclass
 class _Running:
-    stage: Stage
+    task: Task
     future: Any
     since: float
     attempt: int
 
 
 class DaskPool(Pool):
-    """Stages on dask.distributed; `limit` in seconds, None where stages share a process."""
+    """Tasks on dask.distributed; `limit` in seconds, None where they share a process."""
 
     def __init__(self, store: Store, client: Any, cluster: Any, limit: float | None, crowded: bool = False) -> None:
         self._store = store
@@ -88,6 +100,12 @@ class DaskPool(Pool):
         self._limit = limit
         self._crowded = crowded
         self._running: dict[str, _Running] = {}
+        self._reported: dict[str, tuple[float, str]] = {}
+        client.subscribe_topic(_TOPIC, self._hear)
+
+    def _hear(self, event: tuple[Any, Any]) -> None:
+        key, done, note = event[1]
+        self._reported[key] = done, note
 
     @property
     def slots(self) -> int:  # type: ignore[override]  # a cluster grows and shrinks
@@ -95,15 +113,15 @@ class DaskPool(Pool):
         threads: dict[str, int] = self._client.nthreads()
         return max(1, sum(threads.values()))
 
-    def submit(self, stage: Stage) -> None:
-        self._submit(stage, 1)
+    def submit(self, task: Task) -> None:
+        self._submit(task, 1)
 
-    def _submit(self, stage: Stage, attempt: int) -> None:
-        name = f"{stage.kind}-{stage.key}-{attempt}-{time.monotonic_ns()}"
+    def _submit(self, task: Task, attempt: int) -> None:
+        name = f"{task.stage.kind}-{task.key}-{attempt}-{time.monotonic_ns()}"
         future = self._client.submit(
-            run_stage, stage.key, stage.document, self._store.url, self._limit, self._crowded, key=name, pure=False
+            _on_worker, task, self._store.url, self._limit, self._crowded, key=name, pure=False
         )
-        self._running[stage.key] = _Running(stage, future, time.monotonic(), attempt)
+        self._running[task.key] = _Running(task, future, time.monotonic(), attempt)
 
     def finished(self) -> list[tuple[str, Result]]:
         try:
@@ -113,15 +131,20 @@ class DaskPool(Pool):
         ended = [r for r in self._running.values() if r.future.done()]
         results = []
         for running in ended:
-            del self._running[running.stage.key]
+            key = running.task.key
+            del self._running[key]
             result = running.future.result() if running.future.status == "finished" else self._lost(running)
             if result is not None:
-                results.append((running.stage.key, result))
+                results.append((key, result))
         return results
 
+    def progress(self) -> dict[str, tuple[float, str]]:
+        self._reported = {key: said for key, said in list(self._reported.items()) if key in self._running}
+        return self._reported
+
     def _lost(self, running: _Running) -> Result | None:
-        """What to say of a stage whose process died; None where it was started again."""
-        stack = overrun_file(self._store, running.stage.key)
+        """What to say of a task whose process died; None where it was started again."""
+        stack = overrun_file(self._store, running.task.key)
         here = stack.exists()  # else the worker has another file system, and the clock must do
         trace = stack.read_text(encoding="utf-8", errors="replace") if here else ""
         stack.unlink(missing_ok=True)
@@ -133,7 +156,7 @@ class DaskPool(Pool):
             )
             return Result("failed", message=message, trace=trace)
         if running.attempt == 1:  # it may have been a bystander: a machine lost, or another stage's memory
-            self._submit(running.stage, 2)
+            self._submit(running.task, 2)
             return None
         error = running.future.exception() if running.future.status == "error" else "cancelled by the cluster"
         message = "its process died twice, most likely out of memory; give it fewer samples or the workers more memory"
@@ -149,6 +172,27 @@ class DaskPool(Pool):
         if self._cluster is not None:
             with suppress(TimeoutError, _distributed().TimeoutError):
                 self._cluster.close(timeout=10)
+
+
+def _on_worker(task: Task, url: str, limit: float | None, crowded: bool) -> Result:
+    return run_task(task, url, limit, crowded, _reporting(task.key))
+
+
+def _reporting(key: str) -> Progress:
+    """Sends what a plugin reports to whoever runs the suite, now and then; nothing outside a dask worker."""
+    try:
+        worker = _distributed().get_worker()
+    except ValueError:
+        return ignore
+    last = 0.0
+
+    def tell(done: float, note: str) -> None:
+        nonlocal last
+        if (now := time.monotonic()) - last >= _EVERY or done >= 1:
+            last = now
+            worker.log_event(_TOPIC, (key, float(done), str(note)[:200]))
+
+    return tell
 
 
 def _distributed() -> Any:

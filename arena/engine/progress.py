@@ -10,7 +10,8 @@ from rich import progress
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from arena.engine.execute import _Execution
+    from arena.engine.execute import Execution
+    from arena.engine.worker import Task
 
 
 class Progress:
@@ -33,18 +34,27 @@ class Progress:
     ) -> None:
         self._bar.stop()
 
-    def update(self, execution: _Execution, slots: int) -> None:
+    def update(self, execution: Execution, slots: int) -> None:
         """Show the state of `execution`, whose stages run `slots` at a time."""
         remaining = execution.remaining()
-        expected = sum(execution.plan.seconds[s.key] for s in remaining) / slots
+        expected = sum(execution.plan.seconds[s.name] for s in remaining) / slots
         if self._planned is None:
             self._planned, self._start = expected, time.monotonic()
         spent, progressed = time.monotonic() - self._start, self._planned - expected
         # Estimates of a new machine may be off by a factor, which the run itself measures.
         pace = spent / progressed if progressed > 0.05 * self._planned else 1.0
-        now = ", ".join(f"{s.kind} {s.label}" for s in execution.running.values()) or "recording"
+        now = ", ".join(_said(task, execution.notes.get(key)) for key, task in execution.running.items()) or "recording"
         left = f"{duration(expected * pace)} left · {now}"
         self._bar.update(self._task, completed=self._total - len(remaining), description=left)
+
+
+def _said(task: Task, reported: tuple[float, str] | None) -> str:
+    """A running stage, with what its plugin reported of itself."""
+    about = f"{task.stage.kind} {task.stage.label}"
+    if reported is None:
+        return about
+    done, note = reported
+    return f"{about} {done:.0%}" + (f" ({note})" if note else "")
 
 
 def duration(seconds: float) -> str:

@@ -12,14 +12,13 @@ from pydantic import ValidationError
 
 from arena.budget import Budget
 from arena.data.sample import digest
+from arena.engine.describe import Model, Plugins
 from arena.errors import ArenaError, UsageError
 from arena.owner.originals import read_originals
 from arena.owner.report import FILE, Report, Request, read_report
 from arena.owner.session import Progress, Session, Surrogates
 from arena.plugins.base import Defense
-from arena.plugins.describe import Model, Plugins
 from arena.plugins.registry import Registry
-from arena.suites.schema import PluginUse
 
 WORK = ".work"
 
@@ -57,7 +56,8 @@ def protect_folder(
     origin, out = str(Path(source).absolute() if Path(source).exists() else source), Path(out).absolute()
     _check_place(Path(origin), out, resume)
     plugins, config = Plugins(Registry()), dict(config or {})
-    party = cast(Defense, plugins.plugin("defense", defense, config)[0])
+    plugin, spec = plugins.plugin("defense", defense, config)
+    party = cast(Defense, plugin)
     models = [surrogate(name, plugins) for name in surrogates]
     _check_needs(defense, party, models)
     tell = progress or (lambda done, note: None)
@@ -70,8 +70,8 @@ def protect_folder(
         limit=limit,
         samples=len(originals.samples),
         digest=digest(originals.samples),
-        defense=plugins.reference("defense", PluginUse(id=defense, config=config)),
-        surrogates=[m.reference for m in models],
+        defense=plugins.reference(spec).model_dump(),
+        surrogates=[m.reference.model_dump() for m in models],
         budget=budget or Budget(),
         seed=seed,
     )
@@ -111,7 +111,7 @@ def surrogate(name: str, plugins: Plugins) -> Model:
 
             settings |= {"device": "cuda"} if torch.cuda.is_available() else {}
     plugins.registry.configure("model", id, settings)
-    return plugins.model(PluginUse(id=id, config=settings))
+    return plugins.model(id, settings)
 
 
 def _check_place(source: Path, out: Path, resume: bool) -> None:

@@ -16,13 +16,14 @@ import numpy as np
 
 from arena.budget import check
 from arena.data.sample import Sample, digest
-from arena.engine.job import load_models, party_seed
+from arena.engine.describe import Model
+from arena.engine.job import party_seed
 from arena.environment import Meter, stage_environment
 from arena.errors import ArenaError
 from arena.owner.originals import Originals, released_name
 from arena.owner.report import ReleasedSample, Report, Request, inserted_span, measure, write_report
 from arena.plugins.base import DefenderWorld, Defense
-from arena.plugins.describe import Model
+from arena.plugins.spec import load_model
 from arena.release import build_release, read_release, write_release
 
 if TYPE_CHECKING:
@@ -38,21 +39,21 @@ class Surrogates:
     """The surrogates, loaded when asked for."""
 
     def __init__(self, models: Sequence[Model]) -> None:
-        self._documents = tuple(m.document for m in models)
+        self._specs = tuple(m.spec for m in models)
         self._tokenizer: Any = None
 
     def __bool__(self) -> bool:
-        return bool(self._documents)
+        return bool(self._specs)
 
     def load(self) -> tuple[LVLM, ...]:
         """All of them, freshly."""
-        models = load_models(self._documents)
+        models = tuple(map(load_model, self._specs))
         self._tokenizer = models[0].tokenizer
         return models
 
     def first(self) -> LVLM:
         """The first one, freshly."""
-        (lvlm,) = load_models(self._documents[:1])
+        lvlm = load_model(self._specs[0])
         self._tokenizer = lvlm.tokenizer
         return lvlm
 

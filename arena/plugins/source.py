@@ -1,9 +1,10 @@
-"""A digest of the source that a plugin runs: its module and every first-party module that this imports, statically.
+"""A digest of the source that something runs: a module and every first-party module that it imports, statically.
 
-Comments, formatting and docstrings do not count, so that tidying a file keeps cached results. Imports for type
-checkers alone are not followed, imports inside functions are. A package's ``__init__`` counts where something is taken
-from it, not where it is only on the way to a submodule. Imports by computed names are not seen: a plugin that uses them
-counts changes in its `version`.
+Comments, formatting and docstrings do not count, nor which Python reads the source: what is digested is the syntax tree
+in a form of its own, in which what one version writes and another leaves out (empty lists, parameters of types, the
+cuts of an f-string) is the same. Imports for type checkers alone are not followed, imports inside functions are. A
+package's ``__init__`` counts where something is taken from it, not where it is only on the way to a submodule. Imports
+by computed names are not seen.
 """
 
 from __future__ import annotations
@@ -11,22 +12,40 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from typing import Any
 
 from arena.errors import ArenaError
 
 
+ENGINE = "arena.engine.stages"
+"""What computes every stage; with all that it imports it is the engine, which has a digest as a plugin has."""
+
+
+def engine_digest() -> str:
+    """SHA-256 (hex) of the engine: the stages and every module of `arena` that these import."""
+    return _total(_closure(ENGINE, frozenset({"arena"})))
+
+
 @cache
 def source_digest(module: str, first_party: frozenset[str]) -> str:
-    """SHA-256 (hex) over `module` and its static import closure within the top-level packages `first_party`.
+    """SHA-256 (hex) over `module` and its static import closure within the top-level packages `first_party`; what
+    belongs to the engine is left out, which has a digest of its own.
 
-    Equal for equal code under one Python version. Raises `ArenaError` if the module has no source or does not parse.
+    Raises `ArenaError` if the module has no source or does not parse.
     """
     if _locate(module) is None:
         raise ArenaError(f"module {module!r} has no source file to digest: reinstall the package that declares it")
+    engine = _closure(ENGINE, frozenset({"arena"}))
+    return _total({name: d for name, d in _closure(module, first_party).items() if name not in engine})
+
+
+@cache
+def _closure(module: str, first_party: frozenset[str]) -> dict[str, str]:
+    """The digest of each module by its name."""
     parts: dict[str, str] = {}
     waiting = [module]
     while waiting:
@@ -35,6 +54,10 @@ def source_digest(module: str, first_party: frozenset[str]) -> str:
             continue
         parts[name], imported = _read(name)
         waiting.extend(imported)
+    return parts
+
+
+def _total(parts: Mapping[str, str]) -> str:
     total = hashlib.sha256()
     for name in sorted(parts):
         total.update(f"{name} {parts[name]}\n".encode())
@@ -74,11 +97,11 @@ def _read(name: str) -> tuple[str, tuple[str, ...]]:
         raise ArenaError(f"{path} is not valid Python ({error}): repair or reinstall the package") from error
     package = name if path.stem == "__init__" else name.rpartition(".")[0]
     imported = tuple(dict.fromkeys(_imports(tree, package)))
-    return hashlib.sha256(ast.dump(_WithoutDocstrings().visit(tree)).encode()).hexdigest(), imported
+    return hashlib.sha256(repr(canonical(tree)).encode()).hexdigest(), imported
 
 
 def _imports(node: ast.AST, package: str) -> Iterator[str]:
-    if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+    if isinstance(node, ast.If) and "TYPE_CHECKING" in (getattr(node.test, "id", ""), getattr(node.test, "attr", "")):
         for statement in node.orelse:
             yield from _imports(statement, package)
     elif isinstance(node, ast.Import):
@@ -95,8 +118,39 @@ def _imports(node: ast.AST, package: str) -> Iterator[str]:
             yield from _imports(child, package)
 
 
-class _WithoutDocstrings(ast.NodeTransformer):
-    """Drops every statement that is a bare string: docstrings of modules, classes, functions and attributes."""
+_UNSEEN = frozenset({"ctx", "type_comment", "type_ignores", "kind"})
+"""Fields of a syntax tree that say nothing of what runs, or that follow from the rest."""
 
-    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
-        return None if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str) else node
+
+def canonical(node: Any) -> Any:
+    """A syntax tree as nested tuples, the same under every Python that can read the source.
+
+    Nodes are their name and their fields by name, without those that are empty; statements that are a bare string
+    (docstrings of modules, classes, functions and attributes) are left out.
+    """
+    if isinstance(node, ast.JoinedStr):
+        return "JoinedStr", *map(canonical, _pieces(node.values))
+    if isinstance(node, ast.Constant):
+        return "Constant", type(node.value).__name__, repr(node.value)
+    if isinstance(node, ast.AST):
+        fields = ((name, canonical(getattr(node, name, None))) for name in sorted(node._fields) if name not in _UNSEEN)
+        return type(node).__name__, *((name, value) for name, value in fields if value not in (None, ()))
+    if isinstance(node, list):
+        return tuple(canonical(each) for each in node if not _is_docstring(each))
+    return node
+
+
+def _is_docstring(node: Any) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _pieces(values: Iterable[ast.expr]) -> list[ast.expr]:
+    """The parts of an f-string, neighbouring texts as one."""
+    pieces: list[ast.expr] = []
+    for value in values:
+        last = pieces[-1] if pieces else None
+        if isinstance(value, ast.Constant) and isinstance(last, ast.Constant):
+            pieces[-1] = ast.Constant(str(last.value) + str(value.value))
+        elif not isinstance(value, ast.Constant) or value.value != "":
+            pieces.append(value)
+    return pieces

@@ -1,7 +1,8 @@
 """Result records: one JSON object a cell, validated on write and on read.
 
-A record holds whatever a score needs (per-item correctness, bit-packed), so every statistic of a board can be
-recomputed from records alone. Loads no torch.
+A record says what was asked, from which alone its cell follows (`arena.plugins.identity`), what made it, and what came
+out: whatever a score needs (per-item correctness, bit-packed), so every statistic of a board can be recomputed from
+records alone. Loads no torch.
 """
 
 from __future__ import annotations
@@ -9,13 +10,17 @@ from __future__ import annotations
 import base64
 import binascii
 import math
+from collections.abc import Iterator
+from functools import cached_property
 from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
-SCHEMA_VERSION = 1
+from arena.plugins.identity import digest_of, identity
+
+SCHEMA_VERSION = 2
 
 
 def _finite(value: object) -> object:
@@ -36,6 +41,8 @@ class _Part(BaseModel):
 
 
 class SuiteRef(_Part):
+    """The suite that asked first; other suites may have the same cell."""
+
     id: str
     digest: str
 
@@ -46,13 +53,21 @@ class Origin(_Part):
 
 
 class PluginRef(_Part):
-    """A plugin as it ran. A sequence of attacks is one reference whose id joins theirs, as in ``jpeg+case``."""
+    """A plugin as it ran. `config` has the settings that are part of the cell, `runtime` the others; `fingerprint` is
+    what identifies files, weights or hub id that the settings name; `source_digest` says which code it was."""
 
     id: str
     version: str
     config: dict[str, JsonValue]
+    runtime: dict[str, JsonValue]
+    fingerprint: str | None
     source_digest: str
     origin: Origin
+
+    @property
+    def settings(self) -> dict[str, JsonValue]:
+        """All settings."""
+        return {**self.config, **self.runtime}
 
 
 class LabelledRef(PluginRef):
@@ -62,17 +77,19 @@ class LabelledRef(PluginRef):
 
 
 class DatasetRef(PluginRef):
-    """A dataset: digest of its samples, split sizes in samples, key of its scoring convention."""
+    """A dataset: split sizes in samples, the seed that draws them, digest of the samples that were drawn, key of its
+    scoring convention. `samples` is null in what was asked, and where they could not be drawn."""
 
-    fingerprint: str
     train: Count
     auxiliary: Count
     test: Count
+    seed: Count
     convention: str
+    samples: str | None
 
 
 class ModelRef(PluginRef):
-    """A base model: digest of its weights and its architecture family."""
+    """A base model: digest of its weights, or hub id and commit, and its architecture family."""
 
     fingerprint: str
     family: str
@@ -81,7 +98,35 @@ class ModelRef(PluginRef):
 class DefenseRef(LabelledRef):
     """A protection and the models it was crafted against."""
 
-    surrogates: list[str]
+    surrogates: list[ModelRef]
+
+
+class AttackRef(_Part):
+    """An attack, or a sequence of them, such as ``jpeg+case``; its `label` is what boards print."""
+
+    label: str
+    parts: Annotated[list[PluginRef], Field(min_length=1)]
+
+    @property
+    def id(self) -> str:
+        """The ids of the parts, joined by ``+``."""
+        return "+".join(part.id for part in self.parts)
+
+    @property
+    def whole(self) -> PluginRef:
+        """The attack as one plugin: settings of a sequence are keyed by its parts, versions and packages joined."""
+        if len(self.parts) == 1:
+            return self.parts[0]
+        packages = sorted({(part.origin.package, part.origin.version) for part in self.parts})
+        return PluginRef(
+            id=self.id,
+            version="+".join(part.version for part in self.parts),
+            config={part.id: part.settings for part in self.parts},
+            runtime={},
+            fingerprint=None,
+            source_digest=digest_of({"parts": [part.source_digest for part in self.parts]}),
+            origin=Origin(package="+".join(p for p, _ in packages), version="+".join(v for _, v in packages)),
+        )
 
 
 class BudgetRef(_Part):
@@ -183,28 +228,53 @@ class Environment(_Part):
     nondeterminism: list[str]
 
 
-class Record(_Part):
-    """One cell: a defense met an attack under a recipe, a model, a dataset and a seed.
+class Asked(_Part):
+    """What a cell asks: a defense meets an attack under a recipe, on a model, a dataset and a seed.
 
-    `zero_shot` is the base model's outcome, `outcome` that of the epoch the fine-tuner keeps, `peak_accuracy` the best
-    of any epoch on test data, `auxiliary` the attacker's clean samples as a share of the training size, `created` ISO
-    8601.
+    `knowledge` is how near the defender's models are to the fine-tuner's, `auxiliary` the attacker's clean samples as a
+    share of the training size.
     """
 
-    schema_version: Literal[1] = 1
-    suite: SuiteRef
-    cell: Annotated[str, Field(pattern=r"^[0-9a-f]+$")]
-    status: Literal["done", "failed"]
-    failure: Failure | None
+    protocol_version: Count
     dataset: DatasetRef
     model: ModelRef
     defense: DefenseRef
-    attack: LabelledRef
+    attack: AttackRef
     recipe: LabelledRef
     knowledge: Literal["white-box", "gray-box", "black-box", "none"]
     budget: BudgetRef
     auxiliary: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     seed: Count
+
+    @cached_property
+    def identity(self) -> str:
+        """The cell's name, see `arena.plugins.identity`."""
+        return identity(self.model_dump(mode="json"))
+
+    def plugins(self) -> Iterator[tuple[str, PluginRef]]:
+        """Every plugin that takes part, with its kind; the attack by its parts."""
+        yield "dataset", self.dataset
+        yield "model", self.model
+        yield "defense", self.defense
+        yield from (("model", surrogate) for surrogate in self.defense.surrogates)
+        yield from (("attack", part) for part in self.attack.parts)
+        yield "recipe", self.recipe
+
+
+class Record(Asked):
+    """One cell: what was asked, what made it, and what came out.
+
+    `zero_shot` is the base model's outcome, `outcome` that of the epoch the fine-tuner keeps, `peak_accuracy` the best
+    of any epoch on test data, `engine_digest` the source of the engine, as `source_digest` is that of a plugin,
+    `created` ISO 8601.
+    """
+
+    schema_version: Literal[2] = 2
+    identity_version: Literal[1] = 1
+    suite: SuiteRef
+    cell: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    status: Literal["done", "failed"]
+    failure: Failure | None
     zero_shot: Outcome | None
     outcome: Outcome | None
     peak_accuracy: Share | None
@@ -214,15 +284,18 @@ class Record(_Part):
     cost: Cost
     diagnostics: dict[str, Measured]
     lineage: Lineage
+    engine_digest: str
     environment: Environment
     created: str
 
     @model_validator(mode="after")
-    def _status_agrees(self) -> Self:
+    def _agrees(self) -> Self:
         done = self.status == "done"
         if (self.outcome is not None) != done or (self.failure is None) != done:
             raise ValueError("a record that is done has an outcome and no failure, one that failed the reverse")
         for name, outcome in (("zero_shot", self.zero_shot), ("outcome", self.outcome)):
             if outcome is not None and outcome.items != self.dataset.test:
                 raise ValueError(f"{name}: {outcome.items} items, but the dataset has {self.dataset.test} test items")
+        if self.cell != self.identity:
+            raise ValueError(f"cell {self.cell[:12]} is not what its fields ask for, which is {self.identity[:12]}")
         return self

@@ -1,35 +1,38 @@
-"""Which records count: the last of every combination, those of one suite."""
+"""Which records count: one a cell, whichever suite asked for it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
-from arena.errors import ArenaError
-from arena.records.files import read_records
 from arena.records.schema import Record
-from arena.suites.schema import Suite, digest
+
+
+def by_cell(records: Iterable[Record]) -> dict[str, Record]:
+    """The record that counts of each cell, by the cell's name, in the order in which cells appear.
+
+    One that is done counts before one that failed, a later one before an earlier one. Of records that say the same of
+    the same code the first counts, so that a merge changes nothing of what was there.
+    """
+    found: dict[str, Record] = {}
+    for record in records:
+        known = found.get(record.cell)
+        found[record.cell] = record if known is None else _counts(known, record)
+    return found
+
+
+def _counts(one: Record, other: Record) -> Record:
+    if (one.status == "done") != (other.status == "done"):
+        return one if one.status == "done" else other
+    if _said(one) == _said(other):
+        return one if one.created <= other.created else other
+    return one if one.created > other.created else other
+
+
+def _said(record: Record) -> object:
+    sources = [reference.source_digest for _, reference in record.plugins()]
+    return record.outcome, record.zero_shot, record.failure, record.lineage, record.engine_digest, sources
 
 
 def latest(records: Iterable[Record]) -> list[Record]:
-    """The last record of every combination; records of cells as they were before a change stay in the file."""
-    last: dict[tuple[object, ...], Record] = {}
-    for r in records:
-        combination = (
-            *(r.suite.digest, r.dataset.id, str(sorted(r.dataset.config.items())), r.dataset.train, r.dataset.test),
-            *(r.model.id, str(sorted(r.model.config.items())), r.recipe.label, r.attack.label, r.auxiliary, r.seed),
-            *(r.defense.label, tuple(r.defense.surrogates)),
-            *(() if r.defense.id == "none" else (r.budget.norm, r.budget.image, r.budget.text)),
-        )
-        last[combination] = r
-    return list(last.values())
-
-
-def records_of(suite: Suite, results: Path) -> list[Record]:
-    """The suite's own records in a file that may hold older versions' too. Raises `ArenaError` if there are none."""
-    own = [r for r in read_records(results) if r.suite.digest == digest(suite)]
-    if not own:
-        raise ArenaError(
-            f"{results} has no record of suite {suite.id!r} as it is now: `arena run {suite.id}` makes them"
-        )
-    return latest(own)
+    """The records that count, see `by_cell`."""
+    return list(by_cell(records).values())

@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -21,15 +20,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import platformdirs
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from arena.environment import Meter
 from arena.errors import ArenaError
-from arena.store.manifest import Manifest, content_digest, describe_files, digest_file
+from arena.files import write_atomically
+from arena.store.manifest import MANIFEST, Manifest, content_digest, describe_files, digest_file, place
+from arena.store.remote import Remote
 
 SCHEMA_VERSION = 1
-_MANIFEST = "manifest.json"
 _MARK = "store.json"
 _WRITTEN_ELSEWHERE = (errno.EEXIST, errno.ENOTEMPTY)
 
@@ -59,13 +60,7 @@ def default_root() -> str:
 
 
 def _cache_directory() -> Path:
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "mmguard-arena"
+    return platformdirs.user_cache_path("mmguard-arena", appauthor=False)
 
 
 class Store:
@@ -73,13 +68,10 @@ class Store:
 
     def __init__(self, root: str | Path | None = None) -> None:
         self.url = str(root or default_root())
-        self._remote: Any = None
+        self._remote: Remote | None = None
         if "://" in self.url and not self.url.startswith("file://"):
-            import fsspec
-
-            self._remote, self._prefix = fsspec.core.url_to_fs(self.url)
-            mirror = hashlib.sha256(self.url.encode()).hexdigest()[:16]
-            self.folder = _cache_directory() / "mirrors" / mirror
+            self._remote = Remote(self.url)
+            self.folder = _cache_directory() / "mirrors" / hashlib.sha256(self.url.encode()).hexdigest()[:16]
         else:
             self.folder = Path(self.url.removeprefix("file://")).expanduser().absolute()
         self._check_schema()
@@ -100,15 +92,23 @@ class Store:
 
     def __contains__(self, key: str) -> bool:
         """Whether `get` would find it; fetches nothing."""
-        if self.manifest(key) is not None:
-            return True
-        return self._remote is not None and bool(self._remote.exists(f"{self._prefix}/{key[:2]}/{key}/{_MANIFEST}"))
+        return self.look(key) is not None
+
+    def look(self, key: str) -> Manifest | None:
+        """The manifest of an artifact wherever it is, without its files; None where there is none."""
+        if (found := self.manifest(key)) is not None or self._remote is None:
+            return found
+        try:
+            text = self._remote.read(place(key, MANIFEST))
+            return None if text is None else Manifest.model_validate_json(text)
+        except ValidationError:
+            return None
 
     def manifest(self, key: str) -> Manifest | None:
         """The manifest of a local artifact whose files are there in full; a corrupt one is set aside."""
         folder = self._path(key)
         try:
-            manifest = Manifest.model_validate_json((folder / _MANIFEST).read_text(encoding="utf-8"))
+            manifest = Manifest.model_validate_json((folder / MANIFEST).read_text(encoding="utf-8"))
         except FileNotFoundError:
             if folder.exists():
                 self._set_aside(key, "it has no manifest")
@@ -136,7 +136,7 @@ class Store:
 
     def manifests(self) -> Iterator[Manifest]:
         """Every readable manifest of the local folder, in no order; what running-time estimates are made of."""
-        for path in self.folder.glob(f"??/*/{_MANIFEST}"):
+        for path in self.folder.glob(f"??/*/{MANIFEST}"):
             with suppress(OSError, ValueError):
                 yield Manifest.model_validate_json(path.read_text(encoding="utf-8"))
 
@@ -171,7 +171,7 @@ class Store:
                     environment=dict(environment or {}),
                     created=datetime.now(UTC).isoformat(timespec="seconds"),
                 )
-                with (partial / _MANIFEST).open("w", encoding="utf-8") as file:
+                with (partial / MANIFEST).open("w", encoding="utf-8") as file:
                     file.write(manifest.model_dump_json(indent=1) + "\n")
                     file.flush()
                     os.fsync(file.fileno())
@@ -239,18 +239,14 @@ class Store:
         with suppress(FileNotFoundError):
             self._path(key).rename(aside)
         if self._remote is not None:
-            with suppress(FileNotFoundError):
-                self._remote.rm(f"{self._prefix}/{key[:2]}/{key}/{_MANIFEST}")
+            self._remote.remove(place(key, MANIFEST))
 
     def _fetch(self, key: str) -> bool:
-        if self._remote is None:
+        """Mirror a remote artifact; whether it is here now."""
+        if self._remote is None or (text := self._remote.read(place(key, MANIFEST))) is None:
             return False
-        base = f"{self._prefix}/{key[:2]}/{key}"
         try:
-            text = self._remote.cat_file(f"{base}/{_MANIFEST}")
             files = Manifest.model_validate_json(text).files
-        except FileNotFoundError:
-            return False
         except ValidationError:
             self._set_aside(key, "its remote manifest is unreadable")
             return False
@@ -259,9 +255,8 @@ class Store:
             partial = Path(tempfile.mkdtemp(prefix=f"{key}-", dir=self.folder / "partial"))
             try:
                 for name in files:
-                    (partial / name).parent.mkdir(parents=True, exist_ok=True)
-                    self._remote.get_file(f"{base}/{name}", str(partial / name))
-                (partial / _MANIFEST).write_bytes(text)
+                    self._remote.fetch(place(key, name), partial / name)
+                (partial / MANIFEST).write_bytes(text)
                 self._publish(partial, key)
             except FileNotFoundError as error:
                 self._set_aside(key, f"{error} at {self.url}")
@@ -271,12 +266,9 @@ class Store:
         return self.manifest(key) is not None
 
     def _upload(self, key: str, manifest: Manifest) -> None:
-        if self._remote is None:
-            return
-        base = f"{self._prefix}/{key[:2]}/{key}"
-        for name in [*manifest.files, _MANIFEST]:
-            self._remote.makedirs(f"{base}/{name}".rpartition("/")[0], exist_ok=True)
-            self._remote.put_file(str(self._path(key) / name), f"{base}/{name}")
+        for name in [*manifest.files, MANIFEST] if self._remote is not None else ():
+            assert self._remote is not None
+            self._remote.send(self._path(key) / name, place(key, name))
 
     def _check_schema(self) -> None:
         for text in self._marks():
@@ -293,9 +285,8 @@ class Store:
     def _marks(self) -> Iterator[bytes]:
         with suppress(FileNotFoundError, NotADirectoryError):
             yield (self.folder / _MARK).read_bytes()
-        if self._remote is not None:
-            with suppress(FileNotFoundError):
-                yield self._remote.cat_file(f"{self._prefix}/{_MARK}")
+        if self._remote is not None and (text := self._remote.read(_MARK)) is not None:
+            yield text
 
     def _mark(self) -> None:
         """Writes the schema version into a new store."""
@@ -303,12 +294,9 @@ class Store:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"schema_version": SCHEMA_VERSION}) + "\n"
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=self.folder, delete=False) as file:
-            file.write(text)
-        Path(file.name).replace(self.folder / _MARK)
+        write_atomically(self.folder / _MARK, text.encode())
         if self._remote is not None:
-            self._remote.makedirs(self._prefix, exist_ok=True)
-            self._remote.pipe_file(f"{self._prefix}/{_MARK}", text.encode())
+            self._remote.write(_MARK, text.encode())
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, field_validator
+
+MANIFEST = "manifest.json"
+
+
+def place(key: str, name: str) -> str:
+    """Where a file of an artifact is below the root of a store."""
+    return f"{key[:2]}/{key}/{name}"
 
 
 class FileEntry(BaseModel):
@@ -45,11 +51,6 @@ class Manifest(BaseModel):
         return files
 
 
-def content_key(document: Mapping[str, Any]) -> str:
-    """SHA-256 of the canonical JSON of `document`, hex."""
-    return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
 def describe_files(folder: Path) -> dict[str, FileEntry]:
     """Size and digest of every file below `folder`, by relative path."""
     found = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -69,3 +70,11 @@ def content_digest(files: Mapping[str, FileEntry]) -> str:
     """SHA-256 over the sorted names and digests of an artifact's files, hex."""
     text = "".join(f"{name}\0{entry.sha256}\0" for name, entry in sorted(files.items()))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def content_of(manifest: Manifest, output: str) -> str:
+    """SHA-256 over one output of an artifact, a file or a folder of it, hex; over all of it where `output` is empty."""
+    if not output:
+        return manifest.digest
+    files = {name: entry for name, entry in manifest.files.items() if PurePosixPath(name).is_relative_to(output)}
+    return content_digest(files)

@@ -1,49 +1,31 @@
 """A suite's dry run: the same plugins and combinations, on models and data so small that it takes minutes on a CPU.
 
-Checkpoints of the hub become random ones of the same architecture (`arena.lvlm.zoo.random_checkpoints`), published data
-sets become drawn ones in their schema (`arena.data.fixtures`), sizes, seeds and settings those of the suite's section
-`tiny`, and of the combinations only so many stay that everything is met. What comes out says that everything runs, and
+Checkpoints of the hub become random ones of the same architecture, published data sets drawn ones in their schema
+(`ModelSource.dry_run`, `Dataset.dry_run`), settings the small values that plugins declare for them, sizes and seeds
+those of the suite's section `tiny`, and of the combinations only so many stay that everything is met. What comes out says that everything runs, and
 nothing about any protection.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import JsonValue
-
+from arena.errors import UnresolvedRevision
+from arena.plugins.base import ModelSource
 from arena.plugins.registry import Kind, Registry
 from arena.suites.schema import TARGET, Combination, Suite
 
-SETTINGS: dict[str, JsonValue] = {
-    "epochs": 1,
-    "batch_size": 8,
-    "gradient_accumulation": 1,
-    "gradient_checkpointing": False,
-    "precision": "float32",
-    "checkpoints": "best",
-    "rank": 2,
-    "rounds": 1,
-    "inner_steps": 1,
-    "theta_steps": 1,
-    "pgd_steps": 1,
-    "text_rounds": 1,
-    "candidates": 2,
-    "slots": 1,
-}
-"""Laid over the settings of every defense, attack and recipe that has one of the name, under those of the suite."""
-
 ROWS = 40
 """Rows of a fixture's split beyond what a suite draws from it, since some have no picture."""
-
-_MODEL = {"dtype": "float32", "device": "cpu", "revision": "main", "attention": "sdpa"}
 
 Uses = list[dict[str, Any]]
 
@@ -75,7 +57,6 @@ def tiny(suite: Suite, registry: Registry, folder: Path) -> Dry:
 class _Maker:
     def __init__(self, suite: Suite, registry: Registry, folder: Path) -> None:
         self.suite, self.registry, self.folder = suite, registry, folder
-        self.settings = {**SETTINGS, **suite.tiny.settings}
         self.stand_ins: dict[str, str] = {}
         self.drawn: set[str] = set()
         self.kept: set[str] = set()
@@ -116,63 +97,72 @@ class _Maker:
         return lines
 
     def _lay_over(self, kind: Kind, id: str, config: dict[str, Any]) -> None:
-        known = self.registry.get(kind, id).load().Config.model_fields
-        config |= {name: value for name, value in self.settings.items() if name in known}
+        cls = self.registry.get(kind, id).load().Config
+        own = {name: value for name, value in self.suite.tiny.settings.items() if name in cls.model_fields}
+        config |= {**cls.small(), **own}
 
     def _models(self, uses: Uses) -> None:
         for use in uses:
             if use["id"] == TARGET:
                 continue
             source = self.registry.create("model", use["id"], use["config"])
-            family = getattr(source, "tiny", "")
-            if not family:
+            name = _digest(_identified(source))  # another checkpoint for every original, so that white-box stays so
+            folder, seed = self.folder / f"{use['id']}-{name[:8]}", int(name[:8], 16)
+            settings = _once(folder, partial(source.dry_run, seed=seed))
+            if settings is None:
                 self.kept.add(use["id"])
                 continue
-            self.stand_ins[use["id"]] = family
-            use["config"] = {**_MODEL, "checkpoint": str(self._checkpoint(family, source.fingerprint()))}
-
-    def _checkpoint(self, family: str, original: str) -> Path:
-        """A random checkpoint: another for every original, so that what was white-box or not stays so."""
-        from arena.lvlm.zoo.random_checkpoints import write
-
-        name = hashlib.sha256(original.encode()).hexdigest()
-        return _once(self.folder / f"{family}-{name[:8]}", lambda folder: write(family, folder, seed=int(name[:8], 16)))
+            self.stand_ins[use["id"]] = source.family
+            use["config"] = {**use["config"], **settings}
 
     def _dataset(self, use: dict[str, Any]) -> None:
-        from arena.data.fixtures import FIXTURES, write
-
         whole = self.suite.tiny.samples
         train = max(1, round(whole * use["train"] / (use["train"] + use["auxiliary"])))
         use |= {"train": train, "auxiliary": whole - train if use["auxiliary"] else 0, "test": self.suite.tiny.test}
-        id = use["id"]
-        if id not in FIXTURES:
-            self.kept.add(id)
-            return
-        self.drawn.add(id)
+        source = self.registry.create("dataset", use["id"], use["config"])
         rows = ROWS + 2 * (whole + self.suite.tiny.test)
-        sizes = dict.fromkeys(FIXTURES[id].splits, rows)
-        written = _once(self.folder / f"{id}-{rows}", lambda folder: write(id, folder, sizes))
-        unused = ("revision", "subset", "training_split", "evaluation_split", "columns", "fingerprint")
-        own = {name: value for name, value in use["config"].items() if name not in unused}
-        use["config"] = {**own, "source": str(written)}
+        settings = _once(self.folder / f"{use['id']}-{rows}", partial(source.dry_run, rows=rows))
+        if settings is None:
+            self.kept.add(use["id"])
+            return
+        self.drawn.add(use["id"])
+        use["config"] = {**use["config"], **settings}
 
 
-def _once(place: Path, write: Callable[[Path], object]) -> Path:
-    """`place`, filled by `write` unless it is there; whole or not at all, whoever else writes it."""
-    if not place.exists():
+def _identified(source: ModelSource) -> str:
+    try:
+        return source.fingerprint()
+    except UnresolvedRevision as error:
+        return f"{error.id}@{error.revision}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _once(place: Path, write: Callable[[Path], Mapping[str, Any] | None]) -> dict[str, Any] | None:
+    """The settings that `write` gives for a folder in `place`, which it fills unless that was done before; whole or not
+    at all, whoever else writes it. None where it gives none."""
+    place, files, said = place.absolute(), "files", "settings.json"
+    if not (place / said).exists():
         place.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f"{place.name}-", dir=place.parent))
+        part = Path(tempfile.mkdtemp(prefix=f"{place.name}-", dir=place.parent))
         try:
             with _without_bars():
-                write(partial / "whole")
+                settings = write(part / files)
+            if settings is None:
+                return None
+            moved = {k: str(place / files) if v == str(part / files) else v for k, v in settings.items()}
+            (part / said).write_text(json.dumps(moved), encoding="utf-8")
             try:
-                (partial / "whole").rename(place)
+                part.rename(place)
             except OSError:
-                if not place.exists():
+                if not (place / said).exists():
                     raise
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    return place.absolute()
+            shutil.rmtree(part, ignore_errors=True)
+    found: dict[str, Any] = json.loads((place / said).read_text(encoding="utf-8"))
+    return found
 
 
 @contextmanager

@@ -22,7 +22,7 @@ def find_suite(name: str) -> Suite:
             f"no suite is called {name!r}{near_misses(name, shipped)}; shipped are {', '.join(shipped) or 'none'}, "
             "others are named by the path of their YAML file"
         )
-    return load_suite(_suites() / f"{name}.yaml")
+    return load_suite(suite_file(name))
 
 
 def shipped_suites() -> Sequence[str]:
@@ -32,3 +32,8 @@ def shipped_suites() -> Sequence[str]:
 
 def _suites() -> Path:
     return Path(str(files("leaderboards"))) / "suites"
+
+
+def suite_file(id: str) -> Path:
+    """The file of a shipped suite."""
+    return _suites() / f"{id}.yaml"

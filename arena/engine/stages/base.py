@@ -1,0 +1,191 @@
+"""What every kind of stage is: a frozen dataclass of what it needs, which computes an artifact and says what of it goes
+into a record and what it will take.
+
+A stage has a `name` when it is planned, made of what is asked, and a `key` in the store once its inputs are there, made
+of their contents and of all that the result depends on. So two stages whose inputs turn out the same are one artifact.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from pydantic import BaseModel
+
+from arena.data.sample import Sample, digest
+from arena.plugins.identity import digest_of
+from arena.plugins.source import engine_digest
+from arena.plugins.spec import PluginSpec
+from arena.release import write_release
+from arena.store.manifest import Manifest
+
+if TYPE_CHECKING:
+    from arena.engine.job import Job
+
+Fields = dict[str, Any]
+"""Fields of a record while it is put together, those of its parts in dictionaries of their own."""
+
+FORWARD, FROZEN, LEARNING = 2, 2, 4
+"""FLOPs per parameter and token: forwards, backwards through frozen weights, backwards with all weights learning."""
+
+TEXT, ANSWER = 128, 16
+TOKENS = 1024 + TEXT
+"""Tokens of a sample in estimates, whatever its picture and the model, those of its text, and of an answer."""
+
+PICTURE = 1.5e6
+"""Bytes of a sample in estimates."""
+
+
+class Costs(Protocol):
+    """What a stage asks when it says what it will take, see `arena.engine.cost`."""
+
+    def parameters(self, model: PluginSpec) -> float:
+        """How many the model has; 0 where nobody said."""
+
+    def samples(self, stage: str) -> int:
+        """How many samples the stage of that name leaves."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a stage reads: an output of the stage of that name, a file or folder of its artifact; all where empty."""
+
+    stage: str
+    output: str = ""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What a stage left in the store."""
+
+    path: Path
+    manifest: Manifest
+
+    def json(self, name: str) -> Any:
+        """The content of one of its JSON files."""
+        return json.loads((self.path / name).read_text(encoding="utf-8"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage(ABC):
+    """One computation. A field that is an `Input` is read, by the field's name; every other is part of the question,
+    but for `label` and `size`, which are for people and for estimates."""
+
+    kind: ClassVar[str]
+    revision: ClassVar[int] = 1
+    """Counted up when what the stage writes changes its form; what it says changes with the protocol version."""
+    seconds_per_sample: ClassVar[float]
+    """Estimate until a like stage has been measured; the order of magnitude of a tiny model on one core."""
+
+    label: str
+    size: int
+
+    @abstractmethod
+    def compute(self, job: Job) -> None:
+        """Fill the folder of the artifact."""
+
+    def global_seed(self) -> int | None:
+        """What the global generators start from, since libraries that plugins use may draw from them; None leaves them
+        alone, and torch unloaded."""
+        return 0
+
+    def add_to(self, fields: Fields, role: str, artifact: Artifact) -> None:
+        """Put into a record what it has from this stage, which is the cell's `role`; by default nothing."""
+        return
+
+    def flops(self, costs: Costs) -> float:
+        """Estimate of the FLOPs."""
+        return 0.0
+
+    def disk(self, costs: Costs) -> float:
+        """Estimate of the bytes it leaves in the store."""
+        return 0.0
+
+    @cached_property
+    def name(self) -> str:
+        """What is asked, as a digest: the same whatever code computes it."""
+        inputs = {role: [link.stage, link.output] for role, link in self.inputs.items()}
+        return digest_of({"kind": self.kind, **_content(self, "asked"), "inputs": inputs})
+
+    @cached_property
+    def inputs(self) -> dict[str, Input]:
+        """What it reads, by field; those of parts as ``part.number.field``."""
+        return dict(_inputs(self, ""))
+
+    @cached_property
+    def made_by(self) -> Fields:
+        """What the artifact depends on beside the contents of the inputs."""
+        own = {"kind": self.kind, "revision": self.revision, "engine": engine_digest(), "packages": packages()}
+        return {**own, **_content(self, "made_by")}
+
+    def key(self, contents: Mapping[str, str]) -> str:
+        """The artifact's key in the store, for inputs of these content digests by role."""
+        return digest_of({**self.made_by, "inputs": dict(contents)})
+
+    def describe(self) -> Fields:
+        """What a manifest says of the stage; estimates and `arena plan --why` read it."""
+        return {"name": self.name, "size": self.size, "label": self.label, **self.made_by}
+
+
+@cache
+def packages() -> dict[str, str]:
+    """Versions of the packages that every stage depends on."""
+    found = {}
+    for name in ("torch", "transformers", "peft"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _content(part: Any, view: str) -> Fields:
+    """A stage's fields as JSON values, plugins by their `view`, without inputs and what is said for people."""
+    fields = {f.name: getattr(part, f.name) for f in dataclasses.fields(part) if f.name not in ("label", "size")}
+    return {name: _plain(value, view) for name, value in fields.items() if not isinstance(value, Input)}
+
+
+def _plain(value: Any, view: str) -> Any:
+    if isinstance(value, PluginSpec):
+        return getattr(value, view)
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if dataclasses.is_dataclass(value):
+        return _content(value, view)
+    return [_plain(each, view) for each in value] if isinstance(value, tuple) else value
+
+
+def _inputs(part: Any, prefix: str) -> Iterator[tuple[str, Input]]:
+    for field in dataclasses.fields(part):
+        value = getattr(part, field.name)
+        if isinstance(value, Input):
+            yield f"{prefix}{field.name}", value
+        for number, each in enumerate(value if isinstance(value, tuple) else ()):
+            if dataclasses.is_dataclass(each) and not isinstance(each, PluginSpec):
+                yield from _inputs(each, f"{prefix}{field.name}.{number}.")
+
+
+def cost(artifacts: Sequence[Artifact]) -> Fields | None:
+    """What stages took together, per sample of the first; None of none."""
+    if not artifacts:
+        return None
+    manifests = [artifact.manifest for artifact in artifacts]
+    seconds = sum(m.seconds for m in manifests)
+    return {
+        "seconds": round(seconds, 4),
+        "seconds_per_sample": round(seconds / max(1, manifests[0].document["size"]), 6),
+        "peak_memory_mb": max(m.peak_memory_mb for m in manifests),
+    }
+
+
+def write_samples(job: Job, samples: Sequence[Sample]) -> None:
+    """Samples as an output of a stage: bytes, and their digest beside them."""
+    write_release(samples, job.folder / "samples")
+    job.write("samples.json", {"count": len(samples), "digest": digest(samples)})

@@ -1,0 +1,33 @@
+"""Training of a purifier on the attacker's own data, once for every release."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from arena.engine.job import Grants, Job, attacker_world
+from arena.engine.stages.base import Costs, Input, Stage
+from arena.engine.stages.purify import attack_flops
+from arena.plugins.base import Attack
+from arena.plugins.spec import PluginSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit(Stage):
+    """What `Attack.fit` writes."""
+
+    kind = "fit"
+    seconds_per_sample = 0.1
+
+    attack: PluginSpec
+    grants: Grants
+    auxiliary: Input | None
+
+    def compute(self, job: Job) -> None:
+        cast(Attack, self.attack.create()).fit(attacker_world(job, self.grants), job.folder)
+
+    def global_seed(self) -> int:
+        return self.grants.seed or 0
+
+    def flops(self, costs: Costs) -> float:
+        return attack_flops(self.attack, self.grants, self.size, costs)

@@ -1,0 +1,69 @@
+"""The fine-tuned model's answers to clean test questions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from arena.engine.job import Job, party_seed
+from arena.engine.stages.answering import answer
+from arena.engine.stages.base import ANSWER, FORWARD, TOKENS, Artifact, Costs, Fields, Input, Stage
+from arena.engine.stages.fine_tune import epochs_kept
+from arena.plugins.base import Recipe
+from arena.plugins.spec import PluginSpec, load_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score(Stage):
+    """Accuracy of every epoch that was kept, and each item of the one that the fine-tuner chose."""
+
+    kind = "scored"
+    seconds_per_sample = 0.04
+
+    model: PluginSpec
+    recipe: PluginSpec
+    convention: str
+    measures: tuple[str, ...]
+    seed: int
+    adapter: Input
+    test: Input
+
+    def compute(self, job: Job) -> None:
+        from arena.recipes.training import kept_epochs, load_epoch, read_history, tuned_model
+
+        adapter, test = job.path("adapter"), job.samples("test")
+        recipe = cast(Recipe, self.recipe.create())
+        tuned = tuned_model(load_model(self.model), recipe, party_seed("fine-tune", self.seed))
+        history = read_history(adapter)
+        accuracies: dict[int, float] = {}
+        outcome: Fields = {}
+        for epoch in kept_epochs(adapter):
+            load_epoch(tuned, adapter, epoch)
+            answered = answer(tuned, test, self.convention, self.measures)
+            accuracies[epoch] = sum(answered["correct"]) / len(test)
+            if epoch == history.chosen:
+                outcome = answered
+        epochs = [
+            {
+                "loss": e.loss,
+                "held_out_loss": e.held_out_loss,
+                "held_out_accuracy": e.held_out_accuracy,
+                "test_accuracy": accuracies.get(i),
+            }
+            for i, e in enumerate(history.epochs)
+        ]
+        job.write("outcome.json", {**outcome, "chosen": history.chosen, "epochs": epochs})
+
+    def global_seed(self) -> int:
+        return self.seed
+
+    def add_to(self, fields: Fields, role: str, artifact: Artifact) -> None:
+        scored = artifact.json("outcome.json")
+        fields["outcome"] = scored["correct"], scored.get("metrics")
+        fields["epochs"], fields["chosen_epoch"] = scored["epochs"], scored["chosen"]
+        fields["peak_accuracy"] = max(e["test_accuracy"] for e in scored["epochs"] if e["test_accuracy"] is not None)
+        fields["lineage"]["score"] = artifact.manifest.digest
+
+    def flops(self, costs: Costs) -> float:
+        kept = epochs_kept(cast(Recipe, self.recipe.create()))
+        return kept * self.size * FORWARD * (TOKENS + ANSWER) * costs.parameters(self.model)
