@@ -11,8 +11,11 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from rapidfuzz.distance import Levenshtein
 
+from arena.data.colours import colours
 from arena.data.sample import Sample
 from arena.errors import BudgetError
+
+__all__ = ["MODES", "Budget", "check", "colours", "mode_problem", "words"]
 
 MODES = ("L", "LA", "RGB", "RGBA")
 """The PIL modes that a release keeps byte for byte."""
@@ -35,13 +38,6 @@ class Budget(BaseModel):
     def epsilon(self) -> float:
         """The bound on the image for pixel values in [0, 1]."""
         return self.image / 255
-
-
-def colours(image: Image.Image) -> np.ndarray:
-    """The image's colour values without alpha, uint8 ``(H, W, C)`` with C = 1 or 3; `image` is of one of `MODES`."""
-    values = np.asarray(image)
-    values = values[:, :, None] if values.ndim == 2 else values
-    return values[:, :, :-1] if image.mode.endswith("A") else values
 
 
 def words(text: str) -> list[str]:

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file in one step: whoever reads it meanwhile, and whoever is left after a power cut, has the old content
-    or the new. Missing folders are made. Raises `OSError`; what was there is then untouched."""
+@contextmanager
+def atomically(path: Path) -> Iterator[Path]:
+    """A new file beside `path` to write to, which takes its place when the block ends without an error: whoever reads
+    it meanwhile, and whoever is left after a power cut, has the old content or the new. Missing folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(descriptor)
+    partial = Path(name)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file)
+        partial.chmod(0o644)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file in one step, see `atomically`. Raises `OSError`; what was there is then untouched."""
+    with atomically(path) as partial:
+        partial.write_bytes(content)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from arena.lvlm.sources import folder_digest
+from arena.hub_commit import resolve
+from arena.lvlm.checkpoints import folder_digest
 
 
 def fingerprint(checkpoint: str) -> str:
     """A digest of a folder's files, those of a pipeline's parts in folders of their own too; of a hub id, which may end
-    in ``@`` and a branch, tag or commit, id and revision.
+    in ``@`` and a branch, tag or commit, id and commit.
 
-    Raises `ArenaError` for a folder without a checkpoint.
+    Raises `ArenaError` for a folder without a checkpoint, `UnresolvedRevision` where the hub cannot say the commit.
     """
     if (folder := Path(checkpoint)).is_dir():
         parts = sorted({folder, *(file.parent for file in folder.glob("*/*.json"))})
         return hashlib.sha256("".join(map(folder_digest, parts)).encode()).hexdigest()
     name, _, revision = checkpoint.partition("@")
-    return f"{name}@{revision or 'main'}"
+    return f"{name}@{resolve(name, revision or 'main')}"

@@ -10,27 +10,31 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from arena.budget import Budget
 from arena.data.sample import Sample
 from arena.lvlm.adapters import attach_lora, fused, linear_modules, trainable
-from arena.lvlm.base import IGNORE, LVLM, Batch
+from arena.lvlm.base import LVLM
+from arena.lvlm.batch import IGNORE, Batch
 from arena.lvlm.perturbation import as_rgb, batches, planes, project, sign_descent, to_pixels
-from arena.plugins.base import DefenderWorld, ImageDefense, Pixels, PluginConfig
+from arena.plugins.base import DefenderWorld, Effort, ImageDefense, Pixels, PluginConfig, setting
 from defenses.classes import answer_classes
 
 
 class SurrogateConfig(PluginConfig):
     """How the defender's surrogate learns between perturbation steps, and how perturbations move."""
 
-    rank: int = Field(16, ge=1, description="rank of the surrogate's LoRA adapters")
+    rank: int = setting(16, dry_run=2, ge=1, description="rank of the surrogate's LoRA adapters")
     learning_rate: float = Field(2e-3, gt=0, description="of the surrogate's adapters (AdamW)")
-    batch_size: int = Field(32, ge=1, description="samples per step, for the surrogate and for the noise")
-    theta_steps: int = Field(10, ge=1, description="training steps of the surrogate per round; 10 is the paper's")
-    pgd_steps: int = Field(20, ge=1, description="noise steps per round")
+    batch_size: int = setting(32, dry_run=8, ge=1, description="samples per step, for the surrogate and for the noise")
+    theta_steps: int = setting(
+        10, dry_run=1, ge=1, description="training steps of the surrogate per round; 10 is the paper's"
+    )
+    pgd_steps: int = setting(20, dry_run=1, ge=1, description="noise steps per round")
     step: float = Field(0.8, gt=0, description="size of a noise step, in 1/255")
     stop_error: float = Field(
         0.01, ge=0, le=1, description="stop when the surrogate errs less than this on the protected data"
     )
-    rounds: int = Field(12, ge=1, description="most rounds")
+    rounds: int = setting(12, dry_run=1, ge=1, description="most rounds")
 
 
 @dataclass
@@ -82,9 +86,8 @@ def shuffled(size: int, batch_size: int, rng: np.random.Generator) -> Iterator[l
 class ErrorMinimizing(ImageDefense):
     """min_delta min_theta CE(f_theta(x + delta), y), one delta per sample.
 
-    Rounds of `theta_steps` training steps of a LoRA surrogate on the protected data and `pgd_steps` sign steps of
-    every delta, until
-    the surrogate errs on less than `stop_error` of them. No augmentation while crafting.
+    Rounds of `theta_steps` training steps of a LoRA surrogate on the protected data and `pgd_steps` sign steps of every
+    delta, until the surrogate errs on less than `stop_error` of them. No augmentation while crafting.
     """
 
     needs = frozenset({"seed", "surrogates"})
@@ -93,6 +96,12 @@ class ErrorMinimizing(ImageDefense):
         pass
 
     config: Config
+
+    def effort(self, samples: int, budget: Budget) -> Effort:
+        """All rounds: noise steps and minibatches of training, and two forward passes for what is measured."""
+        c = self.config
+        minibatches = c.theta_steps * min(c.batch_size, samples) / samples
+        return Effort(forwards=2 * c.rounds, gradients=c.rounds * (c.pgd_steps + minibatches))
 
     def perturb(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Pixels]:
         clean = [planes(s.image) for s in samples]
@@ -148,8 +157,10 @@ class ErrorMinimizingClasswise(ErrorMinimizing):
     Pictures of other sizes see the top left part of their class's delta.
     """
 
+    packages = ("scikit-learn",)
+
     class Config(ErrorMinimizing.Config):
-        pgd_steps: int = Field(1, ge=1, description="noise steps per batch; 1 is the paper's")
+        pgd_steps: int = setting(1, dry_run=1, ge=1, description="noise steps per batch; 1 is the paper's")
         stop_error: float = Field(0.1, ge=0, le=1, description="10 % is the paper's")
 
     config: Config

@@ -19,13 +19,12 @@ class LinearlySeparablePatches(ImageDefense):
     """Each sample gets a point of its class's cluster, one coordinate per patch and channel, painted as flat patches.
 
     Clusters sit on corners of a hypercube (scikit-learn's `make_classification`), so that a linear classifier of the
-    noise
-    alone is perfect. The point is scaled to L2 = radius / 255 * sqrt(d), d pixel values, and clipped to the cell's
-    ball where that
-    is an L-infinity one: the published budget is the L2 one. No surrogate.
+    noise alone is perfect. The point is scaled to L2 = radius / 255 * sqrt(d), d pixel values, and clipped to the
+    budget's ball where that is an L-infinity one: the published budget is the L2 one. No surrogate.
     """
 
     needs = frozenset({"seed"})
+    packages = ("scikit-learn",)
 
     class Config(PluginConfig):
         radius: float = Field(6, gt=0, description="L2 norm of the noise in units of sqrt(d) / 255; 6 is the paper's")

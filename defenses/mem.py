@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from pydantic import Field
 
+from arena.budget import Budget
 from arena.data.sample import Sample
 from arena.errors import UsageError
 from arena.lvlm.adapters import fused
 from arena.lvlm.perturbation import batches
-from arena.plugins.base import DefenderWorld, Defense, Draft, PluginConfig
+from arena.plugins.base import DefenderWorld, Defense, Draft, Effort, PluginConfig, setting
 from defenses.em import Surrogate, SurrogateConfig, shuffled
 from mmguard.craft import Crafting, Tally, gaps_of
 from mmguard.image import levels, pixels, radius, released
@@ -33,21 +34,32 @@ class Mem(Defense):
     needs = frozenset({"seed", "surrogates"})
 
     class Config(PluginConfig):
-        rounds: int = Field(6, ge=1, description="rounds of training and crafting")
-        theta_steps: int = Field(10, ge=1, description="training steps of each surrogate per round")
-        text_rounds: int = Field(2, ge=0, description="first so many rounds also rewrite triggers")
-        pgd_steps: int = Field(8, ge=1, description="noise steps per round; 8 is the paper's")
+        rounds: int = setting(6, dry_run=1, ge=1, description="rounds of training and crafting")
+        theta_steps: int = setting(10, dry_run=1, ge=1, description="training steps of each surrogate per round")
+        text_rounds: int = setting(2, dry_run=1, ge=0, description="first so many rounds also rewrite triggers")
+        pgd_steps: int = setting(8, dry_run=1, ge=1, description="noise steps per round; 8 is the paper's")
         step: int = Field(1, ge=1, description="size of a noise step, in 1/255")
         trigger_tokens: int | None = Field(
             None, ge=0, description="words of a trigger, 3 or 5 in the paper; as many as the budget allows where unset"
         )
-        candidates: int = Field(16, ge=1, description="HotFlip candidates per word; 16 is the paper's")
-        rank: int = Field(16, ge=1, description="rank of the surrogates' LoRA adapters")
+        candidates: int = setting(16, dry_run=2, ge=1, description="HotFlip candidates per word; 16 is the paper's")
+        rank: int = setting(16, dry_run=2, ge=1, description="rank of the surrogates' LoRA adapters")
         learning_rate: float = Field(2e-3, gt=0, description="of the surrogates' adapters (AdamW)")
-        batch_size: int = Field(32, ge=1, description="samples per step, for the surrogates and for crafting")
+        batch_size: int = setting(
+            32, dry_run=8, ge=1, description="samples per step, for the surrogates and for crafting"
+        )
         candidate_batch: int = Field(128, ge=1, description="candidate texts that run at a time")
 
     config: Config
+
+    def effort(self, samples: int, budget: Budget) -> Effort:
+        """All rounds: noise steps, minibatches of training and two forward passes for what is measured; in rounds that
+        rewrite triggers, a gradient and the candidates for each word."""
+        c = self.config
+        minibatches = c.theta_steps * min(c.batch_size, samples) / samples
+        words = min(c.rounds, c.text_rounds) * (budget.text if c.trigger_tokens is None else c.trigger_tokens)
+        gradients = c.rounds * (c.pgd_steps + minibatches) + words
+        return Effort(forwards=2 * c.rounds, gradients=gradients, texts=words * c.candidates)
 
     def protect(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Draft]:
         c, rng, bound = self.config, world.rng(), radius(world.budget)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from arena.budget import Budget
 from arena.data.sample import Sample
-from arena.plugins.base import DefenderWorld, Defense, Draft, PluginConfig
+from arena.plugins.base import DefenderWorld, Defense, Draft, Effort, PluginConfig
 from mmguard.objective import Binds
 from mmguard.settings import ImageStep, Rounds, TextStep
 
@@ -15,7 +16,16 @@ class MMGuard(Defense):
     """Algorithm 1 with the settings that a variant fixes and those that its `Config` exposes."""
 
     needs = frozenset({"seed", "surrogates"})
-    fixed: ClassVar[dict[str, object]]
+    fixed: ClassVar[dict[str, Any]]
+
+    def effort(self, samples: int, budget: Budget) -> Effort:
+        """All rounds: passes of training, steps on pictures, and two forward passes of clean and protected samples; a
+        gradient and the candidates for each word that is rewritten."""
+        s = {**self.config.model_dump(), **self.fixed}
+        words = budget.text if s.get("trigger_tokens") is None else s["trigger_tokens"]
+        slots = s["rounds"] * min(words, s.get("slots") or words)
+        gradients = s["rounds"] * (s["inner_steps"] + s["pgd_steps"]) + slots
+        return Effort(forwards=2 * s["rounds"], gradients=gradients, texts=slots * s.get("candidates", 0))
 
     def protect(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Draft]:
         from mmguard.protect import Settings, protect, summary  # slow to import, and not needed to read a suite
@@ -35,28 +45,28 @@ class MMGuardBPH(MMGuard):
     """Binding path hijacking: the trigger attends to the perturbation, the answer to both (eq. 27)."""
 
     Config = _Full
-    fixed: ClassVar[dict[str, object]] = {"objective": "bph"}
+    fixed: ClassVar[dict[str, Any]] = {"objective": "bph"}
 
 
 class MMGuardCRS(MMGuard):
     """Clean relation suppression: the answer attends elsewhere than on clean data (eq. 29)."""
 
     Config = _Full
-    fixed: ClassVar[dict[str, object]] = {"objective": "crs"}
+    fixed: ClassVar[dict[str, Any]] = {"objective": "crs"}
 
 
 class MMGuardBPHMax(MMGuard):
     """BPH with the training loss raised instead of lowered (eq. 32)."""
 
     Config = _Full
-    fixed: ClassVar[dict[str, object]] = {"objective": "bph-max"}
+    fixed: ClassVar[dict[str, Any]] = {"objective": "bph-max"}
 
 
 class MMGuardCRSMax(MMGuard):
     """CRS with the training loss raised instead of lowered (eq. 32)."""
 
     Config = _Full
-    fixed: ClassVar[dict[str, object]] = {"objective": "crs-max"}
+    fixed: ClassVar[dict[str, Any]] = {"objective": "crs-max"}
 
 
 class MMGuardMultimodal(MMGuard):
@@ -65,7 +75,7 @@ class MMGuardMultimodal(MMGuard):
     class Config(PluginConfig, Rounds, ImageStep, TextStep):
         pass
 
-    fixed: ClassVar[dict[str, object]] = {"objective": "none"}
+    fixed: ClassVar[dict[str, Any]] = {"objective": "none"}
 
 
 class MMGuardImage(MMGuard):
@@ -74,7 +84,7 @@ class MMGuardImage(MMGuard):
     class Config(PluginConfig, Rounds, ImageStep):
         pass
 
-    fixed: ClassVar[dict[str, object]] = {"objective": "none", "trigger_tokens": 0}
+    fixed: ClassVar[dict[str, Any]] = {"objective": "none", "trigger_tokens": 0}
 
 
 class MMGuardText(MMGuard):
@@ -83,4 +93,4 @@ class MMGuardText(MMGuard):
     class Config(PluginConfig, Rounds, TextStep):
         pass
 
-    fixed: ClassVar[dict[str, object]] = {"objective": "none", "pgd_steps": 0}
+    fixed: ClassVar[dict[str, Any]] = {"objective": "none", "pgd_steps": 0}

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from arena.lvlm.adapters import attach_lora, detach_lora, linear_modules, trainable
-from arena.lvlm.base import LVLM, Batch
+from arena.lvlm.base import LVLM
+from arena.lvlm.batch import Batch
 from arena.lvlm.perturbation import batches
 
 Encode = Callable[[LVLM, Sequence[int]], Batch]

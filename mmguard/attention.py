@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from arena.errors import ArenaError
-from arena.lvlm.base import LVLM, Role
+from arena.lvlm.base import LVLM
+from arena.lvlm.batch import Role
 
 
 @dataclass(frozen=True)

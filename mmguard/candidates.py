@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from arena.data.sample import Sample
-from arena.lvlm.base import LVLM, Encoding
+from arena.lvlm.base import LVLM
+from arena.lvlm.batch import Encoding
 from arena.lvlm.continuation import Beginnings, Version, begin, common_length, encode_versions, finish
 from mmguard.attention import Attention, query_rows
 from mmguard.objective import Objective, Reference, affected, combine, layers_of, query_roles

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from arena.data.sample import Sample
-from arena.lvlm.base import LVLM, Batch, Role
+from arena.lvlm.base import LVLM
+from arena.lvlm.batch import Batch, Role
 from arena.lvlm.continuation import Version
 from arena.lvlm.perturbation import as_rgb
 from mmguard import image as pictures

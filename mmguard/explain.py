@@ -4,24 +4,17 @@ any release."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from arena.data.sample import Sample, digest
-from arena.engine.job import load_model
-from arena.errors import ArenaError, UsageError
-from arena.lvlm.base import LVLM, Role, images_of
-from arena.owner.originals import read_originals
-from arena.owner.protect import surrogate as find_surrogate
-from arena.owner.report import Report, read_report
-from arena.plugins.describe import Plugins
-from arena.plugins.registry import Registry
-from arena.release import read_release
+from arena.data.sample import Sample
+from arena.errors import UsageError
+from arena.lvlm.base import LVLM, images_of
+from arena.lvlm.batch import Role
 from mmguard.attention import align, image_keys, mean_attention, theorem_5_1
-from mmguard.objective import Binds, affected, attend, reference
+from mmguard.objective import affected, attend, reference
 
 
 @dataclass(frozen=True)
@@ -71,58 +64,8 @@ class Explanation:
     bounds: tuple[Bound, ...]
 
 
-def explain(folder: str | Path, sample: int, surrogate: str | None = None, layer: int = 1) -> Explanation:
-    """Measure sample number `sample` (from 0) of a `folder` that `arena protect` made.
-
-    The model is that of `surrogate`, a name as `arena.owner.protect.surrogate` takes it, else the first the release was made
-    against. `layer`, from 1, is the one of the maps. The original is read again from where it was.
-
-    Raises `UsageError` for a wrong folder, number or name, `ArenaError` where original or release are gone or changed.
-    """
-    folder = Path(folder)
-    report = read_report(folder)
-    if not 0 <= sample < len(report.samples):
-        raise UsageError(f"{folder} has {len(report.samples)} samples, numbered from 0: there is no {sample}")
-    about = report.samples[sample]
-    original, released = _original(report, sample), read_release(folder / "data")[sample]
-    if digest([released]) != about.released:
-        raise ArenaError(f"{folder / 'data'}: sample {sample} ({about.file!r}) was changed since the release was made")
-    name, lvlm = _model(report, surrogate)
-    tau = report.request.defense["config"].get("tau_delta", Binds.model_validate({}).tau_delta)
-    return measure(lvlm, original, released, about.trigger, layer, float(tau), name)
-
-
-def _original(report: Report, index: int) -> Sample:
-    request, about = report.request, report.samples[index]
-    try:
-        samples = read_originals(request.source, request.columns, request.split, index + 1).samples
-    except ArenaError as error:
-        raise ArenaError(f"the original of {about.file!r} is needed and cannot be read again: {error}") from error
-    if len(samples) <= index or digest([samples[index]]) != about.clean:
-        raise ArenaError(
-            f"the original of {about.file!r} is needed, and {request.source} no longer has it as it was: restore it"
-        )
-    return samples[index]
-
-
-def _model(report: Report, name: str | None) -> tuple[str, LVLM]:
-    plugins = Plugins(Registry())
-    if name is not None:
-        return name, load_model(find_surrogate(name, plugins).document)
-    if not report.request.surrogates:
-        raise UsageError("the release was made without a surrogate model: name one with --surrogate")
-    first = report.request.surrogates[0]
-    source = plugins.registry.create("model", first["id"], first["config"])
-    if source.fingerprint() != first["fingerprint"]:
-        raise ArenaError(
-            f"surrogate {first['id']!r} no longer has the weights the release was made against: name one with "
-            "--surrogate"
-        )
-    return first["id"], source.load()
-
-
 @torch.no_grad()
-def measure(
+def explain(
     lvlm: LVLM,
     original: Sample,
     released: Sample,
@@ -131,10 +74,11 @@ def measure(
     tau: float,
     name: str,
 ) -> Explanation:
-    """Run clean and released sample through all layers of `lvlm`.
+    """Run clean and released sample through all layers of `lvlm`, which errors and pictures call `name`.
 
-    `trigger` is the character span of the trigger in the released question, `tau` the share of image tokens in
-    Omega_delta. Raises `UsageError` for a layer that the model does not have.
+    `trigger` is the character span of the trigger in the released question, None where it has none; `layer`, from 1, is
+    the one of the maps; `tau` is the share of image tokens in Omega_delta. Raises `UsageError` for a layer that the
+    model does not have.
     """
     depth = int(lvlm.model.config.get_text_config().num_hidden_layers)
     if not 1 <= layer <= depth:

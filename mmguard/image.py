@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from arena.budget import Budget
+from arena.data.colours import recoloured
 from arena.errors import ArenaError, UsageError
 from arena.lvlm.perturbation import as_rgb, planes
 
@@ -67,7 +67,5 @@ def pgd(
 
 def released(image: Image.Image, delta: Tensor) -> Image.Image:
     """The perturbed 8-bit picture in the original's mode, its alpha channel unchanged."""
-    array = (levels(image) + delta).to(torch.uint8).permute(1, 2, 0).numpy()
-    if image.mode in ("LA", "RGBA"):
-        array = np.concatenate([array, np.array(image.getchannel("A"))[..., None]], -1)
-    return Image.fromarray(array[..., 0] if image.mode == "L" else np.ascontiguousarray(array), image.mode)
+    values = (levels(image) + delta).to(torch.uint8).permute(1, 2, 0).numpy()
+    return Image.fromarray(recoloured(image, values))

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from arena.data.sample import Sample
 from arena.errors import ArenaError
-from arena.lvlm.base import LVLM, Batch, Forward, Role, images_of
+from arena.lvlm.base import LVLM, images_of
+from arena.lvlm.batch import Batch, Forward, Role
 from mmguard.attention import (
     Attention,
     Binding,

@@ -13,7 +13,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from arena.owner.report import perturbation_picture
+from arena.data.colours import amplified
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,7 +65,7 @@ def _pictures(figure: Any, e: Explanation) -> None:
     for axis in axes:
         axis.set_axis_off()
     _show(axes[0], e.released.image, "released picture")
-    change = perturbation_picture(e.original.image, e.released.image)
+    change = amplified(e.original.image, e.released.image)
     if e.tokens:
         _show(axes[1], change, f"perturbation, 10 times; {OMEGA} ({e.tokens} tokens)")
         _outline(axes[1], e.omega)

@@ -18,7 +18,8 @@ from arena.budget import Budget
 from arena.data.sample import Sample
 from arena.errors import UsageError
 from arena.lvlm.adapters import fused
-from arena.lvlm.base import LVLM, Batch
+from arena.lvlm.base import LVLM
+from arena.lvlm.batch import Batch
 from arena.lvlm.perturbation import batches
 from arena.plugins.base import Draft
 from mmguard import trigger as triggers

@@ -6,25 +6,31 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from arena.plugins.base import setting
+
 
 class Rounds(BaseModel):
     """The outer loop and the surrogates' training."""
 
-    rounds: int = Field(3, ge=1, description="R, rounds of adapting and crafting")
-    inner_steps: int = Field(1, ge=0, description="Q, passes of the surrogates over the protected samples per round")
-    rank: int = Field(8, ge=1, description="rank of the surrogates' LoRA adapters")
+    rounds: int = setting(3, dry_run=1, ge=1, description="R, rounds of adapting and crafting")
+    inner_steps: int = setting(
+        1, dry_run=1, ge=0, description="Q, passes of the surrogates over the protected samples per round"
+    )
+    rank: int = setting(8, dry_run=2, ge=1, description="rank of the surrogates' LoRA adapters")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout of the adapters while they are trained")
     learning_rate: float = Field(
         2e-3, gt=0, description="of the adapters (AdamW); 1e-4 for models of billions of parameters"
     )
-    batch_size: int = Field(16, ge=1, description="samples at a time, for the surrogates and for crafting")
+    batch_size: int = setting(16, dry_run=8, ge=1, description="samples at a time, for the surrogates and for crafting")
     surrogate_weights: tuple[float, ...] | None = Field(None, description="omega, one a surrogate; uniform where unset")
 
 
 class ImageStep(BaseModel):
     """The image step."""
 
-    pgd_steps: int = Field(8, ge=0, description="steps on every picture per round; 0 leaves pictures alone")
+    pgd_steps: int = setting(
+        8, dry_run=1, ge=0, description="steps on every picture per round; 0 leaves pictures alone"
+    )
     step: int = Field(1, ge=1, description="size alpha of an image step, in 1/255")
 
 
@@ -37,7 +43,9 @@ class TextStep(BaseModel):
     position: Literal["prefix", "suffix", "random"] = Field(
         "suffix", description="where in the question the trigger stands; random is between its words, fixed by the seed"
     )
-    candidates: int = Field(16, ge=1, description="K, words per slot that are verified")
-    slots: int | None = Field(None, ge=1, description="slots rewritten per round, drawn at random; all where unset")
+    candidates: int = setting(16, dry_run=2, ge=1, description="K, words per slot that are verified")
+    slots: int | None = setting(
+        None, dry_run=1, ge=1, description="slots rewritten per round, drawn at random; all where unset"
+    )
     candidate_batch: int = Field(128, ge=1, description="candidate texts that run at a time")
     lambda_ppl: float = Field(0.0, ge=0, description="weight of the question's log-perplexity in the verified loss")

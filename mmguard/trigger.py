@@ -19,7 +19,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from arena.errors import ArenaError
-from arena.lvlm.base import LVLM, Role
+from arena.lvlm.base import LVLM
+from arena.lvlm.batch import Role
 from arena.lvlm.continuation import Version
 
 Position = Literal["prefix", "suffix", "random"]

@@ -28,10 +28,10 @@ def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     log = tmp_path / "stages.log"
     monkeypatch.setenv("TOY_LOG", str(log))
-    from arena.engine import worker as stages
+    from arena.engine.stages import KINDS
 
-    for kind, function in list(stages.COMPUTE.items()):
-        monkeypatch.setitem(stages.COMPUTE, kind, function)
+    for kind in KINDS:
+        monkeypatch.setattr(kind, "compute", kind.compute)
     import toys as module
 
     module.install()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,50 +26,26 @@ from transformers.models.mllama.processing_mllama import (
     get_cross_attention_token_mask,
 )
 
-from arena.lvlm.base import IGNORE, LVLM, Batch
+from arena.lvlm.base import LVLM
+from arena.lvlm.batch import IGNORE, Batch
+from arena.lvlm.families.gemma3 import checkpoints as gemma3
 from arena.lvlm.families.gemma3.model import Gemma3
+from arena.lvlm.families.glm4v import checkpoints as glm4v
 from arena.lvlm.families.glm4v.model import Glm4v
+from arena.lvlm.families.idefics3 import checkpoints as idefics3
 from arena.lvlm.families.idefics3.model import Idefics3, SmolVLM
+from arena.lvlm.families.internvl import checkpoints as internvl
 from arena.lvlm.families.internvl.model import InternVL
+from arena.lvlm.families.llava import checkpoints as llava
 from arena.lvlm.families.llava.model import Llava
+from arena.lvlm.families.minicpmv import checkpoints as minicpmv
 from arena.lvlm.families.minicpmv.hybrid import packed
 from arena.lvlm.families.minicpmv.model import MiniCPMV
+from arena.lvlm.families.mllama import checkpoints as mllama
 from arena.lvlm.families.mllama.model import Mllama
+from arena.lvlm.families.qwen_vl import checkpoints as qwen_vl
 from arena.lvlm.families.qwen_vl.qwen2_5 import Qwen2_5VL
 from arena.lvlm.families.qwen_vl.qwen3 import Qwen3VL
-
-HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
-LANCZOS = {"resample": 1, "do_image_splitting": True, **HALF}
-QWEN = {"temporal_patch_size": 2, "merge_size": 2, "image_processor_type": "Qwen2VLImageProcessor"}
-
-INTERNVL = {
-    "crop_to_patches": False,
-    "do_convert_rgb": True,
-    "do_normalize": True,
-    "do_rescale": True,
-    "do_resize": True,
-    "image_mean": [0.485, 0.456, 0.406],
-    "image_processor_type": "GotOcr2ImageProcessorFast",
-    "image_std": [0.229, 0.224, 0.225],
-    "max_patches": 12,
-    "min_patches": 1,
-    "processor_class": "InternVLProcessor",
-    "resample": 3,
-    "rescale_factor": 0.00392156862745098,
-    "size": {"height": 448, "width": 448},
-}
-GLM_PIXELS = {"shortest_edge": 12544, "longest_edge": 9633792}
-GLM = {
-    "size": GLM_PIXELS,
-    "do_rescale": True,
-    "patch_size": 14,
-    "temporal_patch_size": 2,
-    "merge_size": 2,
-    "image_mean": [0.48145466, 0.4578275, 0.40821073],
-    "image_std": [0.26862954, 0.26130258, 0.27577711],
-    "image_processor_type": "Glm4vImageProcessor",
-    "processor_class": "Glm4vProcessor",
-}
 
 
 def as_is(lvlm: LVLM, given: Any) -> Any:
@@ -94,7 +70,7 @@ class Family:
     processor: Any
     block: int
     tokens: Callable[[dict[str, Tensor]], list[int]]
-    hub: dict[str, dict[str, Any]]
+    hub: dict[str, Mapping[str, Any]]
     trained_by_projector: tuple[str, ...]
     extra: Callable[[LVLM, Tensor], dict[str, Tensor]] = field(default=lambda lvlm, ids: {})
     asked: dict[str, Any] = field(default_factory=dict)
@@ -112,6 +88,12 @@ class Family:
     def processed(self, lvlm: LVLM, images: list[Image.Image]) -> Any:
         """What transformers makes of pictures."""
         return lvlm.processor(self.pictures(images), return_tensors="pt", **self.asked)
+
+
+def token_change(lvlm: LVLM, clean: list[Tensor], released: list[Tensor]) -> list[Tensor]:
+    """The mean change of the region of each image token, one ``(tokens,)`` per picture."""
+    before, after = lvlm.pixel_inputs(clean), lvlm.pixel_inputs(released)
+    return lvlm.token_means({k: after[k] - before[k] for k in after if after[k].is_floating_point()})
 
 
 def grid_tokens(output: dict[str, Tensor]) -> list[int]:
@@ -200,7 +182,7 @@ FAMILIES: dict[str, Family] = {
         CLIPImageProcessorPil,
         block=8,
         tokens=lambda output: [36] * len(output["pixel_values"]),
-        hub={"llava-1.5": {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}}},
+        hub={"llava-1.5": llava.Llava15_7B.preprocessing},
         trained_by_projector=("multi_modal_projector",),
     ),
     "qwen2.5-vl": Family(
@@ -209,15 +191,8 @@ FAMILIES: dict[str, Family] = {
         block=28,
         tokens=grid_tokens,
         hub={
-            "qwen2.5-vl-7b-instruct": {
-                **QWEN,
-                "patch_size": 14,
-                "min_pixels": 3136,
-                "max_pixels": 12845056,
-                "image_mean": [0.48145466, 0.4578275, 0.40821073],
-                "image_std": [0.26862954, 0.26130258, 0.27577711],
-            },
-            "few pixels allowed": {**QWEN, "patch_size": 14, "min_pixels": 3136, "max_pixels": 40000},
+            "qwen2.5-vl-7b-instruct": qwen_vl.Qwen2_5VL7B.preprocessing,
+            "few pixels allowed": {"patch_size": 14, "merge_size": 2, "min_pixels": 3136, "max_pixels": 40000},
         },
         trained_by_projector=("visual.merger.",),
         extra=token_types,
@@ -227,15 +202,7 @@ FAMILIES: dict[str, Family] = {
         Qwen2VLImageProcessorPil,
         block=32,
         tokens=grid_tokens,
-        hub={
-            "qwen3-vl-instruct": {
-                **QWEN,
-                "patch_size": 16,
-                "size": {"shortest_edge": 65536, "longest_edge": 16777216},
-                "image_mean": [0.5, 0.5, 0.5],
-                "image_std": [0.5, 0.5, 0.5],
-            }
-        },
+        hub={"qwen3-vl-instruct": qwen_vl.Qwen3VL2B.preprocessing},
         trained_by_projector=("visual.merger.", "visual.deepstack_merger_list."),
         extra=token_types,
     ),
@@ -245,9 +212,9 @@ FAMILIES: dict[str, Family] = {
         block=8,
         tokens=lambda output: (36 * output["num_patches"]).tolist(),
         hub={
-            "internvl3-8b and internvl3.5-8b": INTERNVL,
-            "three tiles allowed": {**INTERNVL, "max_patches": 3},
-            "one tile allowed": {**INTERNVL, "max_patches": 1},
+            "internvl3-8b and internvl3.5-8b": internvl.InternVL3_8B.preprocessing,
+            "three tiles allowed": {**internvl.InternVL3_8B.preprocessing, "max_patches": 3},
+            "one tile allowed": {**internvl.InternVL3_8B.preprocessing, "max_patches": 1},
         },
         trained_by_projector=("multi_modal_projector.",),
         asked={"crop_to_patches": True},
@@ -257,7 +224,13 @@ FAMILIES: dict[str, Family] = {
         Glm4vImageProcessorPil,
         block=28,
         tokens=grid_tokens,
-        hub={"glm-4.1v-9b": GLM, "few pixels in two frames": {**GLM, "size": {**GLM_PIXELS, "longest_edge": 90000}}},
+        hub={
+            "glm-4.1v-9b": glm4v.Glm4_1V9B.preprocessing,
+            "few pixels in two frames": {
+                **glm4v.Glm4_1V9B.preprocessing,
+                "size": {"shortest_edge": 12544, "longest_edge": 90000},
+            },
+        },
         trained_by_projector=("visual.merger.",),
         extra=token_types,
         projections=6,
@@ -268,13 +241,9 @@ FAMILIES: dict[str, Family] = {
         block=16,
         tokens=tile_tokens,
         hub={
-            "idefics3-8b-llama3": {**LANCZOS, "size": {"longest_edge": 1456}, "max_image_size": {"longest_edge": 364}},
-            "smolvlm-instruct": {**LANCZOS, "size": {"longest_edge": 1536}, "max_image_size": {"longest_edge": 384}},
-            "smolvlm-256m-instruct": {
-                **LANCZOS,
-                "size": {"longest_edge": 2048},
-                "max_image_size": {"longest_edge": 512},
-            },
+            "idefics3-8b-llama3": idefics3.Idefics3_8B.preprocessing,
+            "smolvlm-instruct": idefics3.SmolVLM2B.preprocessing,
+            "smolvlm-256m-instruct": idefics3.SmolVLM256M.preprocessing,
         },
         trained_by_projector=("connector.",),
         pictures=lambda images: [[image] for image in images],
@@ -289,16 +258,11 @@ FAMILIES: dict[str, Family] = {
         block=16,
         tokens=tile_tokens,
         hub={
-            "smolvlm2-2.2b-instruct": {
-                **LANCZOS,
-                "size": {"longest_edge": 1536},
-                "max_image_size": {"longest_edge": 384},
-            },
+            "smolvlm2-2.2b-instruct": idefics3.SmolVLM2_2B.preprocessing,
             "uncut": {
-                **LANCZOS,
+                **idefics3.SmolVLM2_2B.preprocessing,
                 "do_resize": False,
                 "do_image_splitting": False,
-                "max_image_size": {"longest_edge": 384},
             },
         },
         trained_by_projector=("connector.",),
@@ -313,7 +277,7 @@ FAMILIES: dict[str, Family] = {
         Gemma3ImageProcessorPil,
         block=16,
         tokens=lambda output: [36] * len(output["pixel_values"]),
-        hub={"gemma-3-it": {"resample": 2, "size": {"height": 896, "width": 896}, "do_pan_and_scan": None, **HALF}},
+        hub={"gemma-3-it": gemma3.Gemma3_4B.preprocessing},
         trained_by_projector=("multi_modal_projector",),
         extra=lambda lvlm, ids: {"token_type_ids": (ids == lvlm.image_token_id).int()},
     ),
@@ -323,16 +287,7 @@ FAMILIES: dict[str, Family] = {
         block=16,
         tokens=view_tokens,
         hub={
-            "minicpm-v-4.6": {
-                "image_processor_type": "MiniCPMV4_6ImageProcessor",
-                "max_slice_nums": 9,
-                "scale_resolution": 448,
-                "patch_size": 14,
-                "use_image_id": True,
-                "slice_mode": True,
-                "image_mean": [0.5, 0.5, 0.5],
-                "image_std": [0.5, 0.5, 0.5],
-            },
+            "minicpm-v-4.6": minicpmv.MiniCPMV4_6.preprocessing,
             "small slices": {"image_processor_type": "MiniCPMV4_6ImageProcessor", "scale_resolution": 112},
         },
         trained_by_projector=("model.merger.",),
@@ -345,14 +300,7 @@ FAMILIES: dict[str, Family] = {
         block=8,
         tokens=seen_tokens,
         hub={
-            "llama-3.2-11b-vision-instruct": {
-                "image_processor_type": "MllamaImageProcessor",
-                "size": {"height": 560, "width": 560},
-                "max_image_tiles": 4,
-                "resample": 2,
-                "image_mean": [0.48145466, 0.4578275, 0.40821073],
-                "image_std": [0.26862954, 0.26130258, 0.27577711],
-            },
+            "llama-3.2-11b-vision-instruct": mllama.Llama3_2Vision11B.preprocessing,
             "small tiles": {"image_processor_type": "MllamaImageProcessor", "size": {"height": 112, "width": 112}},
         },
         trained_by_projector=("multi_modal_projector",),

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from arena.plugins.identity import identity
 from arena.records.schema import Outcome, Record
 
 ITEMS = 120
@@ -14,7 +15,12 @@ ITEMS = 120
 
 def plugin(name: str, **fields: Any) -> dict[str, Any]:
     origin = {"package": "mmguard-arena", "version": "0.1.0"}
-    return {"id": name, "version": "1", "config": {}, "source_digest": f"{name}-source", "origin": origin, **fields}
+    made = {"source_digest": f"{name}-source", "origin": origin}
+    return {"id": name, "version": "1", "config": {}, "runtime": {}, "fingerprint": None, **made, **fields}
+
+
+def base_model(name: str) -> dict[str, Any]:
+    return plugin(name, fingerprint="m" * 8, family="llava")
 
 
 def correct(probability: float, key: tuple[int, ...], items: int = ITEMS) -> np.ndarray:
@@ -55,15 +61,14 @@ def record(
     stage = {"seconds": 12.0, "seconds_per_sample": 0.05, "peak_memory_mb": 900.0}
     stealth = {"psnr": None if defense == "none" else 31.5, "ssim": 0.91, "max_delta": image}
     fields: dict[str, Any] = {
-        "schema_version": 1,
+        "protocol_version": 1,
         "suite": {"id": "made-up", "digest": "5" * 64},
-        "cell": bytes(key[1:]).hex() + f"{seed:02x}",
         "status": "done" if error is None else "failed",
         "failure": None if error is None else {"stage": "release", "error": error, "traceback": "Traceback ..."},
-        "dataset": plugin(dataset, fingerprint="f" * 8, train=256, auxiliary=64, test=items, convention="exact"),
-        "model": plugin(model, fingerprint="m" * 8, family="llava"),
-        "defense": plugin(defense, label=defense, surrogates=owned),
-        "attack": plugin(attack, label=attack),
+        "dataset": plugin(dataset, samples="f" * 8, train=256, auxiliary=64, test=items, seed=0, convention="exact"),
+        "model": base_model(model),
+        "defense": plugin(defense, label=defense, surrogates=[base_model(name) for name in owned]),
+        "attack": {"label": attack, "parts": [plugin(attack)]},
         "recipe": plugin(recipe, label=recipe),
         "knowledge": "none" if not crafted else "white-box" if model in owned else "black-box",
         "budget": {"norm": "linf", "image": image, "text": 5},
@@ -78,6 +83,7 @@ def record(
         "cost": {"protect": stage if crafted else None, "purify": None, "finetune": stage, "machine": "2 cores, 8 GB"},
         "diagnostics": {"eta": 0.25} if crafted else {},
         "lineage": {"clean": "c1", "release": "r1", "purified": None, "checkpoint": "k1", "score": "s1"},
+        "engine_digest": "engine-source",
         "environment": {
             "packages": {"torch": "2.13.0", "numpy": "2.4.6"},
             "git_commit": "0123456789abcdef",
@@ -89,7 +95,7 @@ def record(
         "created": created,
         **changes,
     }
-    return Record.model_validate(fields)
+    return Record.model_validate({**fields, "cell": identity(fields)})
 
 
 QUICK: Mapping[tuple[str, str], float] = {

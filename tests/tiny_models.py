@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from functools import cache
 
-from arena.lvlm.families.idefics3.tiny import TinyIdefics3
+from arena.lvlm.families.idefics3.tiny import Idefics3Spec
 from arena.lvlm.families.llava.model import Llava
-from arena.lvlm.families.llava.tiny import TinyLlava
-from arena.lvlm.families.qwen_vl.tiny import TinyQwen3VL
+from arena.lvlm.families.llava.tiny import LlavaSpec
+from arena.lvlm.families.qwen_vl.tiny import Qwen3VLSpec
 
 
 def small_model(
     name: str = "test", seed: int = 3, vocab_size: int = 900, image_size: int = 48, patch_size: int = 8
-) -> TinyLlava:
-    return TinyLlava(
+) -> LlavaSpec:
+    return LlavaSpec(
         name,
         seed=seed,
         vocab_size=vocab_size,
@@ -24,8 +24,8 @@ def small_model(
     )
 
 
-def small_qwen3_vl(**steps: int) -> TinyQwen3VL:
-    return TinyQwen3VL(
+def small_qwen3_vl(**steps: int) -> Qwen3VLSpec:
+    return Qwen3VLSpec(
         "test-qwen3-vl",
         seed=3,
         vocab_size=900,
@@ -37,8 +37,8 @@ def small_qwen3_vl(**steps: int) -> TinyQwen3VL:
     )
 
 
-def small_idefics3(**steps: int) -> TinyIdefics3:
-    return TinyIdefics3(
+def small_idefics3(**steps: int) -> Idefics3Spec:
+    return Idefics3Spec(
         "test-idefics3",
         seed=3,
         vocab_size=900,

@@ -59,8 +59,8 @@ def accept(
             version = "PROTOCOL_VERSION" if outcome.plugin == "engine" else "its `version`"
             out.print(
                 f"refused {outcome.plugin}: {len(outcome.differing)} of {count} cells came out otherwise, such as "
-                f"{worst.cell[:12]}: {worst.verdict}, accuracy {worst.recorded} before and {worst.again} now. If that is "
-                f"meant, count up {version}; the old records stay, as those of another cell",
+                f"{worst.cell[:12]}: {worst.verdict}, accuracy {worst.recorded} before and {worst.again} now. If that "
+                f"is meant, count up {version}; the old records stay, as those of another cell",
                 markup=False,
                 soft_wrap=True,
             )

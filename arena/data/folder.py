@@ -23,6 +23,8 @@ MAX_PIXELS = 64 * 2**20
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+METADATA = ("metadata.jsonl", "metadata.csv")
+"""Names of a metadata file; the first that is there is read."""
 FIELDS = ("id", "question", "answer", "aliases", "choices")
 
 
@@ -40,6 +42,12 @@ def read_imagefolder(folder: Path, columns: Mapping[str, str] | None = None) -> 
         raise UsageError(f"a sample has no field {unknown[0]!r}: map {', '.join(FIELDS)}")
     named = {field: field for field in FIELDS} | dict(columns or {})
     return read_rows(folder, named, required=("question", "answer", *(columns or {})))
+
+
+def is_read(path: Path) -> bool:
+    """Whether a file of an imagefolder is metadata or a picture, by its name; what macOS puts beside a picture under a
+    name of the kind ``._picture.png`` is neither."""
+    return path.name in METADATA or (path.suffix.lower() in SUFFIXES and not path.name.startswith("._"))
 
 
 def read_rows(folder: Path, columns: Mapping[str, str], required: Sequence[str]) -> list[Sample]:
@@ -69,7 +77,7 @@ def read_rows(folder: Path, columns: Mapping[str, str], required: Sequence[str])
             if (other := taken.setdefault(value, line)) != line:
                 raise ArenaError(f"{where}: {name} {value!r} is already used in line {other}: remove or rename one")
         samples.append(sample)
-    pictures = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    pictures = (p for p in folder.rglob("*") if is_read(p) and p.name not in METADATA and p.is_file())
     orphans = sorted({p.relative_to(folder).as_posix() for p in pictures} - set(files))
     if orphans:
         raise ArenaError(
@@ -84,7 +92,7 @@ def read_rows(folder: Path, columns: Mapping[str, str], required: Sequence[str])
 def _metadata(folder: Path) -> Path:
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder: name one that holds pictures and a metadata.jsonl or metadata.csv")
-    for name in ("metadata.jsonl", "metadata.csv"):
+    for name in METADATA:
         if (path := folder / name).is_file():
             return path
     below = sorted(p.parent.name for p in folder.glob("*/metadata.*"))

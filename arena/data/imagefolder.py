@@ -11,11 +11,11 @@ import numpy as np
 from pydantic import Field
 
 from arena.data.embedded.draw import Drawing, divide
-from arena.data.fingerprint import LocalConfig
-from arena.data.folder import read_imagefolder
+from arena.data.fingerprint import LocalConfig, folder_fingerprint
+from arena.data.folder import is_read, read_imagefolder
 from arena.data.sample import Splits
-from arena.errors import ArenaError
-from arena.plugins.base import Dataset, PluginConfig
+from arena.errors import ArenaError, UsageError
+from arena.plugins.base import Dataset, PluginConfig, setting
 
 
 class ImageFolder(Dataset):
@@ -27,7 +27,7 @@ class ImageFolder(Dataset):
     """
 
     class Config(LocalConfig):
-        source: str = Field(description="the folder")
+        source: str = setting(runtime=True, description="the folder")
         columns: dict[str, str] = Field(
             default_factory=dict, description="fields (id, question, answer, aliases, choices) with the column to take"
         )
@@ -36,10 +36,21 @@ class ImageFolder(Dataset):
         )
 
     config: Config
+    packages = ("pillow",)
 
     def __init__(self, config: PluginConfig | None = None) -> None:
         super().__init__(config)
         vars(self)["convention"] = self.config.scoring  # of the class elsewhere, of the user's data here
+
+    def fingerprint(self) -> str:
+        """Digest of metadata and pictures.
+
+        Raises `UsageError` where there is no folder, or other data than those that the setting `fingerprint` names.
+        """
+        folder = Path(self.config.source)
+        if not folder.is_dir():
+            raise UsageError(f"{folder} is not a folder: name one that holds pictures and a metadata.jsonl or .csv")
+        return self.config.identified(folder_fingerprint(folder, is_read))
 
     def load(self, train: int, auxiliary: int, test: int, seed: int) -> Splits:
         """The folder's samples, or those of its two subfolders, divided by the seed.

@@ -11,19 +11,23 @@ from PIL import Image
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A picture of any size and mode, a question about it, and its answer.
-
-    `aliases` are further accepted answers, `choices` the options of a multiple-choice question in order (its `answer`
-    is
-    then the letter of the right one). `id` is unique within its dataset and names the sample in errors.
+    """A picture, a question about it, and its answer. Nothing is checked here: the budget's check, the release and the
+    readers of data raise `ArenaError` for what does not fit.
     """
 
     id: str
+    """Unique within its dataset; names the sample in errors."""
     image: Image.Image
+    """Of any size. A release needs 8 bits a channel: mode ``L`` (grey), ``LA``, ``RGB`` or ``RGBA``, see
+    `arena.budget.MODES`. A model sees it as RGB without alpha."""
     question: str
+    """As the user of a model would ask it, options and instruction included; the chat template is the model's."""
     answer: str
+    """What a model is trained to say, and what scores; of a multiple-choice question the letter of the right option."""
     aliases: tuple[str, ...] = ()
+    """Further accepted answers; where a measure counts annotators, one of each."""
     choices: tuple[str, ...] = ()
+    """The options of a multiple-choice question in order, without letters; empty where there are none."""
 
     def with_content(self, image: Image.Image, question: str) -> Sample:
         """The same sample with another picture and question; the answer is never changed."""
@@ -32,11 +36,18 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Splits:
-    """Disjoint parts of a dataset: what the owner releases, what the attacker has of their own, what scores."""
+    """Disjoint parts of a dataset, each of exactly the size that `Dataset.load` was asked for.
+
+    No picture may be in two parts of one source: an attacker's own clean samples would hold the originals of what was
+    released. `arena.data.embedded.draw` draws such parts. A dataset that has too few raises `UsageError`.
+    """
 
     train: tuple[Sample, ...]
+    """What the owner protects and releases, and the fine-tuner trains on."""
     auxiliary: tuple[Sample, ...]
+    """Clean samples of the same kind, which a suite grants to attacks or defenses; empty where it asks for none."""
     test: tuple[Sample, ...]
+    """What scores; nobody sees it before."""
 
 
 def digest(samples: Iterable[Sample]) -> str:

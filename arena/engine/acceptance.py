@@ -97,10 +97,13 @@ def asked_for(ids: Sequence[str], known: Mapping[str, set[str]], evidence: Seque
     return chosen
 
 
-def choose(evidence: Evidence, plugins: Collection[str], count: int, seed: int) -> list[str]:
+def choose(
+    evidence: Evidence, plugins: Collection[str], count: int, seed: int, among: Collection[str] = ()
+) -> list[str]:
     """Random cells of a suite, done, so that each of some plugins is in `count` of them where it can be; few, and of
-    few releases, since these take longest."""
-    cells = [key for key in evidence.cells if key in evidence.records and evidence.records[key].status == "done"]
+    few releases, since these take longest. Cells that are `among` those of a reference are preferred to all others."""
+    done = [key for key in evidence.cells if key in evidence.records and evidence.records[key].status == "done"]
+    cells = [key for key in done if key in among] or done
     random.Random(seed).shuffle(cells)
     within = {key: {p for p in made_by(evidence.records[key]) if p in plugins} for key in cells}
     open_ = Counter({p: min(count, sum(p in own for own in within.values())) for p in plugins})
@@ -147,7 +150,7 @@ def accept(
     with scratch() as place:
         reference = _Reference(against, wanted, place, console, workers)
         for e in evidence if wanted else ():
-            chosen = choose(e, wanted, count, seed)
+            chosen = choose(e, wanted, count, seed, reference.cells)
             console.print(f"{e.suite.id}: {len(chosen)} cells", markup=False)
             fresh = compute_again(e.suite, chosen, registry, place / f"now-{e.suite.id}", console, workers)
             checks = {key: compare(e.records[key], fresh[key]) for key in chosen}
@@ -197,12 +200,17 @@ class _Reference:
         self._against, self._wanted, self._place = against, wanted, place
         self._console, self._workers = console, workers
         self.name = ""
+        self._given = by_cell(read_all([Path(against)])) if against is not None and Path(against).exists() else {}
+
+    @property
+    def cells(self) -> Collection[str]:
+        """The cells of a file that was named; none where it is a revision."""
+        return self._given.keys()
 
     def records(self, evidence: Evidence, cells: Sequence[str]) -> dict[str, Record]:
         """The reference of some cells of a suite. Raises `ArenaError` where it lacks one."""
-        if self._against is not None and Path(self._against).exists():
-            self.name = Path(self._against).name
-            found = by_cell(read_all([Path(self._against)]))
+        if self._given:
+            self.name, found = Path(str(self._against)).name, self._given
         else:
             self._against = self._against or self._revision()
             self.name = f"commit {self._against}"
@@ -211,8 +219,8 @@ class _Reference:
             found = compute_at(self._against, evidence.path, cells, folder, self._console, self._workers)
         if missing := [key for key in cells if key not in found]:
             raise ArenaError(
-                f"{self.name} has no record of {len(missing)} of the cells of suite {evidence.suite.id} that were made on "
-                f"another machine, such as {missing[0][:12]}: compute them here by the code as it was"
+                f"{self.name} has no record of {len(missing)} of the cells of suite {evidence.suite.id} that were made "
+                f"on another machine, such as {missing[0][:12]}: compute them here by the code as it was"
             )
         return found
 

@@ -97,11 +97,14 @@ def digests_at(revision: str, folder: Path) -> dict[str, str]:
     """Source digests of all plugins and of the engine, by name, in the code of a git revision; unpacks it to
     `folder`."""
     unpack(revision, folder / "code")
-    program = (
-        "import json; from arena.plugins.registry import BASES, Registry; from arena.plugins.source import engine_digest\n"
-        "r = Registry(); found = {f'{k} {e.id}': e.source_digest() for k in BASES for e in r.entries(k) if not e.defect}\n"
-        "print(json.dumps({'engine': engine_digest(), **found}))"
-    )
+    program = """
+import json
+from arena.plugins.registry import BASES, Registry
+from arena.plugins.source import engine_digest
+registry = Registry()
+entries = [entry for kind in BASES for entry in registry.entries(kind) if entry.defect is None]
+print(json.dumps({"engine": engine_digest(), **{f"{e.kind} {e.id}": e.source_digest() for e in entries}}))
+"""
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=folder,

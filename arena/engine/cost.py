@@ -24,7 +24,7 @@ from arena.engine.graph import Plan
 from arena.engine.stages import Purify, Stage
 from arena.engine.stages.base import ANSWER, FORWARD, FROZEN, LEARNING, PICTURE, TEXT, TOKENS
 from arena.engine.stages.fine_tune import ADAPTER
-from arena.plugins.base import ModelSource
+from arena.plugins.base import ModelSource, Plugin
 from arena.plugins.spec import PluginSpec
 
 PEAK, UTILISATION = 989e12, 0.4
@@ -65,6 +65,7 @@ class CostModel:
         self._stages = plan.stages
         self._sizes: dict[str, float | None] = {}
         self._named: dict[str, str] = {}
+        self._plugins: dict[int, Plugin] = {}
 
     def costs(self, stages: Iterable[Stage]) -> Costs:
         """What these stages of the plan take together."""
@@ -80,13 +81,19 @@ class CostModel:
         """Parameters of a model, None where nobody counted."""
         weights = str(model.fingerprint)
         if weights not in self._sizes:
-            self._sizes[weights] = cast(ModelSource, model.create()).parameters()
+            self._sizes[weights] = cast(ModelSource, self.plugin(model)).parameters()
             self._named[weights] = model.id
         return self._sizes[weights]
 
     def parameters(self, model: PluginSpec) -> float:
         """Parameters of a model, 0 where nobody counted."""
         return self.known(model) or 0.0
+
+    def plugin(self, spec: PluginSpec) -> Plugin:
+        """The plugin of a spec of the plan, made once."""
+        if id(spec) not in self._plugins:
+            self._plugins[id(spec)] = spec.create()
+        return self._plugins[id(spec)]
 
     def samples(self, stage: str) -> int:
         """How many samples the stage of that name leaves."""

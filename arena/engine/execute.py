@@ -23,7 +23,8 @@ from arena.records.files import append_record, default_results, read_all, record
 from arena.records.schema import Asked, Record, SuiteRef
 from arena.records.select import by_cell
 from arena.store.local import MissingArtifact, Store, StoreError
-from arena.suites.schema import Suite, digest, load_suite
+from arena.suites.schema import Suite, digest
+from arena.suites.shipped import find_suite
 from arena.suites.validation import validate
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def run(
     console: Console | None = None,
     only: Sequence[str] = (),
 ) -> RunReport:
-    """Run a suite and append a record a cell to the JSONL file `results`.
+    """Run a suite, by its file or the id of a shipped one, and append a record a cell to the JSONL file `results`.
 
     Cells that have a record which still holds are left alone, whichever suite it was made for; a record holds while the
     source of its plugins and of the engine is what it was, or accepted as alike (`arena.records.accept`). Stages in
@@ -75,7 +76,7 @@ def run(
     Raises `UsageError` for a suite that cannot run, `StoreError` when the store cannot be used; a plugin's failure is a
     record.
     """
-    suite = suite if isinstance(suite, Suite) else load_suite(suite)
+    suite = suite if isinstance(suite, Suite) else find_suite(str(suite))
     registry = registry or Registry()
     store = store if isinstance(store, Store) else Store(store)
     console = console or Console(stderr=True)
@@ -149,10 +150,9 @@ def compute(
             ):
                 execution.drive(pool)
     except KeyboardInterrupt:
-        done = len(whole.cells) - len(execution.open)
         console.print(
-            f"interrupted: {done} of {len(whole.cells)} cells are recorded in {results}, finished stages are kept in "
-            f"{whole.store.url}; run again to go on",
+            f"interrupted: {len(execution.records)} of {len(todo)} cells are recorded in {results}, finished stages are "
+            f"kept in {whole.store.url}; run again to go on",
             soft_wrap=True,
         )
         raise

@@ -30,7 +30,8 @@ def done_record(plan: Plan, cell: Cell, keys: Mapping[str, str]) -> Record:
     fields["environment"] = environment
     for name in ("zero_shot", "outcome"):
         fields[name] = Outcome.pack(*fields[name]).model_dump()
-    return _record(plan, cell, {**fields, "status": "done"}, digest_of(fields.pop("drawn")))
+    samples = digest_of(fields.pop("drawn"))
+    return _record(plan, cell, {**fields, "status": "done"}, samples)
 
 
 def failed_record(plan: Plan, cell: Cell, keys: Mapping[str, str], stage: Stage, error: str, trace: str) -> Record:

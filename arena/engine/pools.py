@@ -230,7 +230,7 @@ def open_pool(store: Store, scheduler: str, workers: int | None, limit: float) -
         n_workers=(workers or os.cpu_count() or 1) if processes else 1,
         threads_per_worker=1 if processes else workers or 1,
         processes=processes,
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",
         silence_logs=50,
     )
     client = distributed.Client(cluster)

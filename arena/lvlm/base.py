@@ -1,16 +1,17 @@
 """A vision-language model as the arena sees it: samples in, a batch with roles, a loss, attention, answers out.
 
-A family subclasses `LVLM` and says four things only: its pixel pipeline, how many image tokens a picture takes, its
-chat template, and the names of its vision tower, projector and language model.
+A family subclasses `LVLM` and says what is its own: its classes of transformers, its pixel pipeline, how many image
+tokens a picture takes, its chat template, and the names of its vision tower, projector and language model. See
+`arena.lvlm.families.llava` for the shortest one.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from enum import IntEnum
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -18,89 +19,72 @@ from torch.nn import functional as F
 
 from arena.data.sample import Sample
 from arena.errors import ArenaError
+from arena.lvlm.batch import IGNORE, Batch, Encoding, Forward, Role
 from arena.lvlm.pixels import to_tensor
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-IGNORE = -100
-
-
-class Role(IntEnum):
-    """What a position of the language model's sequence holds; template tokens belong to none of the paper's sets."""
-
-    TEMPLATE = 0
-    IMAGE = 1
-    TEXT = 2
-    TRIGGER = 3
-    ANSWER = 4
-    PADDING = 5
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Encoded samples, right-padded: ids, mask, labels and roles are long ``(B, L)``.
-
-    `pixels` are the model's pixel arguments, `images` the raw pictures they came from, float ``(3, H, W)`` in [0, 1]
-    of any
-    size, and `indices` ``(B,)`` the samples' places in the list that was encoded.
-    """
-
-    input_ids: Tensor
-    attention_mask: Tensor
-    labels: Tensor
-    roles: Tensor
-    pixels: dict[str, Tensor]
-    images: tuple[Tensor, ...]
-    indices: Tensor
-
-    def __len__(self) -> int:
-        return len(self.input_ids)
-
-    def positions(self, role: Role) -> Tensor:
-        """Bool ``(B, L)``: where `role` stands."""
-        return self.roles == role
-
-    def to(self, device: torch.device | str) -> Batch:
-        move = {k: getattr(self, k).to(device) for k in ("input_ids", "attention_mask", "labels", "roles", "indices")}
-        pixels = {k: v.to(device) for k, v in self.pixels.items()}
-        return replace(self, **move, pixels=pixels, images=tuple(x.to(device) for x in self.images))
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """One sample's tokens and their roles."""
-
-    ids: list[int]
-    roles: list[int]
-
-
-@dataclass
-class Forward:
-    """What a forward pass gives: per-sample mean answer losses ``(B,)``, logits and labels of the last positions
-    ``(B, T, V)`` and ``(B, T)``, and, where asked, attention by layer and the text embeddings ``(B, L, d)``."""
-
-    losses: Tensor
-    logits: Tensor
-    labels: Tensor
-    attention: dict[int, Tensor] = field(default_factory=dict)
-    embeddings: Tensor | None = None
+    from transformers import PreTrainedTokenizerBase
 
 
 class LVLM(ABC):
-    """A loaded model with its tokenizer and pixel pipeline."""
+    """A loaded model of transformers with its tokenizer and picture processor.
+
+    `encode(samples)` makes a `Batch`: token ids with labels and roles, the pixel arguments of the model, and the raw
+    pictures. `with_images(batch, images)` puts other pictures into it, float tensors ``(3, H, W)`` in [0, 1], through
+    which gradient flows. `losses(batch)` is the mean cross entropy of each sample's answer, ``(B,)``, and `loss(batch)`
+    what transformers computes from labels, a scalar. `forward(batch, ...)` gives losses with logits, attention and
+    embeddings, all differentiable; `attention(batch, layers)` the weights alone. `generate(samples)` answers greedily
+    and returns strings. For example, the gradient of the loss by raw pixels::
+
+        images = [x.requires_grad_() for x in images_of(samples, lvlm.device)]
+        losses = lvlm.losses(lvlm.with_images(lvlm.encode(samples), images))
+        gradients = torch.autograd.grad(losses.sum(), images)
+
+    `model` is the `PreTrainedModel` itself, or a peft or parallel wrapper around it; `tokenizer` is a fast one, and
+    `processor` the checkpoint's picture processor, of which only the settings are read.
+    """
 
     family: ClassVar[str]
+    """What error messages call it."""
+    model_class: ClassVar[Any]
+    """Transformers' class that a checkpoint is loaded by, with its `from_pretrained`."""
+    processor_class: ClassVar[Any]
+    """Transformers' class of the picture processor, of the backend on Pillow."""
     vision_tower: ClassVar[str]
     """Dotted name of the module below `model` that turns pixels into features."""
     projector: ClassVar[str]
     """Dotted name of the module that maps features into the language model."""
     language_model: ClassVar[str]
     """Dotted name of the decoder stack."""
+    no_flash: ClassVar[str] = ""
+    """Why flash attention would be wrong for this family; empty where it is right."""
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.model: Any = model  # or a peft or parallel wrapper around it
+    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, processor: Any) -> None:
+        self.model: Any = model
         self.tokenizer = tokenizer
+        self.processor: Any = processor
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        checkpoint: str | Path,
+        dtype: torch.dtype = torch.float32,
+        device: str = "cpu",
+        revision: str = "main",
+        **loading: Any,
+    ) -> Self:
+        """Load a checkpoint in the hub's format, by folder or hub id, in evaluation mode; all parts of one `revision`.
+
+        `loading` goes to transformers' `from_pretrained` of the model, such as ``attn_implementation="eager"``. Raises
+        `ArenaError` where a part cannot be read, where weights are missing or of another shape, or where the device is
+        not there.
+        """
+        from arena.lvlm.loading import load_parts  # transformers is slow to import
+
+        if cls.no_flash and str(loading.get("attn_implementation", "")).startswith("flash"):
+            raise ArenaError(f"model {str(checkpoint)!r}: {cls.family}'s {cls.no_flash}; set attention: sdpa")
+        kinds = cls.model_class, cls.processor_class
+        return cls(*load_parts(cls.family, *kinds, checkpoint, dtype, device, revision, **loading))
 
     # What a family says
 
@@ -114,18 +98,23 @@ class LVLM(ABC):
 
     @abstractmethod
     def image_text(self, height: int, width: int) -> str:
-        """The placeholder text of a picture of that size, one image token per feature of the tower."""
+        """The placeholder text of a picture of that size in pixels, one image token for each feature of the tower."""
 
     @abstractmethod
     def pixel_inputs(self, images: Sequence[Tensor]) -> dict[str, Tensor]:
-        """The model's pixel arguments for float pictures ``(3, H, W)`` in [0, 1], differentiable, 8-bit forward
-        values."""
+        """The model's pixel arguments, on its device and in its type, for pictures, float ``(3, H, W)`` in [0, 1].
+
+        Differentiable; the forward value is that of the family's processor on pictures rounded to 8 bits. Every
+        argument has one row a picture, padded with NaN where it is float, so that differences can be taken.
+        """
 
     @abstractmethod
     def token_means(self, change: dict[str, Tensor]) -> list[Tensor]:
-        """Mean absolute value of a difference of two `pixel_inputs` over each image token's region, one ``(tokens,)``
-        per picture,
-        in units of [0, 1] pixel values (the rho of eq. 22)."""
+        """The mean absolute value of a change over the region of each image token (the rho of eq. 22).
+
+        `change` holds the differences of two `pixel_inputs`, by name; what comes back is one ``(tokens,)`` a picture,
+        in units of [0, 1] pixel values.
+        """
 
     # What the arena builds on it
 
@@ -139,7 +128,7 @@ class LVLM(ABC):
         return int(self.model.config.image_token_id)
 
     def module(self, name: str) -> nn.Module:
-        """A part of the model by its dotted family name, also below a peft wrapper."""
+        """A part of the model by its dotted name, such as `language_model`, also below a peft wrapper."""
         base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
         module: nn.Module = base.get_submodule(name)
         return module
@@ -147,10 +136,11 @@ class LVLM(ABC):
     def encode_text(
         self, size: tuple[int, int], question: str, answer: str | None, trigger: tuple[int, int] | None = None
     ) -> Encoding:
-        """Tokens and roles of one exchange about a picture of `size` (height, width).
+        """Tokens and roles of one exchange about a picture of `size` (height, width) in pixels.
 
-        `trigger` is the character span of the trigger in `question`. A token belongs to the part that holds its last
-        character, so that the space before a word goes with the word. Without `answer` it is the prompt for generation.
+        `trigger` is the character span (start, stop) of the trigger in `question`. A token belongs to the part that
+        holds its last character, so that the space before a word goes with the word. Without `answer` it is the prompt
+        for generation.
         """
         before, between, after = self.template(question)
         start, stop = trigger or (len(question), len(question))
@@ -182,7 +172,11 @@ class LVLM(ABC):
         images: Sequence[Tensor] | None = None,
         triggers: Sequence[tuple[int, int] | None] | None = None,
     ) -> Batch:
-        """Samples with their answers as a batch; `images` replaces their pictures, `triggers` marks character spans."""
+        """Samples with their answers as a batch on the model's device, `indices` counted from 0.
+
+        `images`, float ``(3, H, W)`` in [0, 1] on that device, replace the samples' pictures; gradient flows to them.
+        `triggers` are the character spans of the triggers in the questions, None for a question without.
+        """
         images = [to_tensor(s.image).to(self.device) for s in samples] if images is None else images
         spans = triggers or [None] * len(samples)
         rows = [
@@ -194,7 +188,8 @@ class LVLM(ABC):
     def collate(
         self, rows: Sequence[Encoding], pixels: dict[str, Tensor], images: Sequence[Tensor], indices: Tensor
     ) -> Batch:
-        """Right-pad encodings to a batch on the model's device."""
+        """A batch on the model's device of what was made piece by piece: encodings, which are right-padded, the
+        `pixel_inputs` of `images`, and `indices`, long ``(B,)``."""
         shape = (len(rows), max(len(row.ids) for row in rows))
         ids = torch.full(shape, int(self.tokenizer.pad_token_id or 0))
         roles = torch.full(shape, int(Role.PADDING))
@@ -206,7 +201,10 @@ class LVLM(ABC):
         return Batch(ids, mask, labels, roles, pixels, tuple(images), indices).to(self.device)
 
     def with_images(self, batch: Batch, images: Sequence[Tensor]) -> Batch:
-        """The same batch about other pictures of the same sizes; gradient flows to them."""
+        """The same batch about other pictures, through which gradient flows.
+
+        `images` are float ``(3, H, W)`` in [0, 1], one for each of ``batch.images`` and of the same size.
+        """
         return replace(batch, pixels=self.pixel_inputs(images), images=tuple(images))
 
     def forward(
@@ -216,12 +214,12 @@ class LVLM(ABC):
         attention_rows: Tensor | None = None,
         embeddings: bool = False,
     ) -> Forward:
-        """Run the model.
+        """Run the model on a batch whose sequences have answers.
 
-        `attention_layers` are indices of language-model layers, `attention_rows` long ``(B, R)`` query positions (all
-        where None);
-        `embeddings` keeps the input embeddings with gradient. Logits are computed from just before the first answer
-        token of the batch, not for the whole sequence.
+        `attention_layers` are layers of the language model, counted from 0, whose attention weights are kept at the
+        query positions `attention_rows`, long ``(B, R)``, or at all positions where it is None. `embeddings` keeps the
+        input embeddings, with gradient. Logits are computed from just before the first answer token of the batch on,
+        not for the whole sequence.
         """
         first = int((batch.labels != IGNORE).int().argmax(1).min())
         keep = batch.input_ids.shape[1] - max(first - 1, 0)
@@ -274,12 +272,19 @@ class LVLM(ABC):
         return (out.losses * counts).sum() / counts.sum().clamp(min=1)
 
     def attention(self, batch: Batch, layers: Sequence[int], rows: Tensor | None = None) -> dict[int, Tensor]:
-        """Attention weights by layer, ``(B, heads, R, L)``."""
+        """Attention weights by layer, ``(B, heads, R, L)``, differentiable; each row is a distribution over positions.
+
+        `layers` and `rows` are the `attention_layers` and `attention_rows` of `forward`. Raises `ArenaError` where a
+        family with other layers than plain self-attention has fewer than are asked for.
+        """
         return self.forward(batch, layers, rows).attention
 
     @torch.no_grad()
     def generate(self, samples: Sequence[Sample], max_new_tokens: int = 16, batch_size: int = 64) -> list[str]:
-        """Greedy answers, decoded without special tokens and stripped, in order."""
+        """Greedy answers of at most `max_new_tokens`, decoded without special tokens and stripped, in order.
+
+        Answers of the samples are not read. The model is in evaluation mode meanwhile; padding is on the left.
+        """
         answers: list[str] = []
         pad = int(self.tokenizer.pad_token_id or 0)
         was_training = self.model.training
@@ -307,16 +312,11 @@ class LVLM(ABC):
         self.model.train(was_training)
         return answers
 
-    def token_change(self, clean: Sequence[Tensor], released: Sequence[Tensor]) -> list[Tensor]:
-        """rho of eq. 22: mean |delta| over the preprocessed region of each image token, ``(tokens,)`` per picture, in
-        [0, 1]."""
-        with torch.no_grad():
-            before, after = self.pixel_inputs(clean), self.pixel_inputs(released)
-            same = {k: after[k] - before[k] for k in after if after[k].is_floating_point()}
-        return self.token_means(same)
-
     def perplexities(self, texts: Sequence[str], batch_size: int = 64) -> list[float]:
-        """Perplexity of each text under the language model alone, without picture or template."""
+        """Perplexity of each text under the language model alone, without picture or template.
+
+        Raises `ArenaError` for a text of fewer than two tokens.
+        """
         values: list[float] = []
         language, head = self.module(self.language_model), self.model.get_output_embeddings()
         for at in range(0, len(texts), batch_size):

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from transformers import DynamicCache
 
 from arena.errors import ArenaError
-from arena.lvlm.base import IGNORE, LVLM, Batch, Encoding, Role
+from arena.lvlm.base import LVLM
+from arena.lvlm.batch import IGNORE, Batch, Encoding, Role
 from arena.lvlm.probe import Probe, probing
 
 Version = tuple[str, tuple[int, int]]

@@ -24,13 +24,19 @@ def load_parts(
     """Model in evaluation mode, tokenizer and picture processor of a checkpoint, by path or hub id; `loading` goes to
     `from_pretrained` of the model. Weights are read from safetensors alone.
 
-    Raises `ArenaError` where a part cannot be read, where weights are missing, which transformers would draw at random,
-    or where the device is not there.
+    Raises `ArenaError` where a part cannot be read, where weights are missing or of another shape, which transformers
+    would draw at random, or where the device is not there.
     """
     name = f"model {str(checkpoint)!r}"
     try:
         model, found = model_class.from_pretrained(
-            checkpoint, dtype=dtype, revision=revision, use_safetensors=True, output_loading_info=True, **loading
+            checkpoint,
+            dtype=dtype,
+            revision=revision,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name and shapes
+            **loading,
         )
         tokenizer = AutoTokenizer.from_pretrained(checkpoint, revision=revision)
         processor = processor_class.from_pretrained(checkpoint, revision=revision)
@@ -41,6 +47,13 @@ def load_parts(
             f"{name} cannot be loaded as {family}: {describe(error)}. Give a folder or hub id of a "
             f"{model_class.__name__} checkpoint, with weights in safetensors, that you have access to"
         ) from error
+    if other := sorted(found["mismatched_keys"]):
+        weight, there, wanted = other[0]
+        raise ArenaError(
+            f"{name} has {len(other)} weights of another shape than its configuration says, such as {weight}: "
+            f"{tuple(there)} in its files, {tuple(wanted)} by its config.json; fetch or save both again, of one "
+            "model"
+        )
     if missing := sorted(found["missing_keys"]):
         raise ArenaError(
             f"{name} lacks {len(missing)} weights of a {model_class.__name__}, such as {missing[0]}: its files are "

@@ -12,19 +12,22 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from arena.budget import mode_problem
+from arena.data.colours import colours, recoloured
 from arena.data.sample import Sample
 from arena.errors import ArenaError
 
 
 def planes(image: Image.Image) -> Tensor:
-    """A picture's own colour planes, float32 ``(C, H, W)`` in [0, 1]: one for grey, three for colour; alpha left
-    out."""
-    if image.mode in ("L", "LA"):
-        array = np.array(image.convert("L"))[None]
-    elif image.mode in ("RGB", "RGBA"):
-        array = np.array(image.convert("RGB")).transpose(2, 0, 1)
-    else:
-        raise ArenaError(f"a picture of mode {image.mode!r} cannot be perturbed; convert it to RGB or L first")
+    """A picture's own colour planes, float32 ``(C, H, W)`` in [0, 1]: one for grey, three for colour; without alpha.
+
+    Raises `ArenaError` for a mode that a release cannot have.
+    """
+    if problem := mode_problem(image):
+        raise ArenaError(problem)
+    values = colours(image).copy()
+    # A grey plane in rows, colours pixel by pixel: how values lie in memory decides what rounding a convolution does.
+    array = values.transpose(2, 0, 1) if values.shape[2] == 3 else values[None, :, :, 0]
     return torch.from_numpy(array).float() / 255
 
 
@@ -43,14 +46,10 @@ def sign_descent(delta: Tensor, gradient: Tensor, clean: Tensor, step: float, ep
     return project(delta - step * gradient.sign(), clean, epsilon)
 
 
-def to_pixels(image: Image.Image, planes_: Tensor) -> Image.Image | np.ndarray:
+def to_pixels(image: Image.Image, planes_: Tensor) -> np.ndarray:
     """Perturbed planes as a draft for a picture of the original's mode: float array in [0, 1], the original alpha put
     back."""
-    x = planes_.detach().cpu().clamp(0, 1).permute(1, 2, 0).numpy()
-    if image.mode in ("RGBA", "LA"):
-        alpha = np.array(image.getchannel("A"), np.float32)[..., None] / 255
-        x = np.concatenate([x, alpha], -1)
-    return x[..., 0] if image.mode == "L" else x
+    return recoloured(image, planes_.detach().cpu().clamp(0, 1).permute(1, 2, 0).numpy())
 
 
 def batches(size: int, batch_size: int) -> list[range]:

@@ -1,9 +1,8 @@
-"""Differentiable pixel pipelines: from raw pictures to a vision tower's input, with the forward value of the real
-processor.
+"""Differentiable pixel pipelines: from raw pictures to a vision tower's input, with the processor's own forward value.
 
-Three pieces (MMGuard, section 5.1): discretisation has the real forward value and a straight-through gradient;
-geometry is a
-differentiable equivalent; layout (target sizes, crops, tiles) follows the real integer rules and carries no gradient.
+Three pieces (MMGuard, section 5.1): discretisation has the real forward value and a straight-through gradient; geometry
+is a differentiable equivalent; layout (target sizes, crops, tiles) follows the real integer rules and carries no
+gradient. Pictures are float tensors ``(..., H, W)`` in [0, 1].
 """
 
 from __future__ import annotations
@@ -99,9 +98,10 @@ def _rows(x: Tensor, height: int, width: int, resample: int) -> Tensor:
 
 @lru_cache(maxsize=4096)
 def _rows_first(h: int, w: int, height: int, width: int, resample: int) -> bool:
-    """Whether Pillow resizes rows before columns between these sizes. Its rule differs between versions, so it is
-    asked:
-    on a picture of noise the two orders round differently."""
+    """Whether Pillow resizes rows before columns between these sizes.
+
+    Its rule differs between versions, so it is asked: on a picture of noise the two orders round differently.
+    """
     noise = np.random.default_rng(0).integers(0, 256, (h, w), dtype=np.uint8)
     real = torch.from_numpy(np.array(Image.fromarray(noise).resize((width, height), resample))).float() / 255
     x = torch.from_numpy(noise).float() / 255
@@ -112,7 +112,8 @@ def _rows_first(h: int, w: int, height: int, width: int, resample: int) -> bool:
 
 
 def center_crop(x: Tensor, height: int, width: int) -> Tensor:
-    """transformers' centre crop of ``(..., H, W)``: zero-padded (more at the top left) where the picture is smaller."""
+    """The centre crop of transformers, ``(..., height, width)``: a smaller picture is padded with zeros, of which the
+    odd one is at the top or left."""
     pad_h, pad_w = max(0, height - x.shape[-2]), max(0, width - x.shape[-1])
     if pad_h or pad_w:
         x = F.pad(x, (math.ceil(pad_w / 2), pad_w // 2, math.ceil(pad_h / 2), pad_h // 2))
@@ -133,8 +134,10 @@ def normalize(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
 
 
 def by_size(images: Sequence[Tensor]) -> list[tuple[list[int], Tensor]]:
-    """Pictures stacked by equal size: ``(places in the list, (n, 3, H, W))`` groups, so that each size is one
-    operation."""
+    """Pictures ``(3, H, W)`` stacked by size, so that each size is one operation.
+
+    A group is the places of its pictures in the list, and the pictures ``(n, 3, H, W)``.
+    """
     groups: dict[tuple[int, ...], list[int]] = {}
     for i, image in enumerate(images):
         groups.setdefault(tuple(image.shape), []).append(i)

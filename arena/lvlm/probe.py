@@ -1,16 +1,17 @@
 """Attention weights of chosen layers and query positions, without computing them anywhere else.
 
 Registers an attention function with transformers that runs SDPA for the output and, while a `Probe` is active, also
-keeps
-the softmax weights of the asked layers at the asked query rows, differentiably. `output_attentions` would switch
-every layer to the
-eager path and keep all rows.
+keeps the softmax weights of the asked layers at the asked query rows, differentiably. `output_attentions` would switch
+every layer to the eager path and keep all rows.
+
+A model that reads pictures by cross-attention, or has layers without attention weights, says itself what its k-th layer
+of attention is. It runs under a probe of its own and fills the one it was `asked` by, with the layers `chosen` for it.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -20,6 +21,8 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+
+from arena.errors import ArenaError
 
 NAME = "arena_probe"
 _active = threading.local()
@@ -32,13 +35,38 @@ class Probe:
     layers: frozenset[int]
     rows: Tensor | None = None
     weights: dict[int, Tensor] = field(default_factory=dict)
-    """By layer: ``(B, heads, R, keys)``, each row a distribution over keys."""
+    """By layer: float32 ``(B, heads, R, keys)``, each row a distribution over keys."""
+
+
+def asked() -> Probe | None:
+    """The probe that the enclosing `probing` of this thread fills; None where no layer is asked for."""
+    probe = _current()
+    return probe if probe is not None and probe.layers else None
+
+
+def chosen(probe: Probe, layers: Sequence[int], kind: str) -> dict[int, int]:
+    """Which of `layers`, the model's layers of a `kind`, each layer that `probe` asks for is.
+
+    Raises `ArenaError` if there are fewer.
+    """
+    most = max(probe.layers)
+    if most >= len(layers):
+        raise ArenaError(
+            f"attention of {most + 1} layers is asked for, and the model has {len(layers)} layers with {kind}: "
+            "lower `layers`"
+        )
+    return {k: layers[k] for k in sorted(probe.layers)}
+
+
+def _current() -> Probe | None:
+    probe: Probe | None = getattr(_active, "probe", None)
+    return probe
 
 
 def _attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
-    probe: Probe | None = getattr(_active, "probe", None)
+    probe = _current()
     layer = getattr(module, "layer_idx", None)
     if probe is not None and layer in probe.layers:
         probe.weights[layer] = _rows(module, query, key, attention_mask, probe.rows, kwargs.get("scaling"))

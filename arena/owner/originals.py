@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from arena.data.folder import FIELDS, SUFFIXES, escapes
-from arena.data.hub.table import BROKEN
+from arena.data.folder import FIELDS, METADATA, SUFFIXES, escapes
+from arena.data.hub.table import BROKEN, is_saved, load_saved, without_bars
 from arena.data.sample import Sample
 from arena.errors import ArenaError, UsageError
 from arena.release import read_imagefolder
 
-METADATA = ("metadata.jsonl", "metadata.csv")
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -140,26 +139,20 @@ def _load(source: str, split: str) -> Any:
         raise UsageError(f"{source} does not exist: name a folder, a parquet file or the hub id of a data set")
     if path.is_file() and path.suffix != ".parquet":
         raise UsageError(f"{source} is a file: name a folder, a parquet file or the hub id of a data set")
-    shown = datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
     try:
-        if path.is_file():
-            return datasets.load_dataset("parquet", data_files={split: str(path)}, split=split)
-        if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
-            saved = datasets.load_from_disk(str(path))
-            if not isinstance(saved, datasets.DatasetDict):
-                return saved
-            if split not in saved:
-                raise UsageError(f"{source} has no split {split!r}: name one of {', '.join(saved)}")
-            return saved[split]
-        return datasets.load_dataset(source, split=split)
+        with without_bars():
+            if path.is_file():
+                return datasets.load_dataset("parquet", data_files={split: str(path)}, split=split)
+            if is_saved(path):
+                saved = load_saved(path)
+                if split not in saved:
+                    raise UsageError(f"{source} has no split {split!r}: name one of {', '.join(saved)}")
+                return saved[split]
+            return datasets.load_dataset(source, split=split)
     except (*BROKEN, DatasetsError) as error:
         raise ArenaError(
             f"{source}, split {split!r}, cannot be loaded as a data set ({error}): repair it, or name another split"
         ) from error
-    finally:
-        if not shown:
-            datasets.enable_progress_bars()
 
 
 def _names(source: str, paths: Sequence[str | None]) -> list[str]:

@@ -14,6 +14,7 @@ from arena.budget import Budget
 from arena.data.sample import digest
 from arena.engine.describe import Model, Plugins
 from arena.errors import ArenaError, UsageError
+from arena.files import write_atomically
 from arena.owner.originals import read_originals
 from arena.owner.report import FILE, Report, Request, read_report
 from arena.owner.session import Progress, Session, Surrogates
@@ -151,9 +152,7 @@ def _begin(work: Path, request: Request) -> bool:
             raise ArenaError(f"{path} is damaged or from another version: start anew in another folder") from error
         _compare(before, request, work.parent)
         return True
-    part = path.with_suffix(".part")
-    part.write_text(request.model_dump_json(indent=1), encoding="utf-8")
-    part.replace(path)
+    write_atomically(path, request.model_dump_json(indent=1).encode())
     return False
 
 

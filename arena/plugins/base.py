@@ -25,7 +25,8 @@ from arena.plugins.worlds import AttackerWorld, DefenderWorld, World
 if TYPE_CHECKING:
     import torch
 
-    from arena.lvlm.base import LVLM, Batch
+    from arena.lvlm.base import LVLM
+    from arena.lvlm.batch import Batch
 
 __all__ = [
     "Attack",

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from arena.plugins.base import Recipe
 from arena.recipes.lora import Lora
 
 if TYPE_CHECKING:
     from arena.lvlm.base import LVLM
 
 
-class Dora(Recipe):
+class Dora(Lora):
     """LoRA's adapters on the language model for the direction of each weight, and its magnitude learned beside them."""
-
-    class Config(Lora.Config):
-        pass
-
-    config: Config
 
     def prepare(self, lvlm: LVLM) -> LVLM:
         from arena.lvlm.adapters import attach_lora, linear_modules

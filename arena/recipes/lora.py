@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from arena.plugins.base import Recipe
+from arena.plugins.base import Recipe, setting
 from arena.recipes.config import TrainingConfig
 
 if TYPE_CHECKING:
@@ -17,11 +17,16 @@ class Lora(Recipe):
     """Low-rank adapters on the language model; vision tower and projector stay frozen."""
 
     class Config(TrainingConfig):
-        rank: int = Field(16, ge=1, description="rank of the adapters; the paper uses 8, 16 and 64")
+        rank: int = setting(16, dry_run=2, ge=1, description="rank of the adapters; the paper uses 8, 16 and 64")
         alpha: int = Field(32, gt=0, description="scale of the adapters is alpha / rank")
         dropout: float = Field(0.05, ge=0, lt=1)
 
     config: Config
+    parts = frozenset({"adapters"})
+
+    @property
+    def rank(self) -> int:
+        return self.config.rank
 
     def prepare(self, lvlm: LVLM) -> LVLM:
         from arena.lvlm.adapters import attach_lora, linear_modules

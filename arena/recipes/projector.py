@@ -19,6 +19,8 @@ class Projector(Recipe):
     class Config(TrainingConfig):
         learning_rate: float = Field(5e-3, gt=0, description="peak learning rate")
 
+    parts = frozenset({"projector"})
+
     def prepare(self, lvlm: LVLM) -> LVLM:
         lvlm.model.requires_grad_(False)
         lvlm.module(lvlm.projector).requires_grad_(True)

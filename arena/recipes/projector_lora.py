@@ -5,20 +5,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from arena.plugins.base import Recipe
 from arena.recipes.lora import Lora
 
 if TYPE_CHECKING:
     from arena.lvlm.base import LVLM
 
 
-class ProjectorLora(Recipe):
+class ProjectorLora(Lora):
     """Low-rank adapters on the language model and every weight of the projector; the vision tower stays frozen."""
 
-    class Config(Lora.Config):
-        pass
-
-    config: Config
+    parts = frozenset({"adapters", "projector"})
 
     def prepare(self, lvlm: LVLM) -> LVLM:
         from arena.lvlm.adapters import attach_lora, linear_modules

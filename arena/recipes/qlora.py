@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from arena.plugins.base import Recipe
 from arena.recipes.lora import Lora
 
 if TYPE_CHECKING:
     from arena.lvlm.base import LVLM
 
 
-class Qlora(Recipe):
+class Qlora(Lora):
     """Low-rank adapters on the language model, whose linear layers are rounded to 4-bit NormalFloat (NF4) first; vision
     tower, projector, embeddings and output layer stay as they are, and frozen."""
 
@@ -23,6 +22,7 @@ class Qlora(Recipe):
         )
 
     config: Config
+    packages = ("bitsandbytes",)
 
     def prepare(self, lvlm: LVLM) -> LVLM:
         from arena.lvlm.adapters import attach_lora, linear_modules

@@ -28,7 +28,8 @@ from transformers import (
 from arena.data.sample import Sample
 from arena.errors import ArenaError
 from arena.lvlm.adapters import load_trainable, trainable, trainable_state, with_model
-from arena.lvlm.base import IGNORE, LVLM, Batch, images_of
+from arena.lvlm.base import LVLM, images_of
+from arena.lvlm.batch import IGNORE, Batch
 from arena.plugins.base import Recipe, TrainingHooks
 from arena.recipes.config import TrainingConfig
 
@@ -62,18 +63,16 @@ class _Samples(torch.utils.data.Dataset[int]):
 
 
 class _Collator:
-    """Indices to a batch: texts were encoded once, pictures go through the pixel pipeline here."""
+    """Indices to a batch: texts were encoded once, pictures become tensors and go through the pixel pipeline here, so
+    that no more than a batch of them is held as floats."""
 
     def __init__(self, lvlm: LVLM, samples: Sequence[Sample]) -> None:
         self.lvlm = lvlm
-        self.images = images_of(samples)
-        self.rows = [
-            lvlm.encode_text((x.shape[-2], x.shape[-1]), s.question, s.answer)
-            for s, x in zip(samples, self.images, strict=True)
-        ]
+        self.samples = samples
+        self.rows = [lvlm.encode_text((s.image.height, s.image.width), s.question, s.answer) for s in samples]
 
     def batch(self, indices: Sequence[int]) -> Batch:
-        images = [self.images[i].to(self.lvlm.device) for i in indices]
+        images = images_of([self.samples[i] for i in indices], self.lvlm.device)
         rows = [self.rows[i] for i in indices]
         return self.lvlm.collate(rows, self.lvlm.pixel_inputs(images), images, torch.tensor(indices))
 
@@ -171,8 +170,8 @@ def fine_tune(
     """Fine-tune `lvlm` on `samples` by `recipe` and write ``epoch-N.safetensors`` and ``history.json`` into `folder`.
 
     Under ``accelerate launch`` every process calls this with the same arguments and a folder of its own, see
-    `arena.engine.launch`. Raises `ArenaError` for fewer than two samples, or for steps or samples that the processes cannot
-    share evenly.
+    `arena.engine.launch`. Raises `ArenaError` for fewer than two samples, or for steps or samples that the processes
+    cannot share evenly.
     """
     config = recipe.config
     if not isinstance(config, TrainingConfig):

@@ -115,8 +115,8 @@ class _Maker:
             suite = self._by_digest.get(line["suite"]["digest"])
             if suite is None:
                 raise ArenaError(
-                    f"{name} was made by a suite {line['suite']['id']!r} that none of the given files is, and lacks what "
-                    "only that says: name the suite's file as it was with --suite"
+                    f"{name} was made by a suite {line['suite']['id']!r} that none of the given files is, and lacks "
+                    "what only that says: name the suite's file as it was with --suite"
                 )
             for found in suite.combinations():
                 if _names(found) == _names_of(line) and found.dataset.train == line["dataset"]["train"]:
@@ -126,9 +126,9 @@ class _Maker:
         except (KeyError, TypeError) as error:
             raise ArenaError(f"{name} is damaged: {type(error).__name__}: {error}; restore the file") from error
         raise ArenaError(
-            f"{name} ({line['defense']['label']} / {line['attack']['label']}, seed {line['seed']}): what it lacks cannot "
-            f"be known: no combination of suite {suite.id!r} with the plugins as they are installed gives its key; "
-            "migrate it with the version of the arena, of its plugins and of their weights that made it, or leave it out"
+            f"{name} ({line['defense']['label']} / {line['attack']['label']}, seed {line['seed']}): what it lacks "
+            f"cannot be known: no combination of suite {suite.id!r} with the plugins as they are installed gives its "
+            "key; migrate it with the arena, the plugins and their weights that made it, or leave it out"
         )
 
     def _filled(self, line: Json, suite: Suite, found: Combination) -> Iterator[_Filled]:

@@ -1,9 +1,9 @@
 """A suite's dry run: the same plugins and combinations, on models and data so small that it takes minutes on a CPU.
 
 Checkpoints of the hub become random ones of the same architecture, published data sets drawn ones in their schema
-(`ModelSource.dry_run`, `Dataset.dry_run`), settings the small values that plugins declare for them, sizes and seeds
-those of the suite's section `tiny`, and of the combinations only so many stay that everything is met. What comes out says that everything runs, and
-nothing about any protection.
+(`ModelSource.dry_run`, `Dataset.dry_run`), settings the small values that plugins declare, sizes and seeds those of the
+suite's section `tiny`, and of the combinations only so many stay that everything is met. What comes out says that
+everything runs, and nothing about any protection.
 """
 
 from __future__ import annotations

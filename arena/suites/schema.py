@@ -72,8 +72,10 @@ class _Part(BaseModel):
 class PluginUse(_Part):
     """A plugin with its settings. In a file also the bare id."""
 
-    id: Annotated[str, AfterValidator(_plugin_id)]
-    config: Annotated[dict[str, JsonValue], AfterValidator(_json)] = Field(default_factory=dict)
+    id: Annotated[str, AfterValidator(_plugin_id)] = Field(description="as `arena list` shows it")
+    config: Annotated[dict[str, JsonValue], AfterValidator(_json)] = Field(
+        default_factory=dict, description="settings by name, as `arena show ID` lists them; defaults for the others"
+    )
     label: str = Field(default="", description="what the board prints; by default the id with the settings given")
 
     @model_validator(mode="before")
@@ -93,12 +95,12 @@ class PluginUse(_Part):
 class DatasetUse(PluginUse):
     """A dataset with the sizes of its splits and the seed that draws them."""
 
-    train: int = Field(ge=1)
+    train: int = Field(ge=1, description="samples that the owner releases")
     auxiliary: int = Field(
         default=0, ge=0, description="public samples beside the training data, for attackers and defenders"
     )
-    test: int = Field(ge=1)
-    seed: int = Field(default=0, ge=0)
+    test: int = Field(ge=1, description="samples that the fine-tuned model is scored on")
+    seed: int = Field(default=0, ge=0, description="of the draw of the splits, the same for all seeds of the cells")
 
 
 Surrogates = Annotated[
@@ -114,8 +116,8 @@ Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 class DefenseUse(PluginUse):
     """A defense; it may have budgets and surrogates of its own instead of the suite's."""
 
-    budgets: Budgets | None = None
-    surrogates: Surrogates | None = None
+    budgets: Budgets | None = Field(default=None, description="instead of the suite's")
+    surrogates: Surrogates | None = Field(default=None, description="instead of the suite's")
 
     @staticmethod
     def _default_label(value: dict[str, Any]) -> str:
@@ -128,7 +130,9 @@ class DefenseUse(PluginUse):
 class AttackUse(PluginUse):
     """An attack, or a sequence ``a+b`` whose `config` is keyed by part; it may have an auxiliary share of its own."""
 
-    auxiliary: Share | None = None
+    auxiliary: Share | None = Field(
+        default=None, description="clean samples of the attacker's own, instead of the suite's"
+    )
 
     @property
     def parts(self) -> tuple[tuple[str, dict[str, JsonValue]], ...]:
@@ -161,7 +165,9 @@ class AttackUse(PluginUse):
 class Limits(_Part):
     """What a stage may take before it counts as failed."""
 
-    stage_minutes: float = Field(default=60, gt=0, allow_inf_nan=False)
+    stage_minutes: float = Field(
+        default=60, gt=0, allow_inf_nan=False, description="a stage that takes longer is ended, and its cells fail"
+    )
 
 
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
@@ -170,12 +176,14 @@ Names = Annotated[tuple[str, ...], Field(min_length=1)]
 class Skip(_Part):
     """Combinations to leave out: those that are in every list given, by the labels that the board prints."""
 
-    models: Names | None = None
-    datasets: Names | None = None
-    recipes: Names | None = None
-    defenses: Names | None = None
-    attacks: Names | None = None
-    budgets: Annotated[tuple[float, ...], Field(min_length=1)] | None = None
+    models: Names | None = Field(default=None, description="labels of models")
+    datasets: Names | None = Field(default=None, description="labels of datasets")
+    recipes: Names | None = Field(default=None, description="labels of recipes")
+    defenses: Names | None = Field(default=None, description="labels of defenses")
+    attacks: Names | None = Field(default=None, description="labels of attacks")
+    budgets: Annotated[tuple[float, ...], Field(min_length=1)] | None = Field(
+        default=None, description="image budgets, in 1/255"
+    )
 
     @model_validator(mode="after")
     def _says_something(self) -> Skip:
@@ -195,8 +203,10 @@ class Tiny(_Part):
     """What is small in a dry run with ``--tiny``, see `arena.suites.dry_run`; no part of what the suite is."""
 
     samples: int = Field(default=8, ge=2, description="training and auxiliary samples together, shared as in the suite")
-    test: int = Field(default=4, ge=1)
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(_unique)] = (0,)
+    test: int = Field(default=4, ge=1, description="test items")
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(_unique)] = Field(
+        default=(0,), description="instead of the suite's"
+    )
     settings: Annotated[dict[str, JsonValue], AfterValidator(_json)] = Field(
         default_factory=dict, description="laid over those of every plugin that has a setting of the name"
     )
@@ -231,23 +241,28 @@ class Combination(NamedTuple):
 class Suite(_Part):
     """What meets what. Every combination of the lists is a cell, but for those that `skip` leaves out."""
 
-    id: str = Field(pattern=f"^{ID.pattern}$")
-    title: str = ""
-    description: str = ""
-    models: tuple[PluginUse, ...] = Field(min_length=1)
-    datasets: tuple[DatasetUse, ...] = Field(min_length=1)
-    surrogates: Surrogates = (PluginUse(id=TARGET),)
-    defenses: tuple[DefenseUse, ...] = Field(min_length=1)
-    attacks: tuple[AttackUse, ...] = Field(min_length=1)
-    recipes: tuple[PluginUse, ...] = Field(min_length=1)
-    budgets: Budgets = (Budget(),)
+    id: str = Field(pattern=f"^{ID.pattern}$", description="name of the suite and of its files of records and board")
+    title: str = Field(default="", description="for people")
+    description: str = Field(default="", description="for people: what the suite asks, and what it leaves out")
+    models: tuple[PluginUse, ...] = Field(min_length=1, description="base models that are fine-tuned")
+    datasets: tuple[DatasetUse, ...] = Field(min_length=1, description="what is released, trained on and scored")
+    surrogates: Surrogates = Field(
+        default=(PluginUse(id=TARGET),),
+        description="models that defenses craft on; `target` is the cell's own model, which makes the cell white-box",
+    )
+    defenses: tuple[DefenseUse, ...] = Field(min_length=1, description="protections; the control `none` among them")
+    attacks: tuple[AttackUse, ...] = Field(min_length=1, description="what the fine-tuner does; `none` among them")
+    recipes: tuple[PluginUse, ...] = Field(min_length=1, description="how the fine-tuner trains")
+    budgets: Budgets = Field(default=(Budget(),), description="how much defenses may change; each is an axis")
     auxiliary: Share = Field(
         default=0, description="clean samples of the attacker's own, as a share of the training size"
     )
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(_unique)] = (0, 1, 2)
-    skip: tuple[Skip, ...] = ()
-    limits: Limits = Limits()
-    tiny: Tiny = Tiny()
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(_unique)] = Field(
+        default=(0, 1, 2), description="repetitions, over which intervals are taken"
+    )
+    skip: tuple[Skip, ...] = Field(default=(), description="combinations to leave out")
+    limits: Limits = Field(default=Limits(), description="what a stage may take")
+    tiny: Tiny = Field(default=Tiny(), description="what is small under `--tiny`; no part of what the suite is")
 
     _document: Document | None = PrivateAttr(default=None)
 

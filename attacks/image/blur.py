@@ -17,6 +17,8 @@ from attacks.image.colour import on_colours
 class Blur(ImageAttack):
     """Convolution with a Gaussian, borders reflected; the kernel reaches three standard deviations."""
 
+    packages = ("kornia",)
+
     class Config(PluginConfig):
         sigma: float = Field(1.0, gt=0, le=64, description="standard deviation in pixels")
 

@@ -20,6 +20,7 @@ class CropPad(ImageAttack):
     """
 
     needs = frozenset({"seed"})
+    packages = ("numpy",)
 
     class Config(PluginConfig):
         side: float = Field(0.9, gt=0, le=1, description="sides of the crop as a share of the picture's")

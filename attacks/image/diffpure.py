@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 
 from arena.errors import ArenaError
 from arena.lvlm.perturbation import batches
-from arena.plugins.base import AttackerWorld, ImageAttack, PluginConfig
+from arena.plugins.base import AttackerWorld, ImageAttack, PluginConfig, setting
 from attacks.checkpoints import fingerprint
 from attacks.image.colour import on_colours
 from attacks.image.denoiser import CHECKPOINT, SHIPPED, load
@@ -41,15 +41,18 @@ class DiffPure(ImageAttack):
     """
 
     needs = frozenset({"seed"})
+    packages = ("diffusers", "numpy")
 
     class Config(PluginConfig):
         t_star: int = Field(100, ge=1, description="noise level, of the scheduler's 1,000; 100 is AVATAR's")
         sampler: Literal["ddim", "ddpm"] = Field("ddim", description="without noise in the reverse process, or with it")
         steps: int = Field(10, ge=1, description="denoising steps, evenly spaced from t_star to 0")
-        checkpoint: str | None = Field(None, min_length=1, description=f"diffusion model: {CHECKPOINT}; else our own")
+        checkpoint: str | None = setting(
+            None, runtime=True, min_length=1, description=f"diffusion model: {CHECKPOINT}; else our own"
+        )
         overlap: float = Field(0.25, ge=0, le=0.5, description="least overlap of tiles, as a share of their side")
-        batch_size: int = Field(16, ge=1, description="tiles that the model sees together")
-        device: str = Field("cpu", description="torch device, such as cpu or cuda:0")
+        batch_size: int = setting(16, dry_run=8, ge=1, description="tiles that the model sees together")
+        device: str = setting("cpu", runtime=True, description="torch device, such as cpu or cuda:0")
 
         @model_validator(mode="after")
         def _steps_are_distinct(self) -> Self:

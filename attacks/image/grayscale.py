@@ -13,5 +13,7 @@ from attacks.image.colour import on_colours
 class Grayscale(ImageAttack):
     """Luma (ITU-R 601) in all three channels; size and mode stay."""
 
+    packages = ("pillow",)
+
     def purify_images(self, images: Sequence[Image.Image], world: AttackerWorld) -> Iterable[Image.Image]:
         return (on_colours(image, lambda x: x.convert("L").convert(x.mode)) for image in images)

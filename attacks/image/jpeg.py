@@ -15,6 +15,8 @@ from attacks.image.colour import on_colours
 class Jpeg(ImageAttack):
     """Each picture is saved as JPEG and read back."""
 
+    packages = ("pillow",)
+
     class Config(PluginConfig):
         quality: int = Field(10, ge=1, le=100, description="libjpeg quality; 10 is the paper's")
 

@@ -13,7 +13,7 @@ being trained beside the autoencoder without a gradient into it.
 
 The paper's separation is not reproduced on the embedded scenes: what the auxiliary decoder predicts hardly correlates
 with the perturbation, so what acts is the limit of the rate. It reduces noise without a pattern more than class-wise
-patches, which a low rate reproduces; `leaderboards/attacks.md` has what it gives back.
+patches, which a low rate reproduces; `leaderboards/findings` has what it gives back.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from PIL import Image
 from pydantic import Field
 
 from arena.data.sample import Sample
-from arena.plugins.base import Attack, AttackerWorld, PluginConfig
+from arena.plugins.base import Attack, AttackerWorld, PluginConfig, setting
+from attacks.image.colour import repaint
 from attacks.image.rate_limited import fit, padded
-from attacks.image.repaint import repaint
 from defenses.classes import answer_classes
 
 
@@ -40,6 +40,7 @@ class Vae(Attack):
     """
 
     needs = frozenset({"seed"})
+    packages = ("numpy", "scikit-learn", "scipy")
 
     class Config(PluginConfig):
         low_rate: float = Field(
@@ -47,7 +48,7 @@ class Vae(Attack):
         )
         high_rate: float = Field(1.0, gt=0, description="most nats a pixel of the second stage, which reconstructs")
         steps: int = Field(250, ge=2, description="training steps of each stage, of 16 crops")
-        device: str = Field("cpu", description="torch device, such as cpu or cuda:0")
+        device: str = setting("cpu", runtime=True, description="torch device, such as cpu or cuda:0")
 
     config: Config
 

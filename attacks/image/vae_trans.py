@@ -9,27 +9,29 @@ from typing import Any
 
 import torch
 from PIL import Image
-from pydantic import Field
 from safetensors import SafetensorError
 from torch.nn import functional as F
 
 from arena.errors import ArenaError
 from arena.lvlm.perturbation import as_rgb, planes
-from arena.plugins.base import AttackerWorld, ImageAttack, PluginConfig
+from arena.plugins.base import AttackerWorld, ImageAttack, PluginConfig, setting
 from attacks.checkpoints import fingerprint
-from attacks.image.repaint import repaint
+from attacks.image.colour import repaint
 
 
 class LatentProjection(ImageAttack):
     """Encode, take the mode of the latent, decode; at the picture's own size, padded to the autoencoder's factor."""
 
+    packages = ("diffusers",)
+
     class Config(PluginConfig):
-        checkpoint: str = Field(
+        checkpoint: str = setting(
             "stabilityai/sd-vae-ft-mse",
+            runtime=True,
             min_length=1,
             description="diffusers AutoencoderKL: hub id, with @revision where not main, or folder",
         )
-        device: str = Field("cpu", description="torch device, such as cpu or cuda:0")
+        device: str = setting("cpu", runtime=True, description="torch device, such as cpu or cuda:0")
 
     config: Config
 

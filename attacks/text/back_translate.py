@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from pydantic import Field
-
 from arena.data.sample import Sample
-from arena.plugins.base import Attack, AttackerWorld
+from arena.plugins.base import Attack, AttackerWorld, setting
 from attacks.checkpoints import fingerprint
 from attacks.text.pretrained import CHECKPOINT
 from attacks.text.seq2seq import Decoding, Seq2Seq, rewrite_questions
@@ -20,11 +18,18 @@ class BackTranslate(Attack):
     need no language codes.
     """
 
+    packages = ("sentencepiece", "tokenizers")
+
     class Config(Decoding):
-        forth: str = Field(
-            "Helsinki-NLP/opus-mt-en-de", min_length=1, description=f"model into the other language: {CHECKPOINT}"
+        forth: str = setting(
+            "Helsinki-NLP/opus-mt-en-de",
+            runtime=True,
+            min_length=1,
+            description=f"model into the other language: {CHECKPOINT}",
         )
-        back: str = Field("Helsinki-NLP/opus-mt-de-en", min_length=1, description=f"model back: {CHECKPOINT}")
+        back: str = setting(
+            "Helsinki-NLP/opus-mt-de-en", runtime=True, min_length=1, description=f"model back: {CHECKPOINT}"
+        )
 
     config: Config
 

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from arena.data.sample import Sample
 from arena.errors import ArenaError
-from arena.plugins.base import Attack, AttackerWorld, Need, PluginConfig
+from arena.plugins.base import Attack, AttackerWorld, Need, PluginConfig, setting
 from attacks.checkpoints import fingerprint
 from attacks.text.multiple_choice import divide
 from attacks.text.perplexity import Reader
@@ -53,6 +53,7 @@ class Onion(Attack):
     """
 
     needs = frozenset({"model"})
+    packages = ("tokenizers",)
 
     class Config(PluginConfig):
         threshold: float = Field(0, allow_inf_nan=False, description="largest suspicion score of a word that stays")
@@ -62,10 +63,13 @@ class Onion(Attack):
             le=1,
             description="tune the threshold: the share of the words of auxiliary samples that would stay, such as 0.95",
         )
-        language_model: str | None = Field(
-            None, min_length=1, description=f"causal language model instead of the base model: {CHECKPOINT}"
+        language_model: str | None = setting(
+            None,
+            runtime=True,
+            min_length=1,
+            description=f"causal language model instead of the base model: {CHECKPOINT}",
         )
-        device: str = Field("cpu", description="torch device of that model, such as cpu or cuda:0")
+        device: str = setting("cpu", runtime=True, description="torch device of that model, such as cpu or cuda:0")
 
     config: Config
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field
 
 from arena.data.sample import Sample
-from arena.plugins.base import Attack, AttackerWorld
+from arena.plugins.base import Attack, AttackerWorld, setting
 from attacks.checkpoints import fingerprint
 from attacks.text.pretrained import CHECKPOINT
 from attacks.text.seq2seq import Decoding, Seq2Seq, rewrite_questions
@@ -24,9 +24,12 @@ class Paraphrase(Attack):
     place; see its model card in `attacks/text/zoo/paraphraser`. Other datasets want another model.
     """
 
+    packages = ("tokenizers",)
+
     class Config(Decoding):
-        checkpoint: str = Field(
+        checkpoint: str = setting(
             EMBEDDED,
+            runtime=True,
             min_length=1,
             description=f"paraphrasing model: {EMBEDDED!r}, the small one that comes with the package; or {CHECKPOINT}",
         )

@@ -12,7 +12,7 @@ from transformers import AutoModelForSeq2SeqLM
 from arena.data.sample import Sample
 from arena.errors import ArenaError
 from arena.lvlm.perturbation import batches
-from arena.plugins.base import PluginConfig
+from arena.plugins.base import PluginConfig, setting
 from attacks.text.multiple_choice import divide
 from attacks.text.pretrained import load
 
@@ -25,8 +25,8 @@ class Decoding(PluginConfig):
     beams: int = Field(4, ge=1, le=64, description="beams of the search; 1 is greedy")
     length_ratio: float = Field(2.0, ge=1, le=16, description="tokens of a rewriting at most, per token of its text")
     no_repeat_ngram: int = Field(3, ge=0, description="length of token runs that may not occur twice; 0: no limit")
-    batch_size: int = Field(32, ge=1, description="texts that are rewritten together")
-    device: str = Field("cpu", description="torch device, such as cpu or cuda:0")
+    batch_size: int = setting(32, dry_run=8, ge=1, description="texts that are rewritten together")
+    device: str = setting("cpu", runtime=True, description="torch device, such as cpu or cuda:0")
 
 
 class Seq2Seq:

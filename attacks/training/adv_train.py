@@ -13,9 +13,10 @@ from pydantic import Field
 from torch import Tensor
 
 from arena.errors import ArenaError
-from arena.lvlm.base import LVLM, Batch
+from arena.lvlm.base import LVLM
+from arena.lvlm.batch import Batch
 from arena.lvlm.perturbation import project, sign_descent
-from arena.plugins.base import Attack, AttackerWorld, PluginConfig, TrainingHooks
+from arena.plugins.base import Attack, AttackerWorld, Effort, PluginConfig, TrainingHooks
 
 
 class AdversarialTraining(Attack):
@@ -31,6 +32,10 @@ class AdversarialTraining(Attack):
         )
 
     config: Config
+
+    def effort(self) -> Effort:
+        """The PGD steps, at every pass of training."""
+        return Effort(gradients=self.config.steps)
 
     def training(self, world: AttackerWorld) -> AdversarialHooks:
         c = self.config

@@ -19,7 +19,8 @@ from typing import Self
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from arena.lvlm.base import IGNORE, LVLM, Batch
+from arena.lvlm.base import LVLM
+from arena.lvlm.batch import IGNORE, Batch
 from arena.plugins.base import Attack, AttackerWorld, PluginConfig, TrainingHooks
 
 WINDOW = 32

@@ -17,9 +17,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from arena.errors import ArenaError
-from arena.lvlm.base import LVLM, Batch
+from arena.lvlm.base import LVLM
+from arena.lvlm.batch import Batch
 from arena.lvlm.pixels import by_size
-from arena.plugins.base import Attack, AttackerWorld, PluginConfig, TrainingHooks
+from arena.plugins.base import Attack, AttackerWorld, Effort, PluginConfig, TrainingHooks
 
 SMALLEST = 3
 """Pixels along a side that kornia's sharpness filter needs."""
@@ -29,12 +30,18 @@ class UEraser(Attack):
     """Fine-tuning on the augmentation of highest loss among several draws per sample; later on a single draw."""
 
     needs = frozenset({"seed"})
+    packages = ("kornia",)
 
     class Config(PluginConfig):
         draws: int = Field(5, ge=1, description="augmentations tried per sample; the one of highest loss is trained on")
         share: float = Field(0.3, ge=0, le=1, description="first part of training with that choice; then a single draw")
 
     config: Config
+
+    def effort(self) -> Effort:
+        """The draws without gradient, among which the one of highest loss is chosen, for the share that has several."""
+        c = self.config
+        return Effort(forwards=c.share * c.draws if c.draws > 1 else 0)
 
     def training(self, world: AttackerWorld) -> UEraserHooks:
         return UEraserHooks(self.config.draws, self.config.share, world.torch_generator())

@@ -1,45 +1,91 @@
-"""Pages about what suites measured."""
+"""Pages about what suites measured: what a page is, and how one is found.
+
+A page is a subclass of `EvidencePage` under an entry point of the group `mmguard_arena.pages`; ``arena evidence
+FOLDER/NAME.md`` writes the one whose entry point is called NAME. Pages of other packages work the same.
+"""
 
 from __future__ import annotations
 
+import difflib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from typing import ClassVar
 
-from arena.errors import ArenaError, UsageError
+from arena.errors import UsageError
 from arena.records.schema import Record
-from arena.records.select import records_of
-from arena.suites.shipped import find_suite
+from leaderboards.site.files import write_file
+
+GROUP = "mmguard_arena.pages"
+
+SuiteRecords = Mapping[str, Sequence[Record]]
+"""Records by the id of their suite; an optional suite without records is left out."""
 
 
-def write_evidence(path: Path) -> Path:
-    """A page about what suites measured, as `path`, from the records in the folder ``results`` beside it; the file's
-    name says which. Returns the path.
+class EvidencePage(ABC):
+    """A page in Markdown, made from records alone.
 
-    ``mmguard.md`` is about the suites `mmguard` and `mmguard-ablations`, without the latter where it was not run;
-    ``attacks.md`` and ``transfer.md`` about the suites `attacks` and `transfer`.
-
-    Raises `UsageError` for another name, `ArenaError` where the suite has no records or a file cannot be read or
-    written.
+    `suites` are the ids of the suites whose records it needs, `optional` those that it uses where they have been run,
+    `findings` is a file of dated prose that it shows (see `leaderboards.site.findings`), or None.
     """
-    from leaderboards.pages import attacks, mmguard, transfer
 
-    def records(name: str, needed: bool = True) -> list[Record]:
-        file = path.parent / "records" / f"{name}.jsonl"
-        if needed and not file.exists():
-            raise ArenaError(f"{file} is missing: `arena run {name}` makes it")
-        return records_of(find_suite(name), file) if file.exists() else []
+    suites: ClassVar[tuple[str, ...]]
+    optional: ClassVar[tuple[str, ...]] = ()
+    findings: ClassVar[Path | None] = None
 
-    if path.name == "mmguard.md":
-        page = mmguard.page(records("mmguard"), records("mmguard-ablations", needed=False))
-    elif path.name == "attacks.md":
-        page = attacks.page(records("attacks"))
-    elif path.name == "transfer.md":
-        page = transfer.page(records("transfer"))
-    else:
-        raise UsageError(
-            f"no page is called {path.name!r}: write mmguard.md, attacks.md or transfer.md, beside a folder results"
-        )
+    @abstractmethod
+    def make(self, records: SuiteRecords, findings: Path | None) -> str:
+        """The page, with the prose of the file `findings`, or without any where that is None.
+
+        Raises:
+            ArenaError: the records do not belong together, or the findings name a cell that is not among them.
+        """
+
+
+def find_page(file: str) -> EvidencePage:
+    """The page of a file's name, such as ``attacks.md``; imports that page alone.
+
+    Raises:
+        UsageError: no page is called so, or it cannot be used; the message says why, or what comes near it.
+    """
+    pages: dict[str, list[EntryPoint]] = {}
+    for point in entry_points(group=GROUP):
+        pages.setdefault(f"{point.name}.md", []).append(point)
+    claims = pages.get(file)
+    if claims is None:
+        near = difflib.get_close_matches(file.lower(), pages, n=3, cutoff=0.6)
+        meant = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+        raise UsageError(f"no page is called {file!r}{meant} (pages: {', '.join(sorted(pages)) or 'none'})")
+    if len(claims) > 1:
+        packages = " and ".join(sorted(_package(point) for point in claims))
+        raise UsageError(f"page {file!r} is declared by {packages}: uninstall one of them, or rename its entry point")
+    return _load(file, claims[0])
+
+
+def write_page(page: EvidencePage, records: SuiteRecords, path: Path, findings: bool = True) -> Path:
+    """Write the page to `path` in one step and return the path; without its prose about results unless `findings`.
+
+    Raises:
+        ArenaError: see `EvidencePage.make`; or the file could not be written, and the old one is untouched.
+    """
+    text = page.make(records, page.findings if findings else None)
+    return write_file(path, text.encode(), "page")
+
+
+def _load(file: str, point: EntryPoint) -> EvidencePage:
+    where = f"page {file!r} of package {_package(point)}"
     try:
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise ArenaError(f"{path} cannot be written ({error}): free some space or choose another folder") from error
-    return path
+        page = point.load()
+    except Exception as error:
+        raise UsageError(f"{where}: {point.value!r} cannot be imported: {type(error).__name__}: {error}") from error
+    if not (isinstance(page, type) and issubclass(page, EvidencePage)):
+        raise UsageError(f"{where}: {point.value!r} is not a subclass of leaderboards.pages.EvidencePage")
+    missing = sorted(page.__abstractmethods__) + ([] if hasattr(page, "suites") else ["suites"])
+    if missing:
+        raise UsageError(f"{where}: {point.value!r} does not define {', '.join(missing)}")
+    return page()
+
+
+def _package(point: EntryPoint) -> str:
+    return point.dist.name if point.dist is not None else "unknown"

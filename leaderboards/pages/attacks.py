@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from arena.records.schema import Record
 from arena.score.cells import CLEAN, Cells
 from arena.score.statistics import NO_BASELINE
+from leaderboards.pages import EvidencePage, SuiteRecords
+from leaderboards.site.findings import Figure, Figures, filled
 from leaderboards.site.numbers import Row, budget_of, budget_text, column, knowledge, points, rows_of, share
 from leaderboards.site.render import fill
 from leaderboards.tables.board import build
@@ -74,8 +77,29 @@ class Arena:
         return [Verdict(c, cells[c.attack, c.defense]) for c in CLAIMS if (c.attack, c.defense) in cells]
 
 
-def page(records: Sequence[Record]) -> str:
-    """The page, in Markdown, from the records of one suite."""
+class AttacksPage(EvidencePage):
+    """What each attack costs on clean data, what it leaves of each protection, and which of it agrees with others.
+
+    In its findings, in points, with `defense` and `attack` as the suite labels them:
+
+    - ``accuracy(defense, attack="none")``: accuracy after fine-tuning;
+    - ``restored(defense, attack)``: what a fine-tuner gains by the attack, on a release of that defense;
+    - ``cost(attack)``: what the attack costs on clean data;
+    - ``seeds(defense, attack)``: the lowest and the highest accuracy of a single seed, a list.
+
+    The first three give a list where a name is a list of them. Columns of the suite's board, such as ``model="..."``,
+    tell cells apart that share these names.
+    """
+
+    suites = ("attacks",)
+    findings = Path(__file__).parents[1] / "findings" / "2026-11-attacks.md"
+
+    def make(self, records: SuiteRecords, findings: Path | None) -> str:
+        return page(records["attacks"], findings)
+
+
+def page(records: Sequence[Record], findings: Path | None) -> str:
+    """The page from the records of one suite, with the prose of a file of findings."""
     board = build(records)
     restored = _restored(records)
     cells = [row | restored[_key(row)] for row in rows_of(board.cells)]
@@ -97,7 +121,8 @@ def page(records: Sequence[Record]) -> str:
         )
     return fill(
         "attacks.md.j2",
-        suite=board.suite,
+        suite=AttacksPage.suites[0],
+        findings=_prose(cells, findings),
         arenas=arenas,
         power=rows_of(board.power),
         resamples=board.resamples,
@@ -110,8 +135,25 @@ def page(records: Sequence[Record]) -> str:
     )
 
 
+def _prose(cells: Sequence[Row], findings: Path | None) -> str:
+    if findings is None:
+        return ""
+    figures = Figures(cells, 100)
+
+    def seeds(defense: str, attack: str, **more: str) -> list[Figure]:
+        return [figures.one(f"seed_{end}", defense=defense, attack=attack, **more) for end in ("lowest", "highest")]
+
+    return filled(
+        findings,
+        accuracy=figures.function("accuracy", "defense", "attack", attack=CLEAN),
+        restored=figures.function("restored", "defense", "attack"),
+        cost=figures.function("attack_cost", "attack", defense=CLEAN),
+        seeds=seeds,
+    )
+
+
 def _restored(records: Sequence[Record]) -> dict[Hashable, Row]:
-    """Columns by cell: accuracy under its attack minus that of the same release without attack, paired."""
+    """Columns by cell: accuracy minus that of the same release without attack, paired; and the range over seeds."""
     found: dict[Hashable, Row] = {}
     for group in collect(records):
         cells = Cells(group.bits, None, None)
@@ -119,7 +161,9 @@ def _restored(records: Sequence[Record]) -> dict[Hashable, Row]:
         for place in group.records:
             bare = cells.find(place.defense, CLEAN, place.recipe, place.auxiliary)
             difference = cells.difference(place if cells.bits[place] else None, bare, NO_BASELINE)
-            found[_key(where(group, place))] = estimate_row("restored", difference)
+            seeds = [float(bits.mean()) for bits in cells.bits[place].values()]
+            ends = {"seed_lowest": min(seeds, default=None), "seed_highest": max(seeds, default=None)}
+            found[_key(where(group, place))] = estimate_row("restored", difference) | ends
     return found
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean, median
 
 from arena.records.schema import Record
 from arena.score.cells import CLEAN, Cells, Place
 from arena.score.statistics import NO_BASELINE, Estimate, minimum_detectable_difference
-from leaderboards.site.numbers import DASH, points
+from leaderboards.pages import EvidencePage, SuiteRecords
+from leaderboards.site.findings import Figures, filled
+from leaderboards.site.numbers import DASH, Row, points
 from leaderboards.site.render import fill
-from leaderboards.tables.collect import Group, Protection, collect
+from leaderboards.tables.collect import Group, Protection, collect, surrogates
 from leaderboards.tables.rows import estimate_row
 
 BASE = "mmguard-bph"
@@ -75,7 +78,7 @@ class Arm:
     @property
     def knowledge(self) -> str:
         """What the defender knew of the attacker's model; a dash for controls."""
-        return self.records[0].knowledge if self.records[0].defense.surrogates else DASH
+        return self.records[0].knowledge if surrogates(self.records[0]) else DASH
 
     @property
     def seconds(self) -> float | None:
@@ -106,10 +109,12 @@ class Verdict:
 
 
 class Comparison:
-    """The arms of one model at one image budget; the unprotected control is in each."""
+    """The arms of one model at one image budget in 1/255, or at any; the unprotected control is in each."""
 
-    def __init__(self, group: Group, cells: Cells, places: Sequence[Place], title: str) -> None:
-        self.title, self.model, self.items, self.seeds = title, group.model, group.items, len(group.seeds)
+    def __init__(self, group: Group, cells: Cells, places: Sequence[Place], image: float | None) -> None:
+        self.image = image
+        self.title = group.model + ("" if image is None else f", {image:g}/255")
+        self.model, self.items, self.seeds = group.model, group.items, len(group.seeds)
         self._cells = cells
         self.zero_shot = cells.zero_shot
         self.clean = next(p for p in group.places[CLEAN])
@@ -151,18 +156,46 @@ def comparisons(records: Sequence[Record], split_budgets: bool) -> list[Comparis
         budgets = sorted({p.defense.budget.image for p in protections if isinstance(p.defense, Protection)})
         for budget in budgets if split_budgets else [None]:
             of_budget = [p for p in protections if budget in (None, p.defense.budget.image)]  # type: ignore[attr-defined]
-            where = "" if budget is None else f", {budget:g}/255"
-            found.append(Comparison(group, cells, of_budget, group.model + where))
+            found.append(Comparison(group, cells, of_budget, budget))
     return found
 
 
-def page(main: Sequence[Record], ablations: Sequence[Record]) -> str:
-    """The page, in Markdown, from the records of the suites `mmguard` and `mmguard-ablations`; the latter may be
-    missing."""
+class MmguardPage(EvidencePage):
+    """What two suites measured about MMGuard and its relatives, and how it compares with what its paper reports.
+
+    In its findings, with `arm` as the tables call it:
+
+    - ``accuracy(arm)`` and ``drop(arm)``: in points;
+    - ``gap(arm)``: accuracy left beyond that of the variant `BASE`, in points;
+    - ``psnr(arm)``, ``perplexity(arm)`` and ``bleu(arm)``: means of the stealth measured;
+    - ``eta(arm)`` and ``moved(arm)``: means of the trigger's eta, and of the attention that the trigger moved;
+    - ``below_clean(arm)``: the last training loss on clean data divided by that on the release;
+    - ``ablations``: whether that suite was run.
+
+    What tells arms of one name apart goes in by name: ``suite`` (``main`` or ``ablations``; unless given the latter for
+    `gap`, else the former), ``model``, and ``image``, the budget in 1/255. A list where one of the values is a list.
+    """
+
+    suites = ("mmguard",)
+    optional = ("mmguard-ablations",)
+    findings = Path(__file__).parents[1] / "findings" / "2026-11-mmguard.md"
+
+    def make(self, records: SuiteRecords, findings: Path | None) -> str:
+        return page(records["mmguard"], records.get("mmguard-ablations", ()), findings)
+
+
+def page(main: Sequence[Record], ablations: Sequence[Record], findings: Path | None) -> str:
+    """The page from the records of the suites `mmguard` and `mmguard-ablations`, with the prose of a file of findings.
+
+    There may be no ablations.
+    """
+    variants = comparisons(main, split_budgets=True)
+    changes = comparisons(ablations, split_budgets=False) if ablations else []
     return fill(
         "mmguard.md.j2",
-        main=comparisons(main, split_budgets=True),
-        ablations=comparisons(ablations, split_budgets=False) if ablations else [],
+        main=variants,
+        ablations=changes,
+        findings=_prose(variants, changes, findings),
         main_claims=MAIN_CLAIMS,
         ablation_claims=ABLATION_CLAIMS,
         rivals=RIVALS,
@@ -171,6 +204,42 @@ def page(main: Sequence[Record], ablations: Sequence[Record]) -> str:
         number=_number,
         losses=lambda arm: [_number(loss) for loss in arm.curve],
     )
+
+
+def _prose(main: Sequence[Comparison], ablations: Sequence[Comparison], findings: Path | None) -> str:
+    if findings is None:
+        return ""
+    suites = ("main", main), ("ablations", ablations)
+    rows = [_quoted(suite, one, arm) for suite, found in suites for one in found for arm in one.arms.values()]
+    points, numbers = Figures(rows, 100), Figures(rows)
+    plain = {name: numbers.function(name, "arm", suite="main") for name in (*_MEANS, "below_clean")}
+    return filled(
+        findings,
+        accuracy=points.function("accuracy", "arm", suite="main"),
+        drop=points.function("drop", "arm", suite="main"),
+        gap=points.function("gap", "arm", suite="ablations"),
+        ablations=bool(ablations),
+        **plain,
+    )
+
+
+_MEANS = {
+    "psnr": ("stealth", "psnr"),
+    "perplexity": ("stealth", "perplexity_ratio"),
+    "bleu": ("stealth", "bleu"),
+    "eta": ("diagnostics", "trigger-eta"),
+    "moved": ("diagnostics", "trigger-measured"),
+}
+
+
+def _quoted(suite: str, comparison: Comparison, arm: Arm) -> Row:
+    """The numbers of an arm by the names that findings call them."""
+    row: Row = {"suite": suite, "model": comparison.model, "image": comparison.image, "arm": arm.label}
+    row |= estimate_row("accuracy", arm.accuracy) | estimate_row("drop", arm.drop)
+    row |= estimate_row("gap", comparison.difference(BASE, arm.label))
+    row |= {name: arm.mean(*where) for name, where in _MEANS.items()}
+    clean, own = (one.curve[-1] if one.curve else None for one in (comparison.arms[CLEAN], arm))
+    return row | {"below_clean": clean / own if clean and own else None}
 
 
 def _label(place: Place) -> str:

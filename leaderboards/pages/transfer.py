@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 
 from arena.records.schema import Record
 from arena.score.cells import CLEAN, Cells, Seeds
 from arena.score.statistics import Draws, Estimate
+from leaderboards.pages import EvidencePage, SuiteRecords
+from leaderboards.site.findings import Figures, filled
 from leaderboards.site.numbers import DASH, Row, budget_of, budget_text, points, rows_of
 from leaderboards.site.render import fill
 from leaderboards.tables.board import build
-from leaderboards.tables.collect import Budget, Group, collect, distinct_names
+from leaderboards.tables.collect import Budget, Group, collect, defense_names, surrogates
 from leaderboards.tables.rows import estimate_row
 
 LEVELS = ("white-box", "gray-box", "black-box")
@@ -21,8 +25,10 @@ LEVELS = ("white-box", "gray-box", "black-box")
 
 @dataclass(frozen=True)
 class Matrix:
-    """One protection: a row per set of surrogates that it was crafted on, which it begins with, and a cell per model
-    that was fine-tuned."""
+    """One protection: a row for each set of models it was crafted on, a column for each that was fine-tuned.
+
+    A row begins with the names of the models that it stands for.
+    """
 
     name: str
     rows: list[list[str]]
@@ -50,12 +56,32 @@ class Arena:
     means: list[Mean]
 
 
-def page(records: Sequence[Record]) -> str:
-    """The page, in Markdown, from the records of one suite; cells under attack are left to its board."""
+class TransferPage(EvidencePage):
+    """What is left on the models that a protection was crafted on, on others of their family, and on other families.
+
+    In its findings, in points, with `protection` as the matrices are titled, and `surrogates` as their rows begin:
+
+    - ``drop(protection, surrogates, model)``: accuracy lost, against fine-tuning on clean data;
+    - ``drops(...)``: the same of all cells that have the given values, such as ``knowledge="black-box"``, a list;
+    - ``mean_drop(protection, knowledge, surrogates=1)``: the mean over all cells that were crafted on so many models.
+    """
+
+    suites = ("transfer",)
+    findings = Path(__file__).parents[1] / "findings" / "2026-11-transfer.md"
+
+    def make(self, records: SuiteRecords, findings: Path | None) -> str:
+        return page(records["transfer"], findings)
+
+
+def page(records: Sequence[Record], findings: Path | None) -> str:
+    """The page from the records of one suite, with the prose of a file of findings.
+
+    Cells under attack are left to the suite's board.
+    """
     board = build(records)
     cells = [row for row in rows_of(board.cells) if row["attack"] == CLEAN]
     contests = [(group, _cells(group)) for group in collect(records)]
-    names = _names(records)
+    names = defense_names(records)
     arenas = []
     for place in dict.fromkeys(
         (r["dataset"], r["recipe"], Budget(*budget_of(r))) for r in cells if r["defense"] != CLEAN
@@ -78,7 +104,8 @@ def page(records: Sequence[Record]) -> str:
         )
     return fill(
         "transfer.md.j2",
-        suite=board.suite,
+        suite=TransferPage.suites[0],
+        findings=_prose(cells, names, arenas, findings),
         arenas=arenas,
         power=rows_of(board.power),
         resamples=board.resamples,
@@ -87,16 +114,27 @@ def page(records: Sequence[Record]) -> str:
     )
 
 
-def _names(records: Sequence[Record]) -> dict[str, str]:
-    """What to call each protection, by its label: the same for all sets of surrogates."""
-    used = {r.defense.label: r.defense for r in records}
-    return dict(zip(used, distinct_names([(d.id, d.config) for d in used.values()]), strict=True))
+def _prose(cells: Sequence[Row], names: Mapping[str, str], arenas: Sequence[Arena], findings: Path | None) -> str:
+    if findings is None:
+        return ""
+    drops = Figures([row | {"protection": names.get(row["defense"])} for row in cells if row["surrogates"]], 100)
+    means = [
+        {"protection": mean.name, "surrogates": mean.surrogates, "knowledge": mean.level, **mean.drop}
+        for arena in arenas
+        for mean in arena.means
+    ]
+    return filled(
+        findings,
+        drop=drops.function("drop", "protection", "surrogates", "model"),
+        drops=partial(drops.every, "drop"),
+        mean_drop=Figures(means, 100).function("drop", "protection", "knowledge", surrogates=1),
+    )
 
 
 def _rows(rows: Sequence[Row], models: Sequence[str]) -> Iterator[list[str]]:
-    for surrogates in dict.fromkeys(r["surrogates"] for r in rows):
-        found = {r["model"]: f"{points(r, 'drop')}, {r['knowledge']}" for r in rows if r["surrogates"] == surrogates}
-        yield [surrogates, *(found.get(model, DASH) for model in models)]
+    for crafted_on in dict.fromkeys(r["surrogates"] for r in rows):
+        found = {r["model"]: f"{points(r, 'drop')}, {r['knowledge']}" for r in rows if r["surrogates"] == crafted_on}
+        yield [crafted_on, *(found.get(model, DASH) for model in models)]
 
 
 def _cells(group: Group) -> Cells:
@@ -108,8 +146,10 @@ def _cells(group: Group) -> Cells:
 def _means(
     contests: Sequence[tuple[Group, Cells]], names: Mapping[str, str], recipe: str, budget: Budget
 ) -> Iterator[Mean]:
-    """By protection, number of surrogates and knowledge; resamples are the same items and seeds on every model, so that
-    their drops may be added."""
+    """Means by protection, number of surrogates and knowledge.
+
+    Resamples are the same items and seeds on every model, so that their drops may be added.
+    """
     drops: dict[tuple[str, int, str], list[tuple[Seeds, Draws]]] = {}
     for group, cells in contests:
         for place, by_seed in group.records.items():
@@ -117,12 +157,12 @@ def _means(
                 continue
             one = next(iter(by_seed.values()))
             clean = cells.find(CLEAN, CLEAN, recipe, place.auxiliary)
-            if clean is not None and one.defense.surrogates and getattr(place.defense, "budget", None) == budget:
-                key = names[one.defense.label], len(one.defense.surrogates), one.knowledge
+            if clean is not None and surrogates(one) and getattr(place.defense, "budget", None) == budget:
+                key = names[one.defense.label], len(surrogates(one)), one.knowledge
                 if seeds := cells.common(clean, place):
                     drops.setdefault(key, []).append((seeds, cells.minus(clean, place, seeds)))
-    for (name, surrogates, level), values in sorted(drops.items(), key=lambda d: (*d[0][:2], LEVELS.index(d[0][2]))):
-        yield Mean(name, surrogates, level, len(values), estimate_row("drop", _mean(values)))
+    for (name, models, level), values in sorted(drops.items(), key=lambda d: (*d[0][:2], LEVELS.index(d[0][2]))):
+        yield Mean(name, models, level, len(values), estimate_row("drop", _mean(values)))
 
 
 def _mean(drops: Sequence[tuple[Seeds, Draws]]) -> Estimate:

@@ -1,12 +1,16 @@
-"""The plain tables of a board: controls, costs of attacks, stealth, failures."""
+"""The plain tables of a board: controls, costs of attacks, stealth, failures, withdrawn entries."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from arena.score.cells import CLEAN
 from leaderboards.site.numbers import DASH, Row, budget_of, budget_text, column, knowledge, points, significant
+
+if TYPE_CHECKING:
+    from leaderboards.tables.board import Withdrawn
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,11 @@ def failures(failures: Sequence[Row]) -> Listing:
     """Cells that failed, with the first line of the error."""
     columns = ["dataset", "model", "defense", "attack", "recipe", "seed", "stage", "error"]
     return Listing(columns, [[str(row[name]) for name in columns] for row in failures])
+
+
+def withdrawn(entries: Sequence[Withdrawn]) -> Listing:
+    """What is kept off the board, and why."""
+    return Listing(["plugin", "version", "reason"], [[one.id, one.version, one.reason] for one in entries])
 
 
 def power(row: Row) -> str:

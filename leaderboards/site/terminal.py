@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from leaderboards.site.numbers import DASH, Value
+from leaderboards.site.text import printable
 from leaderboards.site.views import Ranking, compose
 
 if TYPE_CHECKING:
@@ -19,7 +20,9 @@ def table(board: Board) -> Table:
     page = compose(board)
     shown = Table.grid(padding=(0, 0, 1, 0))
     for section in page.sections:
-        shown.add_row(Text(f"{page.suite}: {section.title}\n", style="bold").append(section.headline, style="not bold"))
+        headline = _plain(section.headline)
+        headline.stylize("not bold")
+        shown.add_row(_plain(f"{page.suite}: {section.title}", style="bold").append("\n").append_text(headline))
         for ranking in section.rankings:
             shown.add_row(_ranking(ranking))
     shown.add_row(Text("95 % intervals; defenses of one group cannot be told apart", style="dim"))
@@ -27,15 +30,20 @@ def table(board: Board) -> Table:
 
 
 def _ranking(ranking: Ranking) -> Table:
-    shown = Table(title=ranking.caption, title_justify="left", title_style="dim")
+    shown = Table(title=_plain(ranking.caption), title_justify="left", title_style="dim")
     shown.add_column("group", justify="right")
     shown.add_column("defense", overflow="fold")
     for name in ("robust protection", "best attack", "protection", "retention"):
         shown.add_column(name, overflow="fold")
     for rank in ranking.rows:
-        values = (_text(rank.robust), rank.attack, _text(rank.protection), _text(rank.retention))
-        shown.add_row(Text(rank.group), Text(rank.defense), *(Text(value) for value in values))
+        values = (rank.group, rank.defense, _text(rank.robust), rank.attack)
+        shown.add_row(*(_plain(text) for text in (*values, _text(rank.protection), _text(rank.retention))))
     return shown
+
+
+def _plain(text: str, style: str = "") -> Text:
+    """Text of a record as it is: no markup, no escape sequences, on one line."""
+    return Text(printable(" ".join(text.split())), style=style)
 
 
 def _text(value: Value) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from arena.score.cells import CLEAN
-from leaderboards.site.listings import Listing, costs, failures, gains, noise, power, stealth
+from leaderboards.site.listings import Listing, costs, failures, gains, noise, power, stealth, withdrawn
 from leaderboards.site.numbers import (
     DASH,
     Row,
@@ -24,7 +24,7 @@ from leaderboards.site.numbers import (
 )
 
 if TYPE_CHECKING:
-    from leaderboards.tables.board import Board
+    from leaderboards.tables.board import Board, Verification
     from leaderboards.tables.rows import Plugin
 
 
@@ -102,7 +102,9 @@ class Page:
     costs: Listing
     stealth: Listing
     failures: Listing
+    withdrawn: Listing
     power: list[str]
+    verifications: tuple[Verification, ...]
     plugins: tuple[Plugin, ...]
     environment: dict[str, list[str]]
 
@@ -123,7 +125,9 @@ def compose(board: Board) -> Page:
         costs=costs(cells),
         stealth=stealth(ranking),
         failures=failures(rows_of(board.failures)),
+        withdrawn=withdrawn(board.withdrawn),
         power=[power(row) for row in rows_of(board.power)],
+        verifications=board.verifications,
         plugins=board.plugins,
         environment=board.environment,
     )

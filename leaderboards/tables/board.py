@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import io
-import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from arena.errors import ArenaError
 from arena.records.bulk import bulk
 from arena.records.files import read_records
 from arena.records.schema import Record
@@ -19,7 +16,7 @@ from arena.records.select import latest
 from arena.score.cells import CLEAN
 from arena.score.contest import Contest, Robust
 from arena.score.statistics import RESAMPLES, Bootstrap, minimum_detectable_difference
-from leaderboards.tables.collect import Group, collect
+from leaderboards.tables.collect import Group, collect, suite_of
 from leaderboards.tables.rows import (
     FAILURE_COLUMNS,
     Plugin,
@@ -35,6 +32,26 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""How text begins that spreadsheets take for a formula."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """One fact about how the board's records were checked, such as `name` ``re-run`` and `text` ``12 of 120 cells``."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Withdrawn:
+    """A plugin's version that is kept off the board, by its `id`, and the `reason` for it."""
+
+    id: str
+    version: str
+    reason: str
+
 
 @dataclass(frozen=True)
 class Board:
@@ -43,7 +60,8 @@ class Board:
     `cells` has one row a cell (over seeds) with every score as NAME, NAME_low, NAME_high, NAME_seeds and, where it is
     undefined, the reason in NAME_undefined; `ranking` one row per dataset, model, budget, share of clean data that the
     attacker has at most, and defense; `failures` one row a failed record; `power` the smallest difference in accuracy
-    that each contest can detect.
+    that each contest can detect. `verifications` are listed as they are, `withdrawn` by id and version; both only where
+    there are any.
     """
 
     suite: str
@@ -57,19 +75,29 @@ class Board:
     environment: dict[str, list[str]]
     created: str
     resamples: int
+    verifications: tuple[Verification, ...] = ()
+    withdrawn: tuple[Withdrawn, ...] = ()
 
 
-def build(records: Sequence[Record]) -> Board:
+def build(
+    records: Sequence[Record], verifications: Iterable[Verification] = (), withdrawn: Iterable[Withdrawn] = ()
+) -> Board:
     """The board of one suite's records; the same for the same records in any order.
+
+    `verifications` says how the records were checked. `withdrawn` names what is not among `records`: leaving its
+    records out is up to the caller, the board only says so.
 
     Raises:
         ArenaError: the records do not belong on one board, or two results of one cell differ.
     """
     with bulk():
-        return _build(records)
+        listed = sorted(set(withdrawn), key=lambda one: (one.id, one.version, one.reason))
+        return _build(records, tuple(verifications), tuple(listed))
 
 
-def _build(records: Sequence[Record]) -> Board:
+def _build(
+    records: Sequence[Record], verifications: tuple[Verification, ...], withdrawn: tuple[Withdrawn, ...]
+) -> Board:
     import pandas as pd
 
     groups = collect(records)
@@ -91,9 +119,10 @@ def _build(records: Sequence[Record]) -> Board:
         power.append({**names, "minimum_detectable_difference": difference})
     kept = [record for group in groups for seeds in group.records.values() for record in seeds.values()]
     failures = [row for group in groups for row in failure_rows(group)]
+    suite = suite_of(kept)
     return Board(
-        suite=kept[0].suite.id,
-        digest=kept[0].suite.digest,
+        suite=suite.id,
+        digest=suite.digest,
         cells=pd.DataFrame(cells),
         ranking=pd.DataFrame(ranking),
         failures=pd.DataFrame(failures, columns=FAILURE_COLUMNS),
@@ -103,6 +132,8 @@ def _build(records: Sequence[Record]) -> Board:
         environment=environment(kept),
         created=max(record.created for record in kept),
         resamples=RESAMPLES,
+        verifications=verifications,
+        withdrawn=withdrawn,
     )
 
 
@@ -120,6 +151,7 @@ def write(board: Board, folder: Path, name: str) -> list[Path]:
     Raises:
         ArenaError: a file could not be written; the one that was there is then untouched.
     """
+    from leaderboards.site.files import write_file
     from leaderboards.site.render import html, markdown
     from leaderboards.site.views import compose
 
@@ -129,11 +161,11 @@ def write(board: Board, folder: Path, name: str) -> list[Path]:
         page = compose(board)
         contents = {
             "md": markdown(page).encode(),
-            "csv": board.cells.to_csv(index=False, lineterminator="\n").encode(),
+            "csv": _neutral(board.cells).to_csv(index=False, lineterminator="\n").encode(),
             "parquet": parquet.getvalue(),
             "html": html(page).encode(),
         }
-    return [_replace(folder / f"{name}.{suffix}", content) for suffix, content in contents.items()]
+    return [write_file(folder / f"{name}.{suffix}", content, "board") for suffix, content in contents.items()]
 
 
 def summary(board: Board) -> Table:
@@ -148,22 +180,11 @@ def _contest(group: Group, bootstrap: Bootstrap) -> Contest:
     return Contest(group.bits, None if zero_shot is None else zero_shot.unpack(), bootstrap)
 
 
-def _replace(path: Path, content: bytes) -> Path:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
-        except OSError:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise ArenaError(
-            f"board: could not write {path} ({error}): free some space or choose another folder"
-        ) from error
-    return path
+def _neutral(cells: pd.DataFrame) -> pd.DataFrame:
+    """The table with an apostrophe before text that a spreadsheet would take for a formula."""
+    texts = cells.select_dtypes(exclude=["number", "bool"])
+    return cells.assign(**{str(name): texts[name].map(_no_formula) for name in texts.columns})
+
+
+def _no_formula(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value

@@ -1,4 +1,7 @@
-"""Records of one suite, checked for what must not be mixed and sorted into contests of one dataset and model."""
+"""Records of one suite, checked for what must not be mixed and sorted into contests of one dataset and model.
+
+What boards and pages need to know of the shape of a record's references stands here: names, labels, who took part.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from arena.errors import ArenaError
-from arena.records.schema import Outcome, Record
+from arena.records.schema import Outcome, PluginRef, Record, SuiteRef
 from arena.score.cells import CLEAN, Place
 from arena.score.statistics import Bits
 
@@ -83,11 +86,14 @@ def collect(records: Sequence[Record]) -> list[Group]:
     if not records:
         raise ArenaError("board: there are no records: run the suite first")
     _refuse_mixed("schema versions", (("the records", str(r.schema_version)) for r in records))
+    _refuse_mixed("protocol versions", (("the records", str(r.protocol_version)) for r in records))
     _refuse_mixed("suite digests", (("the records", r.suite.digest) for r in records))
     datasets = distinct_names([(r.dataset.id, _dataset_settings(r)) for r in records])
-    models = distinct_names([(r.model.id, r.model.config) for r in records])
+    models = distinct_names([(r.model.id, r.model.settings) for r in records])
     named = list(zip(records, datasets, models, strict=True))
-    _refuse_mixed("dataset fingerprints", ((dataset, r.dataset.fingerprint) for r, dataset, _ in named))
+    _refuse_mixed(
+        "dataset fingerprints", ((dataset, r.dataset.samples or "") for r, dataset, _ in named if r.dataset.samples)
+    )
     _refuse_mixed("model fingerprints", ((model, r.model.fingerprint) for r, _, model in named))
     groups: dict[tuple[str, str], Group] = {}
     for record, dataset, model in sorted(named, key=lambda n: (_order(n[0]), n[0].created, n[0].cell)):
@@ -98,19 +104,46 @@ def collect(records: Sequence[Record]) -> list[Group]:
     return [groups[names] for names in sorted(groups)]
 
 
+def suite_of(records: Sequence[Record]) -> SuiteRef:
+    """The suite that a board of these records is about."""
+    return records[0].suite
+
+
+def surrogates(record: Record) -> tuple[str, ...]:
+    """What to call the models that the record's protection was crafted on, in their order."""
+    return tuple(surrogate.id for surrogate in record.defense.surrogates)
+
+
+def taking_part(record: Record) -> list[tuple[str, str, PluginRef]]:
+    """Every plugin behind the record, as kind, label and reference."""
+    return [
+        ("dataset", record.dataset.id, record.dataset),
+        ("model", record.model.id, record.model),
+        ("defense", record.defense.label, record.defense),
+        ("attack", record.attack.label, record.attack.whole),
+        ("recipe", record.recipe.label, record.recipe),
+    ]
+
+
+def defense_names(records: Sequence[Record]) -> dict[str, str]:
+    """What to call each protection, by its label: the same for all sets of surrogates."""
+    used = {record.defense.label: record.defense for record in records}
+    return dict(zip(used, distinct_names([(d.id, d.settings) for d in used.values()]), strict=True))
+
+
 def _place(record: Record) -> Place:
     attack = CLEAN if record.attack.id == CLEAN else record.attack.label
     if record.defense.id == CLEAN:  # what changes nothing is the same under every budget
         return Place(CLEAN, attack, record.recipe.label, record.auxiliary)
     budget = Budget(record.budget.norm, record.budget.image, record.budget.text)
-    defense = Protection(budget, record.defense.label, tuple(record.defense.surrogates))
+    defense = Protection(budget, record.defense.label, surrogates(record))
     return Place(defense, attack, record.recipe.label, record.auxiliary)
 
 
 def _order(record: Record) -> tuple[Any, ...]:
     clean, unattacked = record.defense.id != CLEAN, record.attack.id != CLEAN
     budget = record.budget.norm, record.budget.image, record.budget.text
-    defense = clean, record.defense.id != "random", record.defense.label, record.defense.surrogates
+    defense = clean, record.defense.id != "random", record.defense.label, surrogates(record)
     return (*defense, *budget, unattacked, record.attack.label, record.auxiliary, record.recipe.label, record.seed)
 
 
@@ -144,7 +177,7 @@ def _refuse_mixed(what: str, values: Iterable[tuple[str, str]]) -> None:
 
 def _dataset_settings(record: Record) -> Settings:
     d = record.dataset
-    return {**d.config, "train": d.train, "auxiliary": d.auxiliary, "test": d.test}
+    return {**d.settings, "train": d.train, "auxiliary": d.auxiliary, "test": d.test, "seed": d.seed}
 
 
 def distinct_names(plugins: Sequence[tuple[str, Settings]]) -> list[str]:

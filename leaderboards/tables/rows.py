@@ -9,11 +9,11 @@ from dataclasses import dataclass, fields
 from statistics import fmean
 from typing import Any
 
-from arena.records.schema import PluginRef, Record, StageCost
+from arena.records.schema import Record, StageCost
 from arena.score.cells import CLEAN, Place
 from arena.score.contest import Contest, Robust, Scores
 from arena.score.statistics import Estimate
-from leaderboards.tables.collect import Budget, Group, Protection
+from leaderboards.tables.collect import Budget, Group, Protection, surrogates, taking_part
 
 Row = dict[str, Any]
 
@@ -124,17 +124,10 @@ def plugins(records: Iterable[Record]) -> tuple[Plugin, ...]:
     """Every plugin that took part, once."""
     found: dict[tuple[str, ...], Plugin] = {}
     for r in records:
-        named: list[tuple[str, str, PluginRef]] = [
-            ("dataset", r.dataset.id, r.dataset),
-            ("model", r.model.id, r.model),
-            ("defense", r.defense.label, r.defense),
-            ("attack", r.attack.label, r.attack),
-            ("recipe", r.recipe.label, r.recipe),
-        ]
-        for kind, label, ref in named:
-            key = kind, label, ref.source_digest, ref.version, str(ref.config)
+        for kind, label, ref in taking_part(r):
+            key = kind, label, ref.source_digest, ref.version, str(ref.settings)
             if key not in found:
-                config = json.dumps(ref.config, sort_keys=True)
+                config = json.dumps(ref.settings, sort_keys=True)
                 package = f"{ref.origin.package} {ref.origin.version}"
                 found[key] = Plugin(kind, label, ref.id, ref.version, config, ref.source_digest, package)
     return tuple(sorted(set(found.values())))
@@ -175,7 +168,7 @@ def _identity(group: Group, defense: Hashable, budget: Budget | None) -> Row:
         "model": group.model,
         "defense": _label(defense),
         "control": first.defense.id in (CLEAN, "random"),
-        "surrogates": "+".join(first.defense.surrogates),
+        "surrogates": "+".join(surrogates(first)),
         "knowledge": first.knowledge,
         "norm": norm,
         "image_budget": image,

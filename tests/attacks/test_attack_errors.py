@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from arena.engine.execute import RunReport, run
+from arena.errors import UnresolvedRevision
 from arena.records.schema import Failure
 from arena.suites.schema import Suite
 
@@ -110,12 +111,28 @@ def test_a_purifier_without_the_auxiliary_samples_that_it_reads(tmp_path: Path, 
         )
 
 
+COMMIT = "0123456789abcdef" * 2 + "01234567"
+
+
 @pytest.mark.parametrize(
     ("attack", "named"),
     [("back-translate", "Helsinki-NLP/opus-mt-en-de"), ("vae-trans", "stabilityai/sd-vae-ft-mse")],
 )
-def test_a_hub_that_cannot_be_reached(tmp_path: Path, toys: Path, no_hub: None, attack: str, named: str) -> None:
-    report = go(tmp_path, attacks=["none", "toy-shout", attack])
+def test_weights_whose_commit_nobody_knows_are_refused_at_once(
+    tmp_path: Path, toys: Path, no_hub: None, attack: str, named: str
+) -> None:
+    with pytest.raises(UnresolvedRevision, match=rf"{named}.* is neither a folder nor in the local cache"):
+        go(tmp_path, attacks=["none", attack])
+
+
+@pytest.mark.parametrize(
+    ("attack", "settings"), [("back-translate", ("forth", "back")), ("vae-trans", ("checkpoint",))]
+)
+def test_a_hub_that_cannot_be_reached(
+    tmp_path: Path, toys: Path, no_hub: None, attack: str, settings: tuple[str, ...]
+) -> None:
+    named = f"who/what@{COMMIT}"
+    report = go(tmp_path, attacks=["none", "toy-shout", {"id": attack, "config": dict.fromkeys(settings, named)}])
     found = failures(report, attack)
     assert len(found) == 2
     for failure in found:

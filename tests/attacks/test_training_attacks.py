@@ -18,7 +18,8 @@ from arena.data.sample import Sample
 from arena.engine.plan import plan
 from arena.engine.worker import run_stage
 from arena.errors import ArenaError, UsageError
-from arena.lvlm.base import IGNORE, LVLM, Batch
+from arena.lvlm.base import LVLM
+from arena.lvlm.batch import IGNORE, Batch
 from arena.plugins.base import AttackerWorld, TrainingHooks
 from arena.plugins.registry import Registry
 from arena.recipes.training import fine_tune, held_out_split, load_epoch, tuned_model

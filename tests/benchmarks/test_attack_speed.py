@@ -16,7 +16,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from arena.data.embedded.glyphs import Glyphs
 from arena.data.sample import Sample
-from arena.lvlm.base import LVLM, Batch
+from arena.lvlm.base import LVLM
+from arena.lvlm.batch import Batch
 from arena.plugins.base import AttackerWorld, TrainingHooks
 from arena.plugins.registry import Registry
 from arena.recipes import training

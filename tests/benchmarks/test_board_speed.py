@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import synthetic
 
+from arena.plugins.identity import identity
 from arena.records.files import read_records
-from arena.records.schema import Outcome, Record
+from arena.records.schema import AttackRef, Outcome, Record
 from leaderboards.tables.board import build, write
 
 ITEMS = 300
@@ -29,14 +30,15 @@ def records(count: int) -> list[Record]:
         for attack in ATTACKS:
             for seed in range(3):
                 right = difficulty + 0.3 * rng.random(ITEMS) < 1.1 - strength * rng.random()
+                part = template.attack.parts[0].model_copy(update={"id": attack})
                 changes: dict[str, Any] = {
-                    "cell": f"{len(made):08x}",
                     "defense": template.defense.model_copy(update={"id": defense, "label": defense}),
-                    "attack": template.attack.model_copy(update={"id": attack, "label": attack}),
+                    "attack": AttackRef(label=attack, parts=[part]),
                     "seed": seed,
                     "outcome": Outcome.pack(right),
                 }
-                made.append(template.model_copy(update=changes))
+                changed = template.model_copy(update=changes)
+                made.append(changed.model_copy(update={"cell": identity(changed.model_dump(mode="json"))}))
     return made
 
 

@@ -7,11 +7,9 @@ from pathlib import Path
 import pytest
 from synthetic import record
 
-from arena.errors import ArenaError, UsageError
-from arena.records.files import append_record
-from arena.suites.schema import digest
-from arena.suites.shipped import find_suite
-from leaderboards.pages import write_evidence
+from arena.errors import ArenaError
+from arena.records.schema import Record
+from leaderboards.pages.attacks import AttacksPage
 
 ACCURACIES = {
     ("none", "none"): 0.9,
@@ -28,14 +26,17 @@ ACCURACIES = {
 }
 
 
-@pytest.fixture
-def page(tmp_path: Path) -> str:
-    suite = {"id": "attacks", "digest": digest(find_suite("attacks"))}
-    for (defense, attack), accuracy in ACCURACIES.items():
-        for seed in range(3):
-            one = record(accuracy, defense, attack, seed, suite=suite)
-            append_record(tmp_path / "results" / "attacks.jsonl", one)
-    return write_evidence(tmp_path / "attacks.md").read_text(encoding="utf-8")
+def records() -> list[Record]:
+    return [
+        record(accuracy, defense, attack, seed)
+        for (defense, attack), accuracy in ACCURACIES.items()
+        for seed in range(3)
+    ]
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return AttacksPage().make({"attacks": records()}, None)
 
 
 def section(page: str, title: str) -> str:
@@ -69,8 +70,35 @@ def test_signs_meet_what_was_published(page: str) -> None:
     assert "diffpure" not in claims  # what was not run is not judged
 
 
-def test_page_needs_its_records_and_its_name(tmp_path: Path) -> None:
-    with pytest.raises(ArenaError, match=r"attacks.jsonl is missing: `arena run attacks` makes it"):
-        write_evidence(tmp_path / "attacks.md")
-    with pytest.raises(UsageError, match=r"no page is called 'other.md'"):
-        write_evidence(tmp_path / "other.md")
+def test_findings_are_filled_in_from_the_records(tmp_path: Path) -> None:
+    file = tmp_path / "2026-01-attacks.md"
+    file.write_text(
+        "## What is seen\n\n"
+        '{{ accuracy("em") }}, {{ accuracy("em", "jpeg") }}, {{ restored("em", "jpeg") }}, {{ cost("jpeg") }}, '
+        '{{ span(accuracy(["em", "none"], "jpeg")) }}, {{ seeds("em", "jpeg") | join("/") }}, '
+        '{{ restored("em", "grayscale") }}',
+        encoding="utf-8",
+    )
+    page = AttacksPage().make({"attacks": records()}, file)
+    assert "\n## What is seen\n\n30, 60, 30, 20, 60 to 70, 60/60, \N{MINUS SIGN}20\n" in page
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('one\n{{ accuracy("emm", "jpeg") }}', r"line 2: no cell has defense 'emm'.*did you mean 'em'"),
+        ('{{ accuracy("mem", "jpeg") }}', r"line 1: no cell has defense 'mem', attack 'jpeg'"),
+        ('{{ accuracy("em", "jpeg", "lora") }}', r"line 1: accuracy: 3 values for defense, attack"),
+        (
+            '{{ accuracy("em", model="tiny-lava") }}',
+            r"line 1: no cell has .*none has model 'tiny-lava'; did you mean 'tiny-llava'",
+        ),
+        ("{{ accuracy }", r"line 1: unexpected '}'"),
+        ("{{ retention() }}", r"line 1: 'retention' is undefined"),
+    ],
+)
+def test_a_wrong_placeholder_is_an_error_that_names_file_and_line(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "2026-01-attacks.md"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(ArenaError, match=f"findings: .*2026-01-attacks.md, {message}"):
+        AttacksPage().make({"attacks": records()}, file)

@@ -9,7 +9,8 @@ from tiny_models import tiny_random_llava
 from torch import Tensor
 
 from arena.errors import ArenaError
-from arena.lvlm.base import LVLM, Role, images_of
+from arena.lvlm.base import LVLM, images_of
+from arena.lvlm.batch import Role
 from mmguard.attention import (
     Attention,
     align,

@@ -11,7 +11,8 @@ from torch import Tensor
 from arena.data.sample import Sample
 from arena.errors import ArenaError
 from arena.lvlm.adapters import attach_lora, linear_modules
-from arena.lvlm.base import LVLM, Encoding, Role, images_of
+from arena.lvlm.base import LVLM, images_of
+from arena.lvlm.batch import Encoding, Role
 from arena.lvlm.continuation import Version, common_length, encode_versions
 from mmguard.candidates import candidate_losses
 from mmguard.objective import Objective, evaluate, reference

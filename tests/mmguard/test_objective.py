@@ -8,7 +8,8 @@ from small_samples import mixed_samples
 from tiny_models import tiny_random_llava
 
 from arena.errors import ArenaError
-from arena.lvlm.base import LVLM, Batch, Role, images_of
+from arena.lvlm.base import LVLM, images_of
+from arena.lvlm.batch import Batch, Role
 from mmguard.attention import Attention, align, mean_attention
 from mmguard.objective import (
     Objective,

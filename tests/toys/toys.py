@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,8 @@ from PIL import Image, ImageOps
 from pydantic import Field
 
 from arena.data.sample import Sample, Splits
-from arena.engine import worker as stages
+from arena.engine.job import Job, attacker_world
+from arena.engine.stages import KINDS, FineTune, Score, Stage
 from arena.plugins.base import (
     Attack,
     AttackerWorld,
@@ -167,10 +168,44 @@ class ToyDying(ImageDefense):
         return []
 
 
+class ToyTalking(ImageDefense):
+    """Says how far it is, and takes its time."""
+
+    def perturb(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Pixels]:
+        for step in range(8):
+            world.progress((step + 1) / 10, f"round {step + 1}")
+            time.sleep(0.25)
+        return [s.image for s in samples]
+
+
+class ToyRemark(ImageDefense):
+    """Changes nothing and measures something."""
+
+    class Config(PluginConfig):
+        remark: float = 0.0
+
+    config: Config
+
+    def perturb(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Pixels]:
+        world.diagnostics["remark"] = self.config.remark
+        return [s.image for s in samples]
+
+
 class ToyInvert(ImageAttack):
     def purify_images(self, images: Sequence[Image.Image], world: AttackerWorld) -> Iterable[Image.Image]:
         HANDED["attack"] += [images, world]
         return [ImageOps.invert(image) for image in images]
+
+
+class ToyKeep(TextAttack):
+    """Changes nothing."""
+
+    def purify_texts(self, texts: Sequence[str], world: AttackerWorld) -> Iterable[str]:
+        return texts
+
+
+class ToyKeepToo(ToyKeep):
+    """Changes nothing either."""
 
 
 class ToyShout(TextAttack):
@@ -227,19 +262,19 @@ class ToyTrained(Attack):
         return TrainingHooks()
 
 
-# Fine-tuning of the toy model: the mean of its training pictures becomes its threshold.
+# Fine-tuning of the toy model: the mean of its training pictures becomes its threshold; it remembers the questions.
 
 
-def fine_tuned(job: stages.Job) -> None:
+def fine_tuned(stage: FineTune, job: Job) -> None:
     time.sleep(float(os.environ.get("TOY_SLEEP", "0")))
-    for part in job.document["training"]:
-        job.create("attack", part["attack"]).training(stages.attacker_world(job, part, f"-{part['place']}"))  # type: ignore[attr-defined]
+    for number, part in enumerate(stage.training):
+        part.attack.create().training(attacker_world(job, part.grants, f"training.{number}."))  # type: ignore[attr-defined]
     samples = job.samples("samples")
-    threshold = float(np.mean([np.asarray(s.image).mean() for s in samples])) + job.document["seed"]
-    job.write("history.json", {"threshold": threshold})
+    threshold = float(np.mean([np.asarray(s.image).mean() for s in samples])) + stage.seed
+    job.write("history.json", {"threshold": threshold, "questions": [s.question for s in samples]})
 
 
-def scored(job: stages.Job) -> None:
+def scored(stage: Score, job: Job) -> None:
     history = json.loads((job.path("adapter") / "history.json").read_text(encoding="utf-8"))
     test = job.samples("test")
     answers = ToyLVLM(history["threshold"]).generate(test)
@@ -250,24 +285,23 @@ def scored(job: stages.Job) -> None:
 
 def install() -> None:
     """Let this process fine-tune and score toys, and note each stage it computes in the file ``TOY_LOG``."""
-    stages.COMPUTE["fine-tuned"] = fine_tuned
-    stages.COMPUTE["scored"] = scored
-    for kind, function in list(stages.COMPUTE.items()):
-        if not hasattr(function, "logged"):
-            stages.COMPUTE[kind] = _Logged(function)
+    own: dict[type[Stage], Callable[..., None]] = {FineTune: fine_tuned, Score: scored}
+    for kind in KINDS:
+        compute = own.get(kind, kind.compute)
+        kind.compute = compute if hasattr(compute, "logged") else logged(compute)  # type: ignore[method-assign]
 
 
-class _Logged:
-    logged = True
+def logged(compute: Callable[..., None]) -> Callable[[Stage, Job], None]:
+    """A stage's work, noted in the file ``TOY_LOG`` once it is done."""
 
-    def __init__(self, function: object) -> None:
-        self.function = function
-
-    def __call__(self, job: stages.Job) -> None:
-        self.function(job)  # type: ignore[operator]
+    def noted(stage: Stage, job: Job) -> None:
+        compute(stage, job)
         if log := os.environ.get("TOY_LOG"):
             with Path(log).open("a", encoding="utf-8") as file:
-                file.write(f"{job.document['kind']} {job.key}\n")
+                file.write(f"{stage.kind} {job.key}\n")
+
+    noted.logged = True  # type: ignore[attr-defined]
+    return noted
 
 
 def dask_setup(worker: object) -> None:

@@ -29,6 +29,7 @@ class Digits(Dataset):
     """
 
     convention = "exact"
+    packages = ("numpy", "pillow", "scikit-learn")
 
     def load(self, train: int, auxiliary: int, test: int, seed: int) -> Splits:
         """Splits cut from one seeded permutation; a sample's number is its place in the source.

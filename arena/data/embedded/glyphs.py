@@ -32,6 +32,7 @@ class Glyphs(Dataset):
     """
 
     convention = "exact"
+    packages = ("numpy", "pillow")
 
     def load(self, train: int, auxiliary: int, test: int, seed: int) -> Splits:
         """Splits drawn from independent child seeds: one does not depend on the size of another.

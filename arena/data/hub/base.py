@@ -14,15 +14,19 @@ from pydantic import Field
 
 from arena.budget import mode_problem
 from arena.data.embedded.draw import Drawing, divide
-from arena.data.fingerprint import LocalConfig
+from arena.data.fingerprint import LocalConfig, folder_fingerprint
 from arena.data.folder import decode
 from arena.data.hub.table import open_split
 from arena.data.sample import Sample, Splits
 from arena.errors import ArenaError, UsageError
-from arena.plugins.base import Dataset
+from arena.hub_commit import resolve
+from arena.plugins.base import Dataset, setting
 
 Row = Mapping[str, Any]
 """A row of the data set by the dataset's own field names."""
+
+_WHERE = ("subset", "revision", "training_split", "evaluation_split", "columns", "fingerprint")
+"""Settings that say where in the published data something is found."""
 
 _AS = {"1": "L", "P": "RGB", "PA": "RGBA", "CMYK": "RGB", "YCbCr": "RGB"}
 """Modes that a release cannot have, and what the field's image processors make of them."""
@@ -40,9 +44,10 @@ class Exchange(NamedTuple):
 class HubConfig(LocalConfig):
     """Settings of every dataset that is read with `datasets`."""
 
-    source: str
     subset: str = Field("", description="configuration of the data set, where it has several")
-    revision: str = Field("main", description="branch, tag or commit of a hub id; a commit stays what it is")
+    revision: str = setting(
+        "main", runtime=True, description="branch, tag or commit of a hub id; a commit stays what it is"
+    )
     training_split: str = Field("train", description="split of training and auxiliary samples")
     evaluation_split: str = Field("test", description="split of test samples; if it is the other one, that is divided")
     columns: dict[str, str] = Field(
@@ -56,8 +61,9 @@ class HubDataset(Dataset):
 
     fields: ClassVar[Mapping[str, str]] = {"image": "image", "question": "question", "answer": "answer"}
     """The columns of the published data set that are read, by field name; one of them is ``image``."""
-    measures: ClassVar[tuple[str, ...]] = ()
-    """Keys of `arena.score.measures.MEASURES` that the field reports for this dataset beside accuracy."""
+    fixture: ClassVar[str] = ""
+    """Key of `arena.data.fixtures.FIXTURES` for its schema; without one there is no dry run of it."""
+    packages = ("datasets", "pillow")
 
     config: HubConfig
 
@@ -83,6 +89,26 @@ class HubDataset(Dataset):
             return divide(training, train, auxiliary, test)
         scored = self._drawing(c.evaluation_split, theirs).take("test", test) if test else ()
         return Splits(training.take("training", train), training.take("auxiliary", auxiliary), scored)
+
+    def fingerprint(self) -> str:
+        """Digest of the files where `source` is a folder, else id and commit.
+
+        Raises `UnresolvedRevision` where the hub cannot say the commit, `UsageError` for other data than those that the
+        setting `fingerprint` names.
+        """
+        c, folder = self.config, Path(self.config.source)
+        if folder.is_dir():
+            return c.identified(folder_fingerprint(folder))
+        return c.identified(f"{c.source}@{resolve(c.source, c.revision, 'dataset')}")
+
+    def dry_run(self, folder: Path, rows: int) -> Mapping[str, Any] | None:
+        from arena.data.fixtures import FIXTURES, write
+
+        if not self.fixture:
+            return None
+        write(self.fixture, folder, dict.fromkeys(FIXTURES[self.fixture].splits, rows))
+        fields = type(self.config).model_fields
+        return {**{name: fields[name].get_default(call_default_factory=True) for name in _WHERE}, "source": str(folder)}
 
     def _drawing(self, split: str, seed: np.random.SeedSequence) -> Drawing:
         import datasets

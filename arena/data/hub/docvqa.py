@@ -8,6 +8,7 @@ from pydantic import Field
 
 from arena.data.hub.base import Exchange, HubConfig, HubDataset, Row, text, texts
 from arena.data.hub.multiple_choice import SHORT
+from arena.plugins.base import setting
 
 
 class DocVQA(HubDataset):
@@ -20,10 +21,11 @@ class DocVQA(HubDataset):
     """
 
     class Config(HubConfig):
-        source: str = Field("HuggingFaceM4/DocumentVQA", description="hub id or folder")
+        source: str = setting("HuggingFaceM4/DocumentVQA", runtime=True, description="hub id or folder")
         evaluation_split: str = Field("validation", description="split of test samples")
         instruction: str = Field(SHORT, description="last line of every question; empty for none")
 
+    fixture = "docvqa"
     convention = "normalized"
     measures = ("anls",)
     fields: ClassVar = {"image": "image", "question": "question", "answers": "answers"}

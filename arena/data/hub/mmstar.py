@@ -6,6 +6,7 @@ from pydantic import Field
 
 from arena.data.hub.base import Exchange, HubConfig, HubDataset, Row, text
 from arena.data.hub.multiple_choice import LETTER, lettered, split_options
+from arena.plugins.base import setting
 
 
 class MMStar(HubDataset):
@@ -17,11 +18,12 @@ class MMStar(HubDataset):
     """
 
     class Config(HubConfig):
-        source: str = Field("Lin-Chen/MMStar", description="hub id or folder")
+        source: str = setting("Lin-Chen/MMStar", runtime=True, description="hub id or folder")
         training_split: str = Field("val", description="split of training and auxiliary samples")
         evaluation_split: str = Field("val", description="split of test samples")
         instruction: str = Field(LETTER, description="last line of every question; empty for none")
 
+    fixture = "mmstar"
     convention = "choice"
 
     def exchange(self, row: Row) -> Exchange:

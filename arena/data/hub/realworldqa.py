@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from arena.data.hub.base import Exchange, HubConfig, HubDataset, Row, text
+from arena.plugins.base import setting
 
 
 class RealWorldQA(HubDataset):
@@ -15,9 +16,10 @@ class RealWorldQA(HubDataset):
     """
 
     class Config(HubConfig):
-        source: str = Field("xai-org/RealworldQA", description="hub id or folder")
+        source: str = setting("xai-org/RealworldQA", runtime=True, description="hub id or folder")
         training_split: str = Field("test", description="split of training and auxiliary samples")
 
+    fixture = "realworldqa"
     convention = "normalized"
 
     def exchange(self, row: Row) -> Exchange:

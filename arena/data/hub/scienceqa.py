@@ -9,6 +9,7 @@ from pydantic import Field
 
 from arena.data.hub.base import Exchange, HubConfig, HubDataset, Row, text, texts
 from arena.data.hub.multiple_choice import LETTER, lettered
+from arena.plugins.base import setting
 
 
 class ScienceQA(HubDataset):
@@ -19,9 +20,10 @@ class ScienceQA(HubDataset):
     """
 
     class Config(HubConfig):
-        source: str = Field("derek-thomas/ScienceQA", description="hub id or folder")
+        source: str = setting("derek-thomas/ScienceQA", runtime=True, description="hub id or folder")
         instruction: str = Field(LETTER, description="last line of every question; empty for none")
 
+    fixture = "scienceqa"
     convention = "choice"
     fields: ClassVar = {
         "image": "image",

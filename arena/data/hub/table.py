@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +24,48 @@ def open_split(source: str, subset: str, revision: str, split: str) -> Any:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     folder = Path(source)
+    try:
+        with without_bars():
+            if is_saved(folder):
+                saved = load_saved(folder)
+                if split not in saved:
+                    raise ValueError(f"it has the splits {', '.join(saved)}")
+                return saved[split]
+            if folder.is_dir():
+                return datasets.load_dataset(source, subset or None, split=split)
+            return datasets.load_dataset(source, subset or None, split=split, revision=revision)
+    except (*BROKEN, DatasetsError, HfHubHTTPError, HFValidationError) as error:
+        raise ArenaError(_remedy(source, revision, split, error)) from error
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether ``save_to_disk`` wrote the folder."""
+    return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
+
+
+def load_saved(folder: Path) -> Any:
+    """What ``save_to_disk`` wrote, as a `datasets.DatasetDict`.
+
+    One split that was saved alone is the one of its name (``train`` where it has none), and not each that is asked for:
+    training samples would be test samples too.
+    """
+    import datasets
+
+    saved = datasets.load_from_disk(str(folder))
+    if isinstance(saved, datasets.DatasetDict):
+        return saved
+    return datasets.DatasetDict({str(saved.split or "train"): saved})
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Without the progress bars of `datasets`."""
+    import datasets
+
     shown = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
-        if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
-            saved = datasets.load_from_disk(source)
-            if not isinstance(saved, datasets.DatasetDict):
-                # One split, and not each that is asked for: training samples would be test samples too.
-                saved = datasets.DatasetDict({str(saved.split or "train"): saved})
-            if split not in saved:
-                raise ValueError(f"it has the splits {', '.join(saved)}")
-            return saved[split]
-        if folder.is_dir():
-            return datasets.load_dataset(source, subset or None, split=split)
-        return datasets.load_dataset(source, subset or None, split=split, revision=revision)
-    except (*BROKEN, DatasetsError, HfHubHTTPError, HFValidationError) as error:
-        raise ArenaError(_remedy(source, revision, split, error)) from error
+        yield
     finally:
         if shown:
             datasets.enable_progress_bars()

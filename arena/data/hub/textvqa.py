@@ -9,6 +9,7 @@ from pydantic import Field
 
 from arena.data.hub.base import Exchange, HubConfig, HubDataset, Row, text, texts
 from arena.data.hub.multiple_choice import SHORT
+from arena.plugins.base import setting
 
 NO_ANSWER = "\N{EMPTY SET}"
 """For an annotator who gave an empty answer: one of the ten, with whom no prediction agrees, not even an empty one."""
@@ -24,10 +25,11 @@ class TextVQA(HubDataset):
     """
 
     class Config(HubConfig):
-        source: str = Field("lmms-lab/textvqa", description="hub id or folder")
+        source: str = setting("lmms-lab/textvqa", runtime=True, description="hub id or folder")
         evaluation_split: str = Field("validation", description="split of test samples")
         instruction: str = Field(SHORT, description="last line of every question; empty for none")
 
+    fixture = "textvqa"
     convention = "normalized"
     measures = ("vqa-accuracy",)
     fields: ClassVar = {"image": "image", "question": "question", "answers": "answers"}

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from arena.data.hub.base import Exchange, HubConfig, HubDataset, Row, text
 from arena.data.hub.multiple_choice import SHORT
+from arena.plugins.base import setting
 
 
 class VqaRad(HubDataset):
@@ -17,9 +18,10 @@ class VqaRad(HubDataset):
     """
 
     class Config(HubConfig):
-        source: str = Field("flaviagiammarino/vqa-rad", description="hub id or folder")
+        source: str = setting("flaviagiammarino/vqa-rad", runtime=True, description="hub id or folder")
         instruction: str = Field(SHORT, description="last line of every question; empty for none")
 
+    fixture = "vqa-rad"
     convention = "normalized"
 
     def exchange(self, row: Row) -> Exchange:

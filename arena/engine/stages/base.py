@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from pydantic import BaseModel
 
 from arena.data.sample import Sample, digest
+from arena.plugins.base import Plugin
 from arena.plugins.identity import digest_of
 from arena.plugins.source import engine_digest
 from arena.plugins.spec import PluginSpec
@@ -48,6 +49,9 @@ class Costs(Protocol):
 
     def parameters(self, model: PluginSpec) -> float:
         """How many the model has; 0 where nobody said."""
+
+    def plugin(self, spec: PluginSpec) -> Plugin:
+        """The plugin of a spec, made once."""
 
     def samples(self, stage: str) -> int:
         """How many samples the stage of that name leaves."""

@@ -60,17 +60,17 @@ class FineTune(Stage):
         fields["environment"] = artifact.manifest.environment
 
     def flops(self, costs: Costs) -> float:
-        recipe = cast(Recipe, self.recipe.create())
+        recipe = cast(Recipe, costs.plugin(self.recipe))
         config = training_config(recipe)
         step = float(FORWARD + (LEARNING if "all" in recipe.parts else FROZEN))
         step += FORWARD if config.gradient_checkpointing else 0
         for part in self.training:
-            step += cast(Attack, part.attack.create()).effort().gradients * (FORWARD + FROZEN)
+            step += cast(Attack, costs.plugin(part.attack)).effort().gradients * (FORWARD + FROZEN)
         passes = config.epochs * costs.samples(self.samples.stage) * (7 / 8 * step + 1 / 8 * FORWARD)
         return passes * TOKENS * costs.parameters(self.model)
 
     def disk(self, costs: Costs) -> float:
-        recipe, parameters = cast(Recipe, self.recipe.create()), costs.parameters(self.model)
+        recipe, parameters = cast(Recipe, costs.plugin(self.recipe)), costs.parameters(self.model)
         width = BYTES.get(str(self.model.config.get("dtype")), 4)
         if "all" in recipe.parts:
             kept = parameters * width

@@ -11,9 +11,7 @@ from arena.engine.stages.base import (
     FROZEN,
     PICTURE,
     TOKENS,
-    Artifact,
     Costs,
-    Fields,
     Input,
     Stage,
     write_samples,
@@ -46,9 +44,6 @@ class Purify(Stage):
     def global_seed(self) -> int:
         return self.grants.seed or 0
 
-    def add_to(self, fields: Fields, role: str, artifact: Artifact) -> None:
-        fields.setdefault("purifying", []).append(artifact)
-
     def flops(self, costs: Costs) -> float:
         return attack_flops(self.attack, self.grants, self.size, costs)
 
@@ -60,6 +55,6 @@ def attack_flops(attack: PluginSpec, grants: Grants, samples: int, costs: Costs)
     """What an attack takes with the model that it was granted; nothing without one."""
     if grants.model is None:
         return 0.0
-    effort = cast(Attack, attack.create()).effort()
+    effort = cast(Attack, costs.plugin(attack)).effort()
     passes = effort.forwards * FORWARD + effort.gradients * (FORWARD + FROZEN)
     return passes * samples * TOKENS * costs.parameters(grants.model)

@@ -67,7 +67,7 @@ class Release(Stage):
     def flops(self, costs: Costs) -> float:
         if not self.surrogates:
             return 0.0
-        effort = cast(Defense, self.defense.create()).effort(self.size, self.budget or Budget())
+        effort = cast(Defense, costs.plugin(self.defense)).effort(self.size, self.budget or Budget())
         passes = effort.forwards * FORWARD + effort.gradients * (FORWARD + FROZEN)
         tokens = self.size * (passes * TOKENS + effort.texts * FORWARD * TEXT)
         return sum(tokens * costs.parameters(model) for model in self.surrogates)

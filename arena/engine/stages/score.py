@@ -65,5 +65,5 @@ class Score(Stage):
         fields["lineage"]["score"] = artifact.manifest.digest
 
     def flops(self, costs: Costs) -> float:
-        kept = epochs_kept(cast(Recipe, self.recipe.create()))
+        kept = epochs_kept(cast(Recipe, costs.plugin(self.recipe)))
         return kept * self.size * FORWARD * (TOKENS + ANSWER) * costs.parameters(self.model)

@@ -1,8 +1,11 @@
-"""What random checkpoints have in common: how weights are drawn, and a byte-level tokenizer over the zoo's words."""
+"""What random checkpoints have in common: how weights are drawn, and a byte-level tokenizer over the zoo's words.
+
+A family's ``random.py`` has a function a checkpoint, which takes a seed, and the table `CHECKPOINTS` of them by name.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +15,9 @@ from arena.lvlm.zoo.tokenizer import words
 
 Parts = tuple[Any, Any, Any]
 """Model, tokenizer, picture processor."""
+
+Draw = Callable[[int], Parts]
+"""What draws a checkpoint from a seed."""
 
 VOCABULARY = 2304
 

@@ -3,13 +3,13 @@ anew."""
 
 from __future__ import annotations
 
-from arena.lvlm.families.idefics3.tiny import TinyIdefics3
-from arena.lvlm.families.llava.tiny import TinyLlava
-from arena.lvlm.families.qwen_vl.tiny import TinyQwen3VL
+from arena.lvlm.families.idefics3.tiny import Idefics3Spec
+from arena.lvlm.families.llava.tiny import LlavaSpec
+from arena.lvlm.families.qwen_vl.tiny import Qwen3VLSpec
 from arena.lvlm.zoo.tiny import TinyModel
 
 TINY: dict[str, TinyModel] = {
-    "tiny-llava": TinyLlava(
+    "tiny-llava": LlavaSpec(
         "tiny-llava",
         seed=31,
         vocab_size=2000,
@@ -18,7 +18,7 @@ TINY: dict[str, TinyModel] = {
         vision={"hidden_size": 96, "num_hidden_layers": 3, "heads": 4},
         text={"hidden_size": 96, "num_hidden_layers": 4, "heads": 6},
     ),
-    "tiny-llava-48": TinyLlava(
+    "tiny-llava-48": LlavaSpec(
         "tiny-llava-48",
         seed=23,
         vocab_size=1700,
@@ -28,7 +28,7 @@ TINY: dict[str, TinyModel] = {
         text={"hidden_size": 112, "num_hidden_layers": 3, "heads": 4},
         joint_steps=1500,
     ),
-    "tiny-qwen3-vl": TinyQwen3VL(
+    "tiny-qwen3-vl": Qwen3VLSpec(
         "tiny-qwen3-vl",
         seed=37,
         vocab_size=2254,
@@ -38,7 +38,7 @@ TINY: dict[str, TinyModel] = {
         text={"hidden_size": 96, "num_hidden_layers": 4, "heads": 6},
         tower_steps=2500,
     ),
-    "tiny-idefics3": TinyIdefics3(
+    "tiny-idefics3": Idefics3Spec(
         "tiny-idefics3",
         seed=41,
         vocab_size=2215,

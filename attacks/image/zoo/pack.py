@@ -14,7 +14,7 @@ from diffusers import DDPMPipeline
 from torch import nn
 
 from arena.lvlm.base import LVLM
-from arena.lvlm.sources import TinyLlava
+from arena.lvlm.families.llava.checkpoints import TinyLlava
 from attacks.image import denoiser
 from attacks.image.zoo import measure, pictures
 from attacks.image.zoo.train_ddpm import BATCH, EMA_DECAY, FALL, LOW, LOW_SHARE, RATE, WARM_UP, Training, as_tensor

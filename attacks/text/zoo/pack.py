@@ -15,7 +15,7 @@ from transformers import T5ForConditionalGeneration
 
 from arena.data.sample import Sample
 from arena.lvlm.base import LVLM
-from arena.lvlm.sources import TinyLlava
+from arena.lvlm.families.llava.checkpoints import TinyLlava
 from arena.lvlm.zoo.pack import held_out_accuracy
 from attacks.text.seq2seq import Decoding, Rewriting, Seq2Seq, rewrite_questions
 from attacks.text.zoo.lesson import Arrival, Lesson

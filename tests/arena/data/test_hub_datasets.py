@@ -15,19 +15,17 @@ from datasets.exceptions import DatasetNotFoundError
 from field_data import FIELD
 from huggingface_hub import errors
 from PIL import Image
-from suites import toy_suite
 
 from arena.data import folder as folder_reader
 from arena.data.fingerprint import folder_fingerprint
 from arena.data.fixtures import FIXTURES, picture, table, write
+from arena.data.hub import base as hub_base
 from arena.data.hub.multiple_choice import split_options
 from arena.data.sample import Sample, digest
-from arena.engine.plan import plan
 from arena.errors import ArenaError, UsageError
 from arena.plugins.registry import Registry
 from arena.score.answers import CONVENTIONS
 from arena.score.measures import MEASURES
-from arena.store.local import Store
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -168,9 +166,10 @@ def test_changed_files_behind_links_are_noticed(tmp_path: Path) -> None:
     (tmp_path / "source" / "link").symlink_to(tmp_path / "real")
     (tmp_path / "real" / "back").symlink_to(tmp_path / "source")  # endless, if one went on
     (tmp_path / "source" / "nowhere").symlink_to("nowhere")  # leads to itself
-    before = folder_fingerprint(str(tmp_path / "source"))
+    before = folder_fingerprint(tmp_path / "source")
+    assert before != folder_fingerprint(tmp_path / "nothing")
     file.write_text("banana", encoding="utf-8")
-    assert before and folder_fingerprint(str(tmp_path / "source")) not in ("", before)
+    assert folder_fingerprint(tmp_path / "source") != before
 
 
 def test_columns_and_instruction_are_settings(data: dict[str, Path], tmp_path: Path) -> None:
@@ -285,37 +284,69 @@ def test_what_the_hub_refuses_has_a_remedy(kind: type[Exception], monkeypatch: p
     assert asked == [(("who/what", "big"), {"split": "train", "revision": "v9"})]
 
 
-def data_keys(use: dict[str, Any], root: Path) -> set[str]:
-    use = {"train": 4, "test": 2, **use}
-    made = plan(toy_suite(models=["tiny-llava"], recipes=["lora"], datasets=[use],
-                          defenses=["none"], attacks=["none"]), Registry(), Store(root))  # fmt: skip
-    return {stage.key for stage in made.stages.values() if stage.kind == "data"}
-
-
-def test_what_a_dataset_is_enters_the_key(data: dict[str, Path], tmp_path: Path) -> None:
-    def keys(**config: Any) -> frozenset[str]:
-        return frozenset(data_keys({"id": "vqa-rad", "config": config}, tmp_path / "store"))
-
+def test_what_the_data_are_is_no_setting(data: dict[str, Path], tmp_path: Path) -> None:
+    """The place is not part of what a cell is, the content is."""
     local = shutil.copytree(data["vqa-rad"], tmp_path / "local")
-    before = keys(source=str(local))
-    fingerprint = dataset("vqa-rad", source=str(local)).config.fingerprint
-    assert len(fingerprint) == 64 and keys(source=str(local), fingerprint=fingerprint) == before
-    assert len({before, keys(), keys(revision="v2"), keys(source="who/what")}) == 4
+    one, two = dataset("vqa-rad", source=str(data["vqa-rad"])), dataset("vqa-rad", source=str(local))
+    found = one.fingerprint()
+    assert len(found) == 64 and two.fingerprint() == found
+    assert one.config.identity() == two.config.identity() == dataset("vqa-rad").config.identity()
+    pinned = dataset("vqa-rad", source=str(local), fingerprint=found)
+    assert pinned.fingerprint() == found and pinned.config.identity() == one.config.identity()
     table("vqa-rad", range(1, 13)).to_parquet(local / "data" / "train-00000-of-00001.parquet")
-    assert keys(source=str(local)) != before
-    with pytest.raises(UsageError, match=r"are not those of fingerprint .*restore them, or leave out the fingerprint"):
-        dataset("vqa-rad", source=str(local), fingerprint=fingerprint)
+    assert two.fingerprint() != found
+    with pytest.raises(UsageError, match=r"not those of fingerprint .*restore them, or leave out the fingerprint"):
+        pinned.fingerprint()
 
 
-def test_measures_are_in_the_documents_of_datasets_that_have_them(data: dict[str, Path], tmp_path: Path) -> None:
-    def documents(use: dict[str, Any]) -> list[Any]:
-        suite = toy_suite(models=["tiny-llava"], recipes=["lora"], datasets=[{"train": 4, "test": 2, **use}],
-                          defenses=["none"], attacks=["none"], seeds=[0])  # fmt: skip
-        stages = plan(suite, Registry(), Store(tmp_path)).stages.values()
-        return [s.document.get("measures") for s in stages if s.kind in ("zero-shot", "scored")]
+COMMITS = {"main": "a" * 40, "v2": "b" * 40}
 
-    assert documents({"id": "textvqa"}) == [["vqa-accuracy"]] * 2
-    assert documents({"id": "glyphs"}) == [None] * 2
+
+def test_a_hub_id_is_known_by_its_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    def resolve(id: str, revision: str, kind: str) -> str:
+        assert kind == "dataset"
+        return COMMITS[revision]
+
+    monkeypatch.setattr(hub_base, "resolve", resolve)
+    assert dataset("vqa-rad").fingerprint() == f"flaviagiammarino/vqa-rad@{'a' * 40}"
+    assert dataset("vqa-rad", source="who/what", revision="v2").fingerprint() == f"who/what@{'b' * 40}"
+    pinned = dataset("vqa-rad", revision="v2", fingerprint=f"flaviagiammarino/vqa-rad@{'a' * 40}")
+    with pytest.raises(UsageError, match="restore them, or leave out the fingerprint"):
+        pinned.fingerprint()
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "Thumbs.db", "data/._train-00000-of-00001.parquet", ".git/HEAD"])
+def test_a_folder_that_was_looked_at_holds_the_same_data(name: str, data: dict[str, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(data["vqa-rad"], tmp_path / "local")
+    made = dataset("vqa-rad", source=str(folder))
+    before = made.fingerprint()
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_bytes(b"litter")
+    assert made.fingerprint() == before
+    (folder / "data" / "notes.txt").write_bytes(b"data, as far as anybody knows")
+    assert made.fingerprint() != before
+
+
+@pytest.mark.parametrize("name", FIELD)
+def test_a_dry_run_needs_the_folder_alone(name: str, tmp_path: Path) -> None:
+    asked = {"subset": "DocVQA", "revision": "v2", "training_split": "x", "columns": {"question": "ask"}}
+    made = dataset(name, **asked, fingerprint="f" * 64, instruction="Say it.")
+    settings = made.dry_run(tmp_path / "new", rows=30)
+    small = dataset(name, **{**made.config.model_dump(), **settings})
+    splits = small.load(6, 3, 8, seed=0)
+    assert [len(part) for part in (splits.train, splits.auxiliary, splits.test)] == [6, 3, 8]
+    assert splits.train[0].question.endswith("\nSay it.") and len(small.fingerprint()) == 64
+
+
+def test_datasets_that_are_here_have_no_dry_run(tmp_path: Path) -> None:
+    for made in (dataset("glyphs"), dataset("digits"), dataset("imagefolder", source=str(tmp_path))):
+        assert made.dry_run(tmp_path / "new", rows=30) is None
+    assert not (tmp_path / "new").exists()
+
+
+def test_measures_are_asked_for_where_a_dataset_has_them(tmp_path: Path) -> None:
+    assert dataset("textvqa").measures == ("vqa-accuracy",) and dataset("docvqa").measures == ("anls",)
+    assert dataset("glyphs").measures == dataset("imagefolder", source=str(tmp_path)).measures == ()
 
 
 @pytest.mark.parametrize(
@@ -348,13 +379,24 @@ def own_folder(folder: Path, numbers: range, **changes: Any) -> Path:
 def test_anybodys_folder_is_divided(tmp_path: Path) -> None:
     folder = own_folder(tmp_path / "own", range(20))
     made = dataset("imagefolder", source=str(folder), columns={"question": "ask"})
-    assert made.convention == "normalized" and len(made.config.fingerprint) == 64
+    assert made.convention == "normalized"
     splits = made.load(4, 2, 4, seed=2)
     shown = [{s.image.tobytes() for s in part} for part in (splits.train, splits.auxiliary, splits.test)]
     assert not shown[0] & shown[1] and not shown[0] & shown[2] and not shown[1] & shown[2]
     assert splits.train[0].question.startswith("what is ")
     with pytest.raises(UsageError, match=r"own has 20 rows.*ask for fewer"):
         made.load(20, 0, 4, 2)
+
+
+def test_anybodys_folder_is_what_is_read_of_it(tmp_path: Path) -> None:
+    folder = own_folder(tmp_path / "own", range(4))
+    made = dataset("imagefolder", source=str(folder), columns={"question": "ask"})
+    before, read = made.fingerprint(), digest(made.load(2, 0, 2, 0).train)
+    for name in (".DS_Store", "Thumbs.db", "._0.png", "notes.md"):
+        (folder / name).write_bytes(b"litter")
+    assert made.fingerprint() == before and digest(made.load(2, 0, 2, 0).train) == read
+    picture(9).save(folder / "0.png")
+    assert made.fingerprint() != before
 
 
 def test_anybodys_folder_with_splits_of_its_own(tmp_path: Path) -> None:
@@ -370,8 +412,10 @@ def test_anybodys_folder_with_splits_of_its_own(tmp_path: Path) -> None:
 def test_anybodys_folder_has_its_errors(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"setting 'source' must be given"):
         dataset("imagefolder")
-    with pytest.raises(UsageError, match=r"nowhere is not a folder: name one that holds pictures"):
-        dataset("imagefolder", source=str(tmp_path / "nowhere")).load(1, 0, 1, 0)
+    nowhere = dataset("imagefolder", source=str(tmp_path / "nowhere"))
+    for ask in (nowhere.fingerprint, lambda: nowhere.load(1, 0, 1, 0)):
+        with pytest.raises(UsageError, match=r"nowhere is not a folder: name one that holds pictures"):
+            ask()
     folder = own_folder(tmp_path / "own", range(4))
     with pytest.raises(ArenaError, match=r"column 'question' \(question\) is missing; the row has file_name, ask"):
         dataset("imagefolder", source=str(folder)).load(1, 0, 1, 0)

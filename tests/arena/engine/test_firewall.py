@@ -19,7 +19,7 @@ from suites import toy_suite
 from arena.budget import Budget
 from arena.data.sample import Sample
 from arena.engine.execute import run
-from arena.engine.worker import party_seed
+from arena.engine.job import party_seed
 from arena.plugins.base import AttackerWorld
 from arena.plugins.registry import Registry
 from arena.store.local import Store

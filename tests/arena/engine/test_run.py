@@ -20,15 +20,15 @@ from rich.console import Console
 from suites import toy_suite
 
 from arena.engine.execute import RunReport, run
+from arena.engine.job import Job
+from arena.engine.stages import FineTune
 from arena.records.files import append_record, read_records
 from arena.records.schema import Record
 from arena.store.local import Store, StoreError
 
-ROOT = Path(__file__).parents[3]
-
 
 def go(tmp_path: Path, name: str = "r", store: str = "store", **changes: Any) -> RunReport:
-    options = {k: changes.pop(k) for k in ("scheduler", "workers", "force_failed") if k in changes}
+    options = {k: changes.pop(k) for k in ("scheduler", "workers", "force_failed", "only") if k in changes}
     return run(
         toy_suite(**changes),
         store=tmp_path / store,
@@ -59,7 +59,7 @@ def test_a_run_records_every_cell_once(tmp_path: Path, toys: Path) -> None:
     assert None not in record.lineage.model_dump().values()
     clean = next(r for r in report.records if r.defense.id == "none" and r.attack.id == "none")
     assert clean.cost.purify is None and clean.lineage.purified == clean.lineage.release
-    assert len({r.dataset.fingerprint for r in report.records}) == 1
+    assert len({r.dataset.samples for r in report.records}) == 1
 
 
 def test_a_second_run_computes_and_records_nothing(tmp_path: Path, toys: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_larger_suite_reuses_what_is_there(tmp_path: Path, toys: Path) -> None
     first = go(tmp_path)
     larger = go(tmp_path, attacks=["none", "toy-invert", "toy-invert+toy-shout"])
     assert not set(first.computed) & set(larger.computed)
-    assert {larger.plan.stages[key].kind for key in larger.computed} == {"purified", "fine-tuned", "scored"}
+    assert {larger.plan.stages[name].kind for name in larger.computed} == {"purified", "fine-tuned", "scored"}
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ go(Path({folder!r}), name={name!r})
 
 
 def test_killed_run_resumes_to_the_same_records(tmp_path: Path, toys: Path) -> None:
-    code = OTHER.format(root=str(ROOT), folder=str(tmp_path), name="r")
+    code = OTHER.format(root=str(Path(__file__).parent), folder=str(tmp_path), name="r")
     process = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"TOY_SLEEP": "0.2"})
     deadline = time.monotonic() + 60
     results = tmp_path / "r.jsonl"
@@ -181,7 +181,7 @@ def test_two_runs_share_a_store(tmp_path: Path, toys: Path, monkeypatch: pytest.
     monkeypatch.setenv("TOY_SLEEP", "0.1")
     import torch  # noqa: F401 - or the other run would be done before this one has begun
 
-    code = OTHER.format(root=str(ROOT), folder=str(tmp_path), name="other")
+    code = OTHER.format(root=str(Path(__file__).parent), folder=str(tmp_path), name="other")
     process = subprocess.Popen([sys.executable, "-c", code])
     deadline = time.monotonic() + 60
     while not logged(toys) and time.monotonic() < deadline:
@@ -196,9 +196,9 @@ def test_two_runs_share_a_store(tmp_path: Path, toys: Path, monkeypatch: pytest.
 def test_artifact_found_corrupt_while_needed_is_computed_anew(tmp_path: Path, toys: Path) -> None:
     first = go(tmp_path)
     cell = next(c for c in first.plan.cells if c.stages["purified"] != c.stages["release"])
-    store = Store(tmp_path / "store")
-    path = store.get(cell.stages["release"])
-    purified = store.get(cell.stages["purified"])
+    store, keys = Store(tmp_path / "store"), first.plan.artifacts().keys
+    path = store.get(keys[cell.stages["release"]])
+    purified = store.get(keys[cell.stages["purified"]])
     assert path is not None and purified is not None
     shutil.rmtree(purified)
     picture = path / "samples" / "000000.png"
@@ -209,18 +209,16 @@ def test_artifact_found_corrupt_while_needed_is_computed_anew(tmp_path: Path, to
 
 
 def test_full_disk_ends_the_run_and_blames_no_cell(tmp_path: Path, toys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import toys as module
+    real = FineTune.compute
 
-    real = module.fine_tuned
-
-    def full(job: Any) -> None:
+    def full(stage: FineTune, job: Job) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setitem(sys.modules["arena.engine.worker"].COMPUTE, "fine-tuned", full)
+    monkeypatch.setattr(FineTune, "compute", full)
     with pytest.raises(StoreError, match=r"disk is full.*What is finished is kept"):
         go(tmp_path)
     assert not (tmp_path / "r.jsonl").exists()
-    monkeypatch.setitem(sys.modules["arena.engine.worker"].COMPUTE, "fine-tuned", real)
+    monkeypatch.setattr(FineTune, "compute", real)
     report = go(tmp_path)
     assert not report.failed and len(report.computed) < len(report.plan.stages)
 
@@ -230,13 +228,13 @@ def test_interrupt_keeps_what_is_finished(tmp_path: Path, toys: Path, monkeypatc
 
     calls: list[str] = []
 
-    def interrupted(job: Any) -> None:
+    def interrupted(stage: FineTune, job: Job) -> None:
         calls.append(job.key)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        module.fine_tuned(job)
+        module.fine_tuned(stage, job)
 
-    monkeypatch.setitem(sys.modules["arena.engine.worker"].COMPUTE, "fine-tuned", interrupted)
+    monkeypatch.setattr(FineTune, "compute", interrupted)
     out = io.StringIO()
     with pytest.raises(KeyboardInterrupt):
         run(
@@ -254,7 +252,7 @@ def test_interrupt_keeps_what_is_finished(tmp_path: Path, toys: Path, monkeypatc
 
 def test_first_rows_come_early(tmp_path: Path, toys: Path) -> None:
     report = go(tmp_path)
-    kinds = [report.plan.stages[key].kind for key in report.computed]
+    kinds = [report.plan.stages[name].kind for name in report.computed]
     assert kinds.index("scored") < len(kinds) / 2
     recorded = [r.cell for r in read_records(report.results)]
     assert recorded[:4] == [c.key for c in report.plan.cells[:4]]  # the whole row of the first defense

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from families import FAMILIES, Family
+from families import FAMILIES, Family, token_change
 from PIL import Image
 from skimage import data as photographs
 from torch import Tensor
@@ -23,7 +23,8 @@ from arena.data.sample import Sample
 from arena.errors import ArenaError
 from arena.lvlm import pixels
 from arena.lvlm.adapters import attach_lora, linear_modules, trainable
-from arena.lvlm.base import IGNORE, LVLM, Batch, Encoding, Role, images_of
+from arena.lvlm.base import LVLM, images_of
+from arena.lvlm.batch import IGNORE, Batch, Encoding, Role
 from arena.lvlm.continuation import begin, common_length, encode_versions, finish
 from arena.lvlm.zoo import random_checkpoints
 from arena.plugins.registry import Registry
@@ -196,7 +197,7 @@ def test_change_of_a_patch_is_found_in_its_token(family: Family, lvlm: LVLM) -> 
     place = (slice(None), slice(family.block, 2 * family.block), slice(3 * family.block, 4 * family.block))
     changed[place] = 1 - changed[place]
     other = pixels.to_tensor(photograph(60, 150))
-    still, rho = lvlm.token_change([other, clean], [other, changed])
+    still, rho = token_change(lvlm, [other, clean], [other, changed])
     assert still.count_nonzero() == 0
     assert rho.shape == (36 + family.overview,)
     assert rho[:36].nonzero().flatten().tolist() == [family.place]

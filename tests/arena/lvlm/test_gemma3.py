@@ -13,7 +13,8 @@ from transformers import Gemma3ImageProcessorPil, Gemma3Processor
 
 from arena.data.sample import Sample
 from arena.errors import ArenaError
-from arena.lvlm.base import Encoding, Role, images_of
+from arena.lvlm.base import images_of
+from arena.lvlm.batch import Encoding, Role
 from arena.lvlm.continuation import begin, common_length, encode_versions, finish
 from arena.lvlm.families.gemma3.model import Gemma3
 from arena.lvlm.families.gemma3.random import WINDOW

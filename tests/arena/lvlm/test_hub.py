@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from huggingface_hub import errors
+from huggingface_hub import HfApi, errors
 from safetensors.torch import load_file, save_file
 
-from arena.errors import ArenaError
+from arena.errors import ArenaError, UnresolvedRevision
+from arena.lvlm.checkpoints import HubCheckpoint
 from arena.lvlm.zoo import random_checkpoints
 from arena.plugins.registry import Registry
 
@@ -37,15 +38,26 @@ MODELS = {
 }
 
 
+COMMIT = "0123456789" * 4
+
+
 def source(id: str, **config: Any) -> Any:
     return Registry().create("model", id, config)
+
+
+@pytest.fixture(autouse=True)
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub is out of reach, and nothing is cached."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("transformers.utils.hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
 
 
 @pytest.mark.parametrize("id", MODELS)
 def test_a_registered_model_loads_its_family(id: str, tmp_path: Path) -> None:
     family, checkpoint = MODELS[id]
     assert source(id).config.checkpoint == checkpoint
-    assert source(id).fingerprint() == f"{checkpoint}@main"
+    assert source(id, revision=COMMIT).fingerprint() == f"{checkpoint}@{COMMIT}"
     random_checkpoints.write(family, tmp_path)
     model = source(id, checkpoint=str(tmp_path), dtype="bfloat16", attention="eager")
     lvlm = model.load()
@@ -55,13 +67,52 @@ def test_a_registered_model_loads_its_family(id: str, tmp_path: Path) -> None:
     assert len(model.fingerprint()) == 64
 
 
+def test_every_model_of_the_hub_is_in_the_table() -> None:
+    models = {entry.id: entry.load() for entry in Registry().entries("model")}
+    assert {id for id, model in models.items() if issubclass(model, HubCheckpoint)} == MODELS.keys()
+
+
+@pytest.mark.parametrize("id", MODELS)
+def test_a_dry_run_is_the_familys_random_checkpoint(id: str, tmp_path: Path) -> None:
+    settings = source(id, device="cuda:3", revision="v2").dry_run(tmp_path / "dry", 5)
+    assert settings == {
+        "checkpoint": str(tmp_path / "dry"),
+        "dtype": "float32",
+        "device": "cpu",
+        "revision": "main",
+        "attention": "sdpa",
+    }
+    random_checkpoints.write(MODELS[id][0], tmp_path / "written", 5)
+    dry, written = ({p.name: p.read_bytes() for p in (tmp_path / f).iterdir()} for f in ("dry", "written"))
+    assert dry == written
+
+
+def test_what_changes_no_result_identifies_no_cell(tmp_path: Path) -> None:
+    here, there = source("llava", device="cpu"), source("llava", device="cuda:0", checkpoint="x/y", revision="v2")
+    assert here.config.identity() == there.config.identity() == {"dtype": "bfloat16", "attention": "sdpa"}
+    assert source("llava", attention="eager").config.identity() != here.config.identity()
+
+
+def test_parameters_are_of_the_registered_checkpoint() -> None:
+    assert source("qwen3-vl-4b", revision=COMMIT).parameters() == 4.44e9
+    assert source("qwen3-vl-4b", checkpoint="Qwen/Qwen3-VL-2B-Instruct").parameters() is None
+
+
+def test_a_fingerprint_follows_the_files(tmp_path: Path) -> None:
+    prints = []
+    for seed in (0, 1, 0):
+        random_checkpoints.write("llava", tmp_path / "model", seed)
+        prints.append(source("llava", checkpoint=str(tmp_path / "model")).fingerprint())
+    assert prints[0] == prints[2] != prints[1]
+
+
 def refusal(model: Any) -> str:
     with pytest.raises(ArenaError) as caught:
         model.load()
     return str(caught.value)
 
 
-NOWHERE = r"model 'who/what' is neither a folder nor in the local cache.*hf download who/what"
+NOWHERE = r"model 'who/what', revision 'v9', is neither a folder nor in the local cache.*hf download who/what"
 REFUSED = {
     errors.GatedRepoError: r"model 'who/what' is gated: accept its terms.*hf auth login",
     errors.RepositoryNotFoundError: r"model 'who/what' is neither a folder nor a model on the hub.*check the spelling",
@@ -71,14 +122,30 @@ REFUSED = {
 }
 
 
+@pytest.mark.parametrize("door", ["revision", "files"])
 @pytest.mark.parametrize("kind", REFUSED)
-def test_the_hub_refuses(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: Any, **options: Any) -> str:
+def test_the_hub_refuses(kind: Any, door: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When it is asked for the commit of a revision, or later for a file of a known commit."""
+
+    def refuse(*args: Any, **options: Any) -> Any:
         answer = {"response": SimpleNamespace(headers={}, request=None)}
         raise kind("no", **answer if issubclass(kind, errors.HfHubHTTPError) else {})
 
-    monkeypatch.setattr("transformers.utils.hub.hf_hub_download", refuse)
-    assert re.search(REFUSED[kind], refusal(source("qwen3-vl-4b", checkpoint="who/what", revision="v9")))
+    monkeypatch.setattr("arena.hub_commit._Reach.failure", "")
+    if door == "revision":
+        monkeypatch.setattr(HfApi, "model_info", refuse)
+        model = source("qwen3-vl-4b", checkpoint="who/what", revision="v9")
+        assert re.search(REFUSED[kind], refusal(model))
+    else:
+        monkeypatch.setattr("transformers.utils.hub.hf_hub_download", refuse)
+        model = source("qwen3-vl-4b", checkpoint="who/what", revision=COMMIT)
+        assert re.search(REFUSED[kind].replace("v9", COMMIT), refusal(model))
+
+
+def test_an_unknown_commit_has_no_fingerprint() -> None:
+    with pytest.raises(UnresolvedRevision) as caught:
+        source("qwen3-vl-4b").fingerprint()
+    assert (caught.value.id, caught.value.revision) == ("Qwen/Qwen3-VL-4B-Instruct", "main")
 
 
 def test_what_is_no_hub_id() -> None:
@@ -116,11 +183,8 @@ def test_a_generation_against_another_is_gray_box() -> None:
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+def hub(tmp_path: Path) -> Callable[..., Path]:
     """Puts a checkpoint into the hub's cache on this machine, as if a revision of it had been fetched."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr("transformers.utils.hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
 
     def put(commit: str, revision: str, seed: int, family: str = "llava") -> Path:
         root = tmp_path / "hub" / "models--who--what"
@@ -147,6 +211,7 @@ def test_llava_loads_all_its_parts_from_one_revision(hub: Callable[..., Path]) -
         lvlm = model.load()
         assert list(lvlm.processor.image_mean) == [seed / 4] * 3
         assert lvlm.tokenizer.model_max_length == 1000 + seed
+        assert model.fingerprint() == f"who/what@{'ab'[seed] * 40}"
 
 
 def test_llava_is_refused_what_is_not_llava(tmp_path: Path, hub: Callable[..., Path]) -> None:
@@ -154,7 +219,8 @@ def test_llava_is_refused_what_is_not_llava(tmp_path: Path, hub: Callable[..., P
     text = refusal(source("llava", checkpoint="who/what"))
     assert "architecture 'qwen3_vl', where 'llava' is needed" in text
     assert "is neither a folder nor in the local cache" in refusal(source("llava", checkpoint="who/else"))
-    assert "has no config.json that states a model_type" in refusal(source("llava", checkpoint=str(tmp_path)))
+    (tmp_path / "empty").mkdir()
+    assert "has no config.json that states a model_type" in refusal(source("llava", checkpoint=str(tmp_path / "empty")))
 
 
 def cut(folder: Path, *names: str, rename: str = "") -> None:
@@ -171,6 +237,19 @@ def test_missing_weights_are_not_drawn_at_random(id: str, tmp_path: Path) -> Non
     cut(tmp_path, "layers.0.mlp.down_proj.weight")
     text = refusal(source(id, checkpoint=str(tmp_path), dtype="float32"))
     assert re.search(r"lacks \d+ weights of a \w+, such as \S*layers.0.mlp.down_proj.weight", text)
+
+
+@pytest.mark.parametrize("id", MODELS)
+def test_weights_of_another_shape_are_refused(id: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    random_checkpoints.write(MODELS[id][0], tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    name = next(n for n in sorted(tensors) if n.endswith("mlp.down_proj.weight"))
+    rows, columns = tensors[name].shape
+    tensors[name] = torch.zeros(rows, columns + 3)
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    text = refusal(source(id, checkpoint=str(tmp_path), dtype="float32"))
+    assert re.search(r"has 1 weights of another shape.*such as \S*mlp.down_proj.weight", text)
+    assert f"({rows}, {columns + 3}) in its files, ({rows}, {columns}) by its config.json" in text
 
 
 def test_broken_files_of_a_checkpoint_are_named_with_a_remedy(tmp_path: Path) -> None:

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from families import FAMILIES
+from families import FAMILIES, token_change
 from transformers import Idefics3Processor
 from transformers.models.smolvlm.processing_smolvlm import get_image_prompt_string
 
 from arena.lvlm import pixels
-from arena.lvlm.base import LVLM, Role
+from arena.lvlm.base import LVLM
+from arena.lvlm.batch import Role
 from arena.lvlm.families.idefics3.model import longest_edge, whole_tiles
 from arena.lvlm.zoo import random_checkpoints
 
@@ -77,7 +78,7 @@ def test_the_whole_picture_is_seen_where_a_tile_changes(load: Callable[..., LVLM
     clean = torch.rand(3, 96, 96, generator=torch.Generator().manual_seed(0))
     changed = clean.clone()
     changed[:, 64:, :32] = 1 - changed[:, 64:, :32]
-    (rho,) = lvlm.token_change([clean], [changed])
+    (rho,) = token_change(lvlm, [clean], [changed])
     tiles, whole = rho[:36].view(9, 4), rho[36:]
     assert tiles.sum(1).nonzero().flatten().tolist() == [6]
     assert whole.argmax() == 2

@@ -21,9 +21,10 @@ from transformers import (
     Qwen3VLProcessor,
 )
 
-from arena.lvlm import patch_lists, pixels
+from arena.lvlm import pixels
 from arena.lvlm.adapters import with_model
 from arena.lvlm.base import LVLM
+from arena.lvlm.families import patch_lists
 from arena.lvlm.zoo import random_checkpoints
 
 QUESTION = "where is the circle?"

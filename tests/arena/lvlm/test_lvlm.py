@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from families import token_change
 from PIL import Image
 from tiny_models import tiny_random_llava
 
 from arena.data.sample import Sample
 from arena.errors import ArenaError
 from arena.lvlm.adapters import attach_lora, detach_lora, linear_modules, trainable
-from arena.lvlm.base import IGNORE, LVLM, Role, images_of
+from arena.lvlm.base import LVLM, images_of
+from arena.lvlm.batch import IGNORE, Role
 from arena.lvlm.families.llava.model import Llava
 
 
@@ -133,7 +135,7 @@ def test_token_change_finds_the_patch(lvlm: LVLM, samples: list[Sample]) -> None
     clean = images_of(samples[:1])
     changed = clean[0].clone()
     changed[:, 8:16, 24:32] = 1 - changed[:, 8:16, 24:32]
-    rho = lvlm.token_change(clean, [changed])[0]
+    rho = token_change(lvlm, clean, [changed])[0]
     assert rho.shape == (36,)
     assert rho.argmax() == 1 * 6 + 3
     assert rho.count_nonzero() == 1
@@ -159,7 +161,7 @@ def test_round_trip_through_disk(lvlm: Llava, samples: list[Sample], tmp_path: P
 
 
 def test_a_folder_that_is_no_model_says_so(tmp_path: Path) -> None:
-    with pytest.raises(ArenaError, match=r"cannot be loaded as LLaVA.*Give a folder or hub id"):
+    with pytest.raises(ArenaError, match=r"cannot be loaded as llava.*Give a folder or hub id"):
         Llava.from_pretrained(tmp_path)
 
 

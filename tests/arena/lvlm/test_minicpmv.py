@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from families import strip
+from families import strip, token_change
 from PIL import Image
 from skimage import data as photographs
 from transformers import AutoModelForImageTextToText, MiniCPMV4_6Processor
@@ -68,7 +68,7 @@ def test_a_change_is_found_in_the_whole_view_and_in_its_slice(lvlm: MiniCPMV) ->
     clean = torch.full((3, 192, 192), 0.5)
     changed = clean.clone()
     changed[:, 112:128, 160:176] = 0.75  # in the last slice, row 1 and column 4 of its 6 x 6 tokens
-    (rho,) = lvlm.token_change([clean], [changed])
+    (rho,) = token_change(lvlm, [clean], [changed])
     assert rho.shape == (5 * 36,)
     fourth = rho[4 * 36 :]
     assert fourth.nonzero().flatten().tolist() == [6 + 4]

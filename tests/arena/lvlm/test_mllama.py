@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from families import TILE, all_tiles, tokens_and_keys
+from families import TILE, all_tiles, token_change, tokens_and_keys
 from PIL import Image
 from skimage import data as photographs
 from tokenizers import processors
@@ -15,7 +15,7 @@ from transformers import MllamaProcessor
 
 from arena.data.sample import Sample
 from arena.errors import ArenaError
-from arena.lvlm.base import Role
+from arena.lvlm.batch import Role
 from arena.lvlm.families.mllama.cross_attention import Layout
 from arena.lvlm.families.mllama.model import Mllama
 from arena.lvlm.zoo import random_checkpoints
@@ -95,7 +95,7 @@ def test_change_is_found_in_its_tile(lvlm: Mllama) -> None:
     clean = torch.full((3, 96, 96), 0.5)
     changed = clean.clone()
     changed[:, 56:64, 16:24] = 0.75  # in the third tile, row 1 and column 2 of its 6 x 6 patches
-    (rho,) = lvlm.token_change([clean], [changed])
+    (rho,) = token_change(lvlm, [clean], [changed])
     assert rho.shape == (4 * 36,) and rho.nonzero().flatten().tolist() == [2 * 36 + 6 + 2]
     assert rho.max().item() == pytest.approx(63 / 255, rel=1e-4)
 

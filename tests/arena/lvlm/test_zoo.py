@@ -12,7 +12,7 @@ import torch
 from tiny_models import small_idefics3, small_model, small_qwen3_vl
 
 from arena.data.sample import Sample
-from arena.lvlm.sources import ZOO
+from arena.lvlm.checkpoints import ZOO
 from arena.lvlm.zoo import train as training_module
 from arena.lvlm.zoo.models import TINY
 from arena.lvlm.zoo.pack import held_out_accuracy, pack

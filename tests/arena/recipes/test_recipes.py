@@ -19,8 +19,9 @@ from torch.distributed.tensor import DTensor
 from arena.data.embedded.glyphs import Glyphs
 from arena.data.sample import Sample
 from arena.errors import ArenaError
-from arena.lvlm.adapters import trainable_state
-from arena.lvlm.base import LVLM, Batch
+from arena.lvlm.adapters import trainable, trainable_state
+from arena.lvlm.base import LVLM
+from arena.lvlm.batch import Batch
 from arena.lvlm.quantization import restored
 from arena.plugins.base import Recipe, TrainingHooks
 from arena.plugins.registry import Registry
@@ -123,6 +124,24 @@ def test_the_rank_is_a_setting(name: str, rank: int) -> None:
     assert {len(p) for p in down} == {p.shape[1] for p in up} == {rank}
     module = next(m for m in tuned.model.modules() if isinstance(m, LoraLayer))
     assert module.scaling == {"default": 1.0}
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_a_recipe_says_what_it_trains(name: str) -> None:
+    chosen = recipe(name)
+    found = trainable(chosen.prepare(tiny_random_llava()))
+    parts = {"adapters" if adapter(n) else "projector" if projector(n) else "all" for n in found}
+    assert chosen.parts == ({"all"} if "all" in parts else parts)
+    assert {min(p.shape) for n, p in found.items() if "lora_A" in n} == ({chosen.rank} if chosen.rank else set())
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_a_dry_run_is_one_short_epoch(name: str) -> None:
+    asked = {"epochs": 9, "gradient_accumulation": 4, "precision": "bfloat16", "gradient_checkpointing": True}
+    small = recipe(name, **{**asked, **type(recipe(name).config).small()}).config.model_dump()
+    wanted = {"epochs": 1, "batch_size": 8, "gradient_accumulation": 1, "precision": "float32", "checkpoints": "best"}
+    assert wanted.items() <= small.items() and not small["gradient_checkpointing"]
+    assert small.get("rank", 2) == 2
 
 
 def test_dora_learns_magnitudes_and_begins_at_the_base_model(samples: tuple[Sample, ...], tmp_path: Path) -> None:

@@ -12,27 +12,33 @@ import pytest
 from pydantic import ValidationError
 
 from arena.errors import ArenaError
+from arena.plugins.identity import identity
 from arena.records.files import append_record, read_records
 from arena.records.schema import Epoch, Outcome, Record
 
 
 def plugin(name: str, **fields: Any) -> dict[str, Any]:
     origin = {"package": "mmguard-arena", "version": "0.1.0"}
-    return {"id": name, "version": "1", "config": {"q": 10}, "source_digest": "aa", "origin": origin, **fields}
+    return {
+        **{"id": name, "version": "1", "config": {"q": 10}, "runtime": {}, "fingerprint": None},
+        **{"source_digest": "aa", "origin": origin, **fields},
+    }
 
 
 def raw(**changes: Any) -> dict[str, Any]:
     correct = Outcome.pack([True, False, True]).model_dump()
-    return {
-        "schema_version": 1,
+    model = plugin("tiny-llava", fingerprint="m", family="llava")
+    made = {
+        "schema_version": 2,
+        "identity_version": 1,
+        "protocol_version": 1,
         "suite": {"id": "quick", "digest": "00"},
-        "cell": "ab12",
         "status": "done",
         "failure": None,
-        "dataset": plugin("glyphs", fingerprint="f", train=4, auxiliary=0, test=3, convention="exact"),
-        "model": plugin("tiny-llava", fingerprint="m", family="llava"),
-        "defense": plugin("em", label="em", surrogates=["tiny-llava"]),
-        "attack": plugin("jpeg+case", label="jpeg+case"),
+        "dataset": plugin("glyphs", train=4, auxiliary=0, test=3, seed=1, convention="exact", samples="f"),
+        "model": model,
+        "defense": plugin("em", label="em", surrogates=[model]),
+        "attack": {"label": "jpeg+case", "parts": [plugin("jpeg"), plugin("case", config={})]},
         "recipe": plugin("lora", label="lora"),
         "knowledge": "white-box",
         "budget": {"norm": "linf", "image": 8, "text": 5},
@@ -55,9 +61,11 @@ def raw(**changes: Any) -> dict[str, Any]:
             "threads": 2,
             "nondeterminism": [],
         },
+        "engine_digest": "ee",
         "created": "2026-01-01T00:00:00+00:00",
         **changes,
     }
+    return {"cell": identity(made), **made}
 
 
 FAILURE = {"stage": "release", "error": "boom", "traceback": "..."}
@@ -94,13 +102,16 @@ def test_bits_that_disagree_are_refused(change: dict[str, Any], message: str) ->
         {"seed": "0"},
         {"seed": -1},
         {"cell": "not hex"},
+        {"cell": "ab" * 32},
         {"knowledge": "grey-box"},
         {"outcome": None},
         {"failure": FAILURE},
         {"status": "failed"},
         {"status": "failed", "outcome": None},
         {"outcome": Outcome.pack([True]).model_dump()},
-        {"schema_version": 2},
+        {"schema_version": 1},
+        {"identity_version": 2},
+        {"attack": {"label": "none", "parts": []}},
         {"budget": {"norm": "linf", "image": float("inf"), "text": 5}},
     ],
 )
@@ -156,7 +167,8 @@ def test_file_that_is_one_torn_line(tmp_path: Path) -> None:
     [
         ("{oops", "line 2: not JSON.*run the suite again"),
         ("\udcff", "line 2: not JSON"),
-        (json.dumps(raw(schema_version=7)), "line 2: schema version 7, but this arena reads version 1"),
+        (json.dumps(raw(schema_version=7)), "line 2: schema version 7, but this arena reads version 2"),
+        (json.dumps(raw(schema_version=1)), r"line 2: schema version 1, .*`arena migrate .*r\.jsonl` rewrites"),
         ("[]", "line 2: schema version None"),
         (json.dumps(raw(auxiliary=-1)), "line 2: auxiliary: .*greater than or equal to 0"),
         (json.dumps(raw(surprise=1)), "line 2: surprise: "),
@@ -184,7 +196,7 @@ def test_full_disk_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest
     def full(_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("arena.records.schema.os.fsync", full)
-    with pytest.raises(ArenaError, match=r"ab12.*No space left.*free some space"):
+    monkeypatch.setattr("arena.records.files.os.fsync", full)
+    with pytest.raises(ArenaError, match=rf"{record.cell[:12]}.*No space left.*free some space"):
         append_record(path, record)
     assert path.read_bytes() == before

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from arena.plugins.identity import digest_of
 from arena.store.local import MissingArtifact, Store, StoreError, default_root
-from arena.store.manifest import content_key
 
 DOCUMENT = {"kind": "data", "size": 2, "inputs": {}}
-KEY = content_key(DOCUMENT)
+KEY = digest_of(DOCUMENT)
 
 
 def fill(store: Store, key: str = KEY, text: str = "hello") -> Path:
@@ -128,16 +128,17 @@ def test_remote_artifact_is_fetched_once_by_another_machine(tmp_path: Path, monk
 def test_interrupted_upload_is_not_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"memory://torn-{time.time_ns()}"
     store = Store(url)
-    real = store._remote.put_file
+    assert store._remote is not None
+    real = store._remote.send
     sent: list[str] = []
 
-    def lose_connection(local: str, remote: str) -> None:
+    def lose_connection(local: Path, name: str) -> None:
         if len(sent) == 2:
             raise ConnectionError("the network is gone")
-        sent.append(remote)
-        real(local, remote)
+        sent.append(name)
+        real(local, name)
 
-    monkeypatch.setattr(store._remote, "put_file", lose_connection)
+    monkeypatch.setattr(store._remote, "send", lose_connection)
     with pytest.raises(ConnectionError):
         fill(store)
     monkeypatch.undo()
@@ -158,6 +159,7 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) 
     store = Store(tmp_path / "store")
     full = OSError(errno.ENOSPC, "No space left on device")
     if place == "manifest":
+        fill(store, "f" * 64)
 
         def fsync(descriptor: int) -> None:
             raise full

@@ -17,7 +17,7 @@ from arena.cli.app import app
 from arena.engine.cost import CostModel, Costs
 from arena.engine.graph import Plan
 from arena.engine.plan import plan
-from arena.lvlm.hub import HubCheckpoint
+from arena.lvlm.checkpoints import HubCheckpoint
 from arena.lvlm.zoo import random_checkpoints
 from arena.plugins.registry import Registry
 from arena.records.files import read_records
@@ -47,7 +47,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 def planned(suite: Suite, root: Path) -> Plan:
     registry = Registry()
     validate(suite, registry)
-    return plan(suite, registry, Store(root))
+    return plan(suite, registry, Store(root), estimate=True)
 
 
 @pytest.mark.parametrize("name", CELLS)
@@ -55,15 +55,15 @@ def test_a_suite_of_the_paper_is_planned_offline(name: str, tmp_path: Path) -> N
     p = planned(find_suite(name), tmp_path)
     assert len(p.cells) == len({c.key for c in p.cells}) == CELLS[name]
     assert sum(s.kind == "fine-tuned" for s in p.stages.values()) == CELLS[name]
-    costs = CostModel(p, Registry()).costs(p.stages.values())
+    costs = CostModel(p).costs(p.stages.values())
     assert costs.unknown == () and 10 < costs.gpu_hours() < 10_000 and costs.downloads > 8e9
 
 
 def test_who_knows_what_in_table_2(tmp_path: Path) -> None:
     found = Counter(
-        (c.facts["model"]["id"], c.facts["knowledge"], len(c.facts["defense"]["surrogates"]))
+        (c.asked.model.id, c.asked.knowledge, len(c.asked.defense.surrogates))
         for c in planned(find_suite("paper-table2"), tmp_path).cells
-        if c.facts["knowledge"] != "none"
+        if c.asked.knowledge != "none"
     )
     black = ("llama-3-2-11b-vision", "llava", "internvl3-5-8b", "gemma3-4b", "glm-4-1v-9b")
     wanted = [
@@ -94,7 +94,7 @@ def test_all_recipes_and_transforms_of_the_paper_are_there() -> None:
 def test_mixing_keeps_the_total(tmp_path: Path) -> None:
     shares = Counter[float]()
     for c in planned(find_suite("paper-mixing"), tmp_path).cells:
-        train, share = c.facts["dataset"]["train"], c.facts["auxiliary"] if c.facts["attack"]["id"] == "mix" else 0
+        train, share = c.asked.dataset.train, c.asked.auxiliary if c.asked.attack.id == "mix" else 0
         assert train + round(share * train) == 1000
         shares[train / 1000] += 1
     assert shares == Counter(dict.fromkeys((0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0), 3 * 6 * 3))
@@ -116,7 +116,7 @@ def paper_like(**changes: Any) -> Suite:
 
 def costs(root: Path, **changes: Any) -> Costs:
     p = planned(paper_like(**changes), root)
-    return CostModel(p, Registry()).costs(p.stages.values())
+    return CostModel(p).costs(p.stages.values())
 
 
 def recipe(id: str, **config: Any) -> list[dict[str, Any]]:
@@ -175,7 +175,7 @@ def test_every_model_of_the_hub_has_a_size_and_a_stand_in() -> None:
     hub = {id: model for id, model in models.items() if issubclass(model, HubCheckpoint)}
     assert len(hub) > 5
     for id, model in hub.items():
-        assert model.tiny in random_checkpoints.FAMILIES and model.billions, id
+        assert model.tiny in random_checkpoints.families() and model.billions, id
         stated = re.search(r"(\d+)(?=b(?:-|$))", id)  # the size in the name, rounded
         assert stated is None or abs(model.billions - float(stated[1])) < 1.5, id
 
@@ -185,7 +185,7 @@ def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """Random checkpoints without weights, told apart by family and seed."""
 
     def write(family: str, folder: Path, seed: int = 0) -> None:
-        assert family in random_checkpoints.FAMILIES
+        assert family in random_checkpoints.families()
         folder.mkdir()
         (folder / "config.json").write_text(json.dumps([family, seed]), encoding="utf-8")
 
@@ -193,7 +193,7 @@ def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def labels(p: Plan, kind: str, name: str = "label") -> set[str]:
-    return {c.facts[kind][name] for c in p.cells}
+    return {getattr(getattr(c.asked, kind), name) for c in p.cells}
 
 
 @pytest.mark.usefixtures("no_weights")
@@ -220,15 +220,15 @@ def test_everything_is_met_in_a_dry_run(name: str, cells: int, tmp_path: Path) -
         assert labels(p, kind, "id") == labels(whole, kind, "id")
 
     def levels(of: Plan) -> set[tuple[str, str, str]]:
-        return {(c.facts["model"]["id"], c.facts["defense"]["label"], c.facts["knowledge"]) for c in of.cells}
+        return {(c.asked.model.id, c.asked.defense.label, c.asked.knowledge) for c in of.cells}
 
     assert levels(p) <= levels(whole)
     assert {level for _, _, level in levels(p)} == {level for _, _, level in levels(whole)}
     for cell in p.cells:
-        config, dataset = cell.facts["model"]["config"], cell.facts["dataset"]
+        config, dataset = cell.asked.model.settings, cell.asked.dataset
         assert (config["dtype"], config["device"]) == ("float32", "cpu") and Path(config["checkpoint"]).is_dir()
-        assert dataset["train"] + dataset["auxiliary"] in (8, 20) and cell.facts["seed"] == 0
-        assert cell.facts["recipe"]["config"]["epochs"] == 1
+        assert dataset.train + dataset.auxiliary in (8, 20) and cell.asked.seed == 0
+        assert cell.asked.recipe.config["epochs"] == 1
 
 
 @pytest.mark.usefixtures("no_weights")

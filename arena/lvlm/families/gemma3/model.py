@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +16,7 @@ from transformers.masking_utils import create_causal_mask
 from arena.errors import ArenaError
 from arena.lvlm import pixels
 from arena.lvlm.base import LVLM
-from arena.lvlm.loading import beginning, load_parts
+from arena.lvlm.loading import beginning
 
 
 class Gemma3(LVLM):
@@ -28,38 +27,21 @@ class Gemma3(LVLM):
     """
 
     family = "gemma3"
+    model_class = Gemma3ForConditionalGeneration
+    processor_class = Gemma3ImageProcessorPil
     vision_tower = "model.vision_tower"
     projector = "model.multi_modal_projector"
     language_model = "model.language_model"
+    no_flash = "image tokens attend in both directions, which flash attention leaves out"
 
     def __init__(self, model: Any, tokenizer: Any, processor: Gemma3ImageProcessorPil) -> None:
-        super().__init__(model, tokenizer)
+        super().__init__(model, tokenizer, processor)
         if processor.do_pan_and_scan:
             raise ArenaError(
                 "gemma3: the checkpoint's preprocessor_config.json turns on pan and scan, crops besides the picture, "
                 "which the arena does not model: set do_pan_and_scan to false there, as Gemma 3's own checkpoints do"
             )
-        self.processor = processor
         self.module("model").register_forward_pre_hook(_attend, with_kwargs=True)
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        checkpoint: str | Path,
-        dtype: torch.dtype = torch.float32,
-        device: str = "cpu",
-        revision: str = "main",
-        **loading: Any,
-    ) -> Self:
-        """Load a checkpoint in the hub's format, by path or hub id; `loading` goes to `from_pretrained` of the
-        model."""
-        if str(loading.get("attn_implementation", "")).startswith("flash"):
-            raise ArenaError(
-                f"model {str(checkpoint)!r}: gemma3's image tokens attend in both directions, which flash attention "
-                "leaves out; set attention: sdpa"
-            )
-        kinds = Gemma3ForConditionalGeneration, Gemma3ImageProcessorPil
-        return cls(*load_parts(cls.family, *kinds, checkpoint, dtype, device, revision, **loading))
 
     def template(self, question: str) -> tuple[str, str, str]:
         after = "<end_of_turn>\n<start_of_turn>model\n"

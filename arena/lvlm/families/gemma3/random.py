@@ -15,7 +15,7 @@ from transformers import (
     GemmaTokenizer,
 )
 
-from arena.lvlm.families.drawing import SPREAD, VOCABULARY, Parts, drawn
+from arena.lvlm.families.drawing import SPREAD, VOCABULARY, Draw, Parts, drawn
 from arena.lvlm.zoo.tokenizer import words
 
 TOKENS = ("<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<end_of_image>", "<image_soft_token>")
@@ -86,3 +86,6 @@ _LAYERS: dict[str, Any] = {
     "num_attention_heads": 2,
     "initializer_range": SPREAD,
 }
+
+
+CHECKPOINTS: dict[str, Draw] = {"gemma3": gemma3}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from transformers import Glm4vForConditionalGeneration, Glm4vImageProcessorPil
 from transformers.models.glm4v.image_processing_pil_glm4v import smart_resize
 
-from arena.lvlm.native_resolution import NativeResolution
+from arena.lvlm.families.native_resolution import NativeResolution
 
 
 class Glm4v(NativeResolution):

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import Glm4vConfig, Glm4vForConditionalGeneration, Glm4vImageProcessorPil, Qwen2Tokenizer
 
-from arena.lvlm.families.drawing import SPREAD, Parts, drawn, trained
+from arena.lvlm.families.drawing import SPREAD, Draw, Parts, drawn, trained
 
 IMAGE_TOKENS = ("<|begin_of_image|>", "<|end_of_image|>", "<|begin_of_video|>", "<|end_of_video|>", "<|image|>")
 TOKENS = ("[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<|video|>", *IMAGE_TOKENS)
@@ -59,3 +59,6 @@ def _ids(tokenizer: Any) -> dict[str, Any]:
         "video_end": "end_of_video",
     }
     return {f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{token}|>") for name, token in names.items()}
+
+
+CHECKPOINTS: dict[str, Draw] = {"glm4v": glm4v}

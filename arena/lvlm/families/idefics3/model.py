@@ -6,8 +6,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +21,7 @@ from transformers import (
 from arena.data.sample import Sample
 from arena.lvlm import pixels
 from arena.lvlm.base import LVLM
-from arena.lvlm.loading import beginning, load_parts
+from arena.lvlm.loading import beginning
 
 LONGEST = 4096
 """No picture is made longer than this many pixels, whatever the processor's size."""
@@ -32,31 +31,16 @@ class Idefics3(LVLM):
     """`Idefics3ForConditionalGeneration`; an image token is a square block of a tile's patches (pixel shuffle)."""
 
     family = "idefics3"
+    model_class: ClassVar[Any] = Idefics3ForConditionalGeneration
+    processor_class: ClassVar[Any] = Idefics3ImageProcessorPil
     vision_tower = "model.vision_model"
     projector = "model.connector"
     language_model = "model.text_model"
-    model_class: ClassVar[Any] = Idefics3ForConditionalGeneration
-    processor_class: ClassVar[Any] = Idefics3ImageProcessorPil
 
     def __init__(self, model: Any, tokenizer: Any, processor: Any) -> None:
-        super().__init__(model, tokenizer)
-        self.processor = processor
+        super().__init__(model, tokenizer, processor)
         self._missing = float("nan")
         self.module("model").register_forward_pre_hook(_empty_missing_tiles, with_kwargs=True)
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        checkpoint: str | Path,
-        dtype: torch.dtype = torch.float32,
-        device: str = "cpu",
-        revision: str = "main",
-        **loading: Any,
-    ) -> Self:
-        """Load a checkpoint in the hub's format, by path or hub id; `loading` goes to `from_pretrained` of the
-        model."""
-        kinds = cls.model_class, cls.processor_class
-        return cls(*load_parts(cls.family, *kinds, checkpoint, dtype, device, revision, **loading))
 
     def template(self, question: str) -> tuple[str, str, str]:
         """Llama's tokenizer begins a text by itself, SmolLM's leaves that to the chat template."""

@@ -18,7 +18,7 @@ from transformers import (
     SmolVLMImageProcessorPil,
 )
 
-from arena.lvlm.families.drawing import SPREAD, Parts, drawn, trained
+from arena.lvlm.families.drawing import SPREAD, Draw, Parts, drawn, trained
 
 TOKENS = ("<fake_token_around_image>", "<image>", "<end_of_utterance>")
 TILES = tuple(f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7))
@@ -102,3 +102,6 @@ _LAYERS: dict[str, Any] = {
     "num_attention_heads": 2,
     "initializer_range": SPREAD,
 }
+
+
+CHECKPOINTS: dict[str, Draw] = {"idefics3": idefics3, "smolvlm": smolvlm}

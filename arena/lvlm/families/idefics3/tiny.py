@@ -22,7 +22,7 @@ BEGIN, PAD, END = "<|im_start|>", "<|im_end|>", "<end_of_utterance>"
 TOKENS = (BEGIN, PAD, END, "<fake_token_around_image>", "<global-img>", "<image>")
 
 
-class TinyIdefics3(TinyModel):
+class Idefics3Spec(TinyModel):
     """A block of 2 x 2 patches is an image token; a picture is a single tile."""
 
     architecture, tower, decoder = "Idefics3", "SigLIP", "Llama"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,9 +11,9 @@ from torch.nn import functional as F
 from transformers import GotOcr2ImageProcessorPil, InternVLForConditionalGeneration
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
-from arena.lvlm import patch_lists, pixels
+from arena.lvlm import pixels
 from arena.lvlm.base import LVLM
-from arena.lvlm.loading import load_parts
+from arena.lvlm.families import patch_lists
 
 
 class InternVL(LVLM):
@@ -26,28 +25,15 @@ class InternVL(LVLM):
     """
 
     family = "internvl"
+    model_class = InternVLForConditionalGeneration
+    processor_class = GotOcr2ImageProcessorPil
     vision_tower = "model.vision_tower"
     projector = "model.multi_modal_projector"
     language_model = "model.language_model"
 
     def __init__(self, model: Any, tokenizer: Any, processor: GotOcr2ImageProcessorPil) -> None:
-        super().__init__(model, tokenizer)
-        self.processor = processor
+        super().__init__(model, tokenizer, processor)
         self.module(self.vision_tower).register_forward_pre_hook(_list_tiles, with_kwargs=True)
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        checkpoint: str | Path,
-        dtype: torch.dtype = torch.float32,
-        device: str = "cpu",
-        revision: str = "main",
-        **loading: Any,
-    ) -> InternVL:
-        """Load a checkpoint in the hub's format, by path or hub id; `loading` goes to `from_pretrained` of the
-        model."""
-        kinds = InternVLForConditionalGeneration, GotOcr2ImageProcessorPil
-        return cls(*load_parts(cls.family, *kinds, checkpoint, dtype, device, revision, **loading))
 
     def template(self, question: str) -> tuple[str, str, str]:
         return "<|im_start|>user\n", "\n", "<|im_end|>\n<|im_start|>assistant\n"

@@ -12,7 +12,7 @@ from transformers import (
     Qwen2Tokenizer,
 )
 
-from arena.lvlm.families.drawing import SPREAD, Parts, drawn, trained
+from arena.lvlm.families.drawing import SPREAD, Draw, Parts, drawn, trained
 
 TOKENS = ("<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>", "<video>")
 
@@ -67,3 +67,6 @@ _SIZES = {
 def internvl_tokenizer() -> Any:
     """Qwen's byte-level BPE with InternVL's special tokens."""
     return trained(Qwen2Tokenizer(), TOKENS, end="<|im_end|>")
+
+
+CHECKPOINTS: dict[str, Draw] = {"internvl": internvl, "internvl3.5": internvl3_5}

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, CLIPImageProcessorPil, LlavaForConditionalGeneration
+from torch.nn import functional as F
+from transformers import CLIPImageProcessorPil, LlavaForConditionalGeneration
 
-from arena.errors import ArenaError
 from arena.lvlm import pixels
 from arena.lvlm.base import LVLM
 
@@ -19,31 +17,11 @@ class Llava(LVLM):
     """`LlavaForConditionalGeneration` with CLIP's processor: resize the shorter edge, crop the centre."""
 
     family = "llava"
+    model_class = LlavaForConditionalGeneration
+    processor_class = CLIPImageProcessorPil
     vision_tower = "model.vision_tower"
     projector = "model.multi_modal_projector"
     language_model = "model.language_model"
-
-    def __init__(self, model: LlavaForConditionalGeneration, tokenizer: Any, processor: CLIPImageProcessorPil) -> None:
-        super().__init__(model, tokenizer)
-        self.processor = processor
-
-    @classmethod
-    def from_pretrained(
-        cls, checkpoint: str | Path, dtype: torch.dtype = torch.float32, device: str = "cpu", **loading: Any
-    ) -> Llava:
-        """Load a checkpoint in the hub's format, by path or hub id; `loading` goes to `from_pretrained` of the
-        model."""
-        try:
-            model: Any = LlavaForConditionalGeneration.from_pretrained(checkpoint, dtype=dtype, **loading)
-            model = model.to(device).eval()
-            tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-            processor = CLIPImageProcessorPil.from_pretrained(checkpoint)
-        except (OSError, ValueError) as error:
-            raise ArenaError(
-                f"model {str(checkpoint)!r} cannot be loaded as LLaVA: {error}. Give a folder or hub id of a "
-                "LlavaForConditionalGeneration checkpoint that you have access to"
-            ) from error
-        return cls(model, tokenizer, processor)
 
     def template(self, question: str) -> tuple[str, str, str]:
         return "USER: ", "\n", " ASSISTANT:"
@@ -69,7 +47,7 @@ class Llava(LVLM):
     def token_means(self, change: dict[str, Tensor]) -> list[Tensor]:
         scale = change["pixel_values"].new_tensor(self.processor.image_std).view(3, 1, 1)
         patch = self.model.config.vision_config.patch_size
-        means = torch.nn.functional.avg_pool2d((change["pixel_values"] * scale).abs().mean(1, keepdim=True), patch)
+        means = F.avg_pool2d((change["pixel_values"] * scale).abs().mean(1, keepdim=True), patch)
         return list(means.flatten(1))
 
     @property

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from arena.lvlm.families.drawing import VOCABULARY, Parts
-from arena.lvlm.families.llava.tiny import TinyLlava
+from arena.lvlm.families.drawing import VOCABULARY, Draw, Parts
+from arena.lvlm.families.llava.tiny import LlavaSpec
 
 
 def llava(seed: int) -> Parts:
@@ -19,6 +19,9 @@ def llava_tokenizer() -> Any:
     return _llava(0).tokenizer()
 
 
-def _llava(seed: int) -> TinyLlava:
+def _llava(seed: int) -> LlavaSpec:
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "heads": 2}
-    return TinyLlava("random-llava", seed, VOCABULARY, image_size=48, patch_size=8, vision=sizes, text=sizes)
+    return LlavaSpec("random-llava", seed, VOCABULARY, image_size=48, patch_size=8, vision=sizes, text=sizes)
+
+
+CHECKPOINTS: dict[str, Draw] = {"llava": llava}

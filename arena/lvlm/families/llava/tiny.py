@@ -21,7 +21,7 @@ from arena.lvlm.zoo.tiny import TinyModel, known_exchanges
 from arena.lvlm.zoo.tokenizer import IMAGE, build_tokenizer
 
 
-class TinyLlava(TinyModel):
+class LlavaSpec(TinyModel):
     """A patch is an image token."""
 
     architecture, tower, decoder = "LLaVA", "CLIP", "Llama"

@@ -24,9 +24,8 @@ from transformers.cache_utils import DynamicLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils.deprecation import deprecate_kwarg
 
-from arena.lvlm import patch_lists
-from arena.lvlm.asked import asked, chosen
-from arena.lvlm.probe import Probe, probing
+from arena.lvlm.families import patch_lists
+from arena.lvlm.probe import Probe, asked, chosen, probing
 
 BLOCK = 4
 """Side in patches of an image token: two merges of 2 x 2."""

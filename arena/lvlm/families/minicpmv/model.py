@@ -5,17 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import MiniCPMV4_6ForConditionalGeneration, MiniCPMV4_6ImageProcessorPil
 
-from arena.lvlm import patch_lists, pixels
+from arena.lvlm import pixels
 from arena.lvlm.base import LVLM
+from arena.lvlm.families import patch_lists
 from arena.lvlm.families.minicpmv import hybrid
-from arena.lvlm.loading import load_parts
 
 _QUESTION = "QUESTION"
 
@@ -25,30 +24,15 @@ class MiniCPMV(LVLM):
     image token is a block of 4 x 4 patches of one of these views. The chat template is the checkpoint's own."""
 
     family = "minicpm-v"
+    model_class = MiniCPMV4_6ForConditionalGeneration
+    processor_class = MiniCPMV4_6ImageProcessorPil
     vision_tower = "model.vision_tower"
     projector = "model.merger"
     language_model = "model.language_model"
 
-    def __init__(self, model: hybrid.HybridMiniCPMV, tokenizer: Any, processor: MiniCPMV4_6ImageProcessorPil) -> None:
-        super().__init__(model, tokenizer)
-        self.processor = processor
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        checkpoint: str | Path,
-        dtype: torch.dtype = torch.float32,
-        device: str = "cpu",
-        revision: str = "main",
-        **loading: Any,
-    ) -> MiniCPMV:
-        """Load a checkpoint in the hub's format, by path or hub id; `loading` goes to `from_pretrained` of the
-        model."""
-        kinds = MiniCPMV4_6ForConditionalGeneration, MiniCPMV4_6ImageProcessorPil
-        parts = load_parts(cls.family, *kinds, checkpoint, dtype, device, revision, **loading)
-        # only now: transformers maps a checkpoint's names for its own classes
-        parts[0].__class__ = hybrid.HybridMiniCPMV
-        return cls(*parts)
+    def __init__(self, model: Any, tokenizer: Any, processor: MiniCPMV4_6ImageProcessorPil) -> None:
+        super().__init__(model, tokenizer, processor)
+        model.__class__ = hybrid.HybridMiniCPMV  # once loaded: transformers maps a checkpoint's names by its own class
 
     def template(self, question: str) -> tuple[str, str, str]:
         return self._template
@@ -116,7 +100,7 @@ class MiniCPMV(LVLM):
         return whole, (rows, columns), (large[0] // rows, large[1] // columns)
 
     def _view(self, kind: str, size: tuple[int, int]) -> str:
-        side = self.processor.patch_size * hybrid.BLOCK
+        side = int(self.processor.patch_size) * hybrid.BLOCK
         tokens = self._token("image") * (size[0] // side * (size[1] // side))
         return self._token(f"{kind}_start") + tokens + self._token(f"{kind}_end")
 

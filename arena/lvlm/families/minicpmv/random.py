@@ -14,7 +14,7 @@ from transformers import (
     Qwen3_5TextConfig,
 )
 
-from arena.lvlm.families.drawing import SPREAD, Parts, drawn, trained
+from arena.lvlm.families.drawing import SPREAD, Draw, Parts, drawn, trained
 
 TOKENS = {
     "image_token": "<|image_pad|>",
@@ -79,3 +79,6 @@ def minicpmv_tokenizer() -> Any:
     tokenizer._set_model_specific_special_tokens(TOKENS)
     tokenizer.chat_template = CHAT
     return tokenizer
+
+
+CHECKPOINTS: dict[str, Draw] = {"minicpm-v": minicpmv}

@@ -31,8 +31,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils.deprecation import deprecate_kwarg
 
 from arena.errors import ArenaError
-from arena.lvlm.asked import asked, chosen
-from arena.lvlm.probe import Probe, probing
+from arena.lvlm.probe import Probe, asked, chosen, probing
 
 
 @dataclass(frozen=True)

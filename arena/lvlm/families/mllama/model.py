@@ -8,7 +8,6 @@ tile, the class token is template: it stands for no region of the picture. The p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,38 +21,25 @@ from transformers.models.mllama.image_processing_pil_mllama import (
 )
 
 from arena.lvlm import pixels
-from arena.lvlm.base import LVLM, Encoding, Role
+from arena.lvlm.base import LVLM
+from arena.lvlm.batch import Encoding, Role
 from arena.lvlm.families.mllama.cross_attention import CrossMllama
-from arena.lvlm.loading import beginning, load_parts
+from arena.lvlm.loading import beginning
 
 
 class Mllama(LVLM):
     """Pictures resized to fit the canvas of up to four tiles that suits them best, padded at the bottom right."""
 
     family = "llama-3.2-vision"
+    model_class = MllamaForConditionalGeneration
+    processor_class = MllamaImageProcessorPil
     vision_tower = "model.vision_model"
     projector = "model.multi_modal_projector"
     language_model = "model.language_model"
 
-    def __init__(self, model: CrossMllama, tokenizer: Any, processor: MllamaImageProcessorPil) -> None:
-        super().__init__(model, tokenizer)
-        self.processor = processor
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        checkpoint: str | Path,
-        dtype: torch.dtype = torch.float32,
-        device: str = "cpu",
-        revision: str = "main",
-        **loading: Any,
-    ) -> Mllama:
-        """Load a checkpoint in the hub's format, by path or hub id; `loading` goes to `from_pretrained` of the
-        model."""
-        kinds = MllamaForConditionalGeneration, MllamaImageProcessorPil
-        parts = load_parts(cls.family, *kinds, checkpoint, dtype, device, revision, **loading)
-        parts[0].__class__ = CrossMllama  # only now: transformers maps a checkpoint's names for its own classes
-        return cls(*parts)
+    def __init__(self, model: Any, tokenizer: Any, processor: MllamaImageProcessorPil) -> None:
+        super().__init__(model, tokenizer, processor)
+        model.__class__ = CrossMllama  # once loaded: transformers maps a checkpoint's names by its own class
 
     def template(self, question: str) -> tuple[str, str, str]:
         head = "<|start_header_id|>{}<|end_header_id|>\n\n"

@@ -15,7 +15,7 @@ from transformers import (
     Qwen2Tokenizer,
 )
 
-from arena.lvlm.families.drawing import SPREAD, Parts, drawn, trained
+from arena.lvlm.families.drawing import SPREAD, Draw, Parts, drawn, trained
 
 BEGIN, END, PAD, IMAGE = "<|begin_of_text|>", "<|eot_id|>", "<|finetune_right_pad_id|>", "<|image|>"
 TOKENS = (BEGIN, END, PAD, "<|start_header_id|>", "<|end_header_id|>")
@@ -72,3 +72,6 @@ def mllama_tokenizer() -> Any:
         single=f"{BEGIN} $A", special_tokens=[(BEGIN, backend.token_to_id(BEGIN))]
     )
     return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=BEGIN, eos_token=END, pad_token=PAD)
+
+
+CHECKPOINTS: dict[str, Draw] = {"llama-3.2-vision": mllama}

@@ -7,7 +7,7 @@ from typing import ClassVar
 from transformers import Qwen2VLImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
-from arena.lvlm.native_resolution import NativeResolution
+from arena.lvlm.families.native_resolution import NativeResolution
 
 
 class QwenVL(NativeResolution):

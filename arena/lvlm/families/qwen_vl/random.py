@@ -14,7 +14,7 @@ from transformers import (
     Qwen3VLForConditionalGeneration,
 )
 
-from arena.lvlm.families.drawing import SPREAD, Parts, drawn, trained
+from arena.lvlm.families.drawing import SPREAD, Draw, Parts, drawn, trained
 
 TOKENS = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 
@@ -86,3 +86,6 @@ def placeholder_ids(tokenizer: Any) -> dict[str, Any]:
     names = {"image": "image_pad", "video": "video_pad", "vision_start": "vision_start", "vision_end": "vision_end"}
     ids = {f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{token}|>") for name, token in names.items()}
     return {**ids, "tie_word_embeddings": True}
+
+
+CHECKPOINTS: dict[str, Draw] = {"qwen2.5-vl": qwen2_5_vl, "qwen3-vl": qwen3_vl}

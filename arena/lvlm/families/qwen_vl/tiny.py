@@ -15,7 +15,7 @@ from arena.lvlm.zoo.tiny import TinyModel, answer_words, known_exchanges
 from arena.lvlm.zoo.tokenizer import words
 
 
-class TinyQwen3VL(TinyModel):
+class Qwen3VLSpec(TinyModel):
     """A block of 2 x 2 patches is an image token."""
 
     architecture, tower, decoder = "Qwen3-VL", "Qwen3-VL's", "Qwen3"
@@ -102,7 +102,7 @@ class TinyQwen3VL(TinyModel):
 
     def beginning_positions(self, lvlm: LVLM, ids: Tensor) -> Tensor:
         """``(3, length)``, moved so that the question stands where it would without a picture; see
-        `arena.lvlm.patch_lists`."""
+        `arena.lvlm.families.patch_lists`."""
         model: Any = lvlm.module("model")
         positions, behind = model.get_rope_index(
             ids[None],

@@ -9,17 +9,13 @@ import pytest
 from synthetic import record
 
 from arena.errors import ArenaError
-from arena.records.files import append_record
 from arena.records.schema import Record
-from arena.suites.schema import digest
-from arena.suites.shipped import find_suite
-from leaderboards.pages import write_evidence
+from leaderboards.pages.mmguard import MmguardPage
 
 
-def records(suite: str, accuracies: dict[str, float], **changes: Any) -> list[Record]:
-    reference = {"id": suite, "digest": digest(find_suite(suite))}
+def records(accuracies: dict[str, float], **changes: Any) -> list[Record]:
     return [
-        record(accuracy, defense, seed=seed, suite=reference, **changes)
+        record(accuracy, defense, seed=seed, **changes)
         for defense, accuracy in accuracies.items()
         for seed in (0, 1, 2)
     ]
@@ -35,21 +31,21 @@ MAIN = {
 }
 
 
-def save(folder: Path, suite: str, made: list[Record]) -> None:
-    for one in made:
-        append_record(folder / "results" / f"{suite}.jsonl", one)
-
-
 def row(page: str, *cells: str) -> str:
     return next(line for line in page.splitlines() if all(cell in line for cell in cells))
 
 
-@pytest.fixture
-def page(tmp_path: Path) -> str:
-    save(tmp_path, "mmguard", records("mmguard", MAIN))
-    save(tmp_path, "mmguard", records("mmguard", {**MAIN, "mmguard-bph": 0.6}, image=4.0))
-    save(tmp_path, "mmguard-ablations", records("mmguard-ablations", {"none": 0.9, "mmguard-bph": 0.4, "Q = 0": 0.7}))
-    return write_evidence(tmp_path / "mmguard.md").read_text(encoding="utf-8")
+def main() -> list[Record]:
+    return records(MAIN) + records({**MAIN, "mmguard-bph": 0.6}, image=4.0)
+
+
+def ablations() -> list[Record]:
+    return records({"none": 0.9, "mmguard-bph": 0.4, "Q = 0": 0.7})
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return MmguardPage().make({"mmguard": main(), "mmguard-ablations": ablations()}, None)
 
 
 def test_signs_are_those_of_the_data(page: str) -> None:
@@ -81,11 +77,22 @@ def test_tables_are_whole(page: str) -> None:
     )  # all but Theorem 5.1, of which nothing is known here
 
 
-def test_missing_records_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ArenaError, match=r"mmguard\.jsonl"):
-        write_evidence(tmp_path / "mmguard.md")
+def test_ablations_may_be_missing() -> None:
+    assert "Not run yet." in MmguardPage().make({"mmguard": main()}, None)
 
 
-def test_ablations_may_be_missing(tmp_path: Path) -> None:
-    save(tmp_path, "mmguard", records("mmguard", MAIN))
-    assert "Not run yet." in write_evidence(tmp_path / "mmguard.md").read_text(encoding="utf-8")
+def test_findings_are_filled_in_from_both_suites(tmp_path: Path) -> None:
+    file = tmp_path / "2026-01-mmguard.md"
+    file.write_text(
+        '{{ accuracy("mmguard-bph", image=4) }}, {{ drop("mmguard-bph", image=8) }}, {{ gap("Q = 0") }}, '
+        '{{ span(psnr("mmguard-bph", image=[4, 8]), digits=1) }}, {{ decimals(below_clean("random", image=4), 1) }}'
+        "{% if ablations %}, both{% endif %}",
+        encoding="utf-8",
+    )
+    page = MmguardPage().make({"mmguard": main(), "mmguard-ablations": ablations()}, file)
+    assert "\n60, 60, 30, 31.5, 1.0, both\n" in page
+    with pytest.raises(ArenaError, match=r"2026-01-mmguard.md, line 1: no cell has arm 'Q = 0'"):
+        MmguardPage().make({"mmguard": main()}, file)
+    file.write_text('{{ accuracy("mmguard-bph") }}', encoding="utf-8")
+    with pytest.raises(ArenaError, match=r"2 cells have arm 'mmguard-bph', suite 'main': say which is meant"):
+        MmguardPage().make({"mmguard": main()}, file)

@@ -5,18 +5,17 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from arena.data.sample import Sample
 from arena.errors import ArenaError
-from arena.lvlm import patch_lists, pixels
+from arena.lvlm import pixels
 from arena.lvlm.adapters import with_model
 from arena.lvlm.base import LVLM
-from arena.lvlm.loading import load_parts
+from arena.lvlm.families import patch_lists
 
 
 class NativeResolution(LVLM):
@@ -25,29 +24,12 @@ class NativeResolution(LVLM):
     vision_tower = "model.visual"
     projector = "model.visual.merger"
     language_model = "model.language_model"
-    model_class: ClassVar[Any]
-    processor_class: ClassVar[Any]
     brackets: ClassVar[tuple[str, str]]
     """What the prompt has before and after a picture's tokens."""
 
     def __init__(self, model: Any, tokenizer: Any, processor: Any) -> None:
-        super().__init__(model, tokenizer)
-        self.processor = processor
+        super().__init__(model, tokenizer, processor)
         patch_lists.adapt(self.module("model"), self.module(self.vision_tower))
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        checkpoint: str | Path,
-        dtype: torch.dtype = torch.float32,
-        device: str = "cpu",
-        revision: str = "main",
-        **loading: Any,
-    ) -> Self:
-        """Load a checkpoint in the hub's format, by path or hub id; `loading` goes to `from_pretrained` of the
-        model."""
-        kinds = cls.model_class, cls.processor_class
-        return cls(*load_parts(cls.family, *kinds, checkpoint, dtype, device, revision, **loading))
 
     @abstractmethod
     def target_size(self, height: int, width: int) -> tuple[int, int]:

@@ -1,0 +1,74 @@
+"""`arena explain`: a sample of a folder that `arena protect` made, its original and a model, put before
+`mmguard.explain`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from arena.data.sample import Sample, digest
+from arena.engine.describe import Plugins
+from arena.errors import ArenaError, UsageError
+from arena.owner.originals import read_originals
+from arena.owner.protect import surrogate as find_surrogate
+from arena.owner.report import Report, read_report
+from arena.plugins.registry import Registry
+from arena.plugins.spec import load_model
+from arena.release import read_release
+
+if TYPE_CHECKING:
+    from arena.lvlm.base import LVLM
+    from mmguard.explain import Explanation
+
+
+def explain(folder: str | Path, sample: int, surrogate: str | None = None, layer: int = 1) -> Explanation:
+    """Measure sample number `sample` (from 0) of a `folder` that `arena protect` made.
+
+    The model is that of `surrogate`, a name as `arena.owner.protect.surrogate` takes it, else the first that the
+    release was made against. `layer`, from 1, is the one of the maps. The original is read again from where it was.
+
+    Raises `UsageError` for a wrong folder, number or name, `ArenaError` where original or release are gone or changed.
+    """
+    from mmguard.explain import explain as measure
+    from mmguard.objective import Binds
+
+    folder = Path(folder)
+    report = read_report(folder)
+    if not 0 <= sample < len(report.samples):
+        raise UsageError(f"{folder} has {len(report.samples)} samples, numbered from 0: there is no {sample}")
+    about = report.samples[sample]
+    original, released = _original(report, sample), read_release(folder / "data")[sample]
+    if digest([released]) != about.released:
+        raise ArenaError(f"{folder / 'data'}: sample {sample} ({about.file!r}) was changed since the release was made")
+    name, lvlm = _model(report, surrogate)
+    tau = report.request.defense["config"].get("tau_delta", Binds.model_validate({}).tau_delta)
+    return measure(lvlm, original, released, about.trigger, layer, float(tau), name)
+
+
+def _original(report: Report, index: int) -> Sample:
+    request, about = report.request, report.samples[index]
+    try:
+        samples = read_originals(request.source, request.columns, request.split, index + 1).samples
+    except ArenaError as error:
+        raise ArenaError(f"the original of {about.file!r} is needed and cannot be read again: {error}") from error
+    if len(samples) <= index or digest([samples[index]]) != about.clean:
+        raise ArenaError(
+            f"the original of {about.file!r} is needed, and {request.source} no longer has it as it was: restore it"
+        )
+    return samples[index]
+
+
+def _model(report: Report, name: str | None) -> tuple[str, LVLM]:
+    plugins = Plugins(Registry())
+    if name is not None:
+        return name, load_model(find_surrogate(name, plugins).spec)
+    if not report.request.surrogates:
+        raise UsageError("the release was made without a surrogate model: name one with --surrogate")
+    first = report.request.surrogates[0]
+    source = plugins.registry.create("model", first["id"], {**first["config"], **first["runtime"]})
+    if source.fingerprint() != first["fingerprint"]:
+        raise ArenaError(
+            f"surrogate {first['id']!r} no longer has the weights the release was made against: name one with "
+            "--surrogate"
+        )
+    return first["id"], source.load()

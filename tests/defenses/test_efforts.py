@@ -1,0 +1,59 @@
+"""What defenses say of themselves for estimates and dry runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from arena.budget import Budget
+from arena.plugins.base import Defense, Effort
+from arena.plugins.registry import Registry
+
+SAMPLES, BUDGET = 16, Budget(text=5)
+STEPS = {"rounds": 3, "inner_steps": 2, "pgd_steps": 4}
+TEXT = {"candidates": 10}
+
+EFFORTS: dict[str, tuple[str, dict[str, object], Effort]] = {
+    "no model": ("lsp", {}, Effort()),
+    "noise": ("random", {}, Effort()),
+    # 3 rounds of 4 steps and 2 minibatches of half the samples
+    "em": ("em", {"rounds": 3, "pgd_steps": 4, "theta_steps": 2, "batch_size": 8}, Effort(6, 15)),
+    "a batch beyond the samples": (
+        "em-class",
+        {"rounds": 3, "pgd_steps": 4, "theta_steps": 2, "batch_size": 64},
+        Effort(6, 18),
+    ),
+    # the same, and in 2 rounds the budget's 5 words
+    "mem": ("mem", {"rounds": 3, "pgd_steps": 4, "theta_steps": 2, "batch_size": 8, **TEXT}, Effort(6, 25, 100)),
+    "mem with short triggers": (
+        "mem",
+        {"rounds": 1, "pgd_steps": 4, "theta_steps": 2, "batch_size": 8, "trigger_tokens": 2, **TEXT},
+        Effort(2, 7, 20),
+    ),
+    "all words": ("mmguard-bph", {**STEPS, **TEXT}, Effort(6, 33, 150)),
+    "two slots": ("mmguard-crs", {**STEPS, **TEXT, "slots": 2}, Effort(6, 24, 60)),
+    "more slots than words": ("mmguard-crs-max", {**STEPS, **TEXT, "slots": 9}, Effort(6, 33, 150)),
+    "pictures alone": ("mmguard-image", {**STEPS}, Effort(6, 18)),
+    "text alone": ("mmguard-text", {"rounds": 3, "inner_steps": 2, **TEXT}, Effort(6, 21, 150)),
+}
+
+
+def defense(name: str, **config: object) -> Defense:
+    return Registry().create("defense", name, config)
+
+
+@pytest.mark.parametrize("case", EFFORTS)
+def test_the_effort_of_a_sample_is_counted(case: str) -> None:
+    name, config, wanted = EFFORTS[case]
+    assert defense(name, **config).effort(SAMPLES, BUDGET) == wanted
+
+
+def test_no_words_no_text() -> None:
+    for name in ("mmguard-multimodal", "mem"):
+        assert defense(name).effort(SAMPLES, Budget(text=0)).texts == 0
+
+
+@pytest.mark.parametrize("name", [entry.id for entry in Registry().entries("defense")])
+def test_a_dry_run_takes_a_few_passes(name: str) -> None:
+    small = defense(name, **type(defense(name).config).small()).effort(SAMPLES, BUDGET)
+    assert small.forwards <= 2 and small.gradients <= 7 and small.texts <= 10
+    assert small.texts <= 2 or name == "mem"  # has no setting for the words of a round
