@@ -9,6 +9,11 @@ from arena.hub_commit import resolve
 from arena.lvlm.checkpoints import folder_digest
 
 
+def pinned(checkpoint: str) -> str:
+    """A folder as it is, a hub id with its commit, as `fingerprint` says it."""
+    return checkpoint if Path(checkpoint).is_dir() else fingerprint(checkpoint)
+
+
 def fingerprint(checkpoint: str) -> str:
     """A digest of a folder's files, those of a pipeline's parts in folders of their own too; of a hub id, which may end
     in ``@`` and a branch, tag or commit, id and commit.

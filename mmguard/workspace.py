@@ -20,6 +20,7 @@ from torch import Tensor
 
 from arena.data.sample import Sample, digest
 from arena.errors import ArenaError
+from arena.files import write_atomically
 from arena.lvlm.base import LVLM
 
 
@@ -98,12 +99,7 @@ class Workspace:
     def commit(self, state: State) -> None:
         """Make a finished round the current one."""
         path, last = self.folder / "state.json", self.state.rounds
-        part = path.with_suffix(".part")
-        with part.open("w", encoding="utf-8") as file:
-            json.dump(asdict(state), file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        write_atomically(path, json.dumps(asdict(state)).encode())
         self.state = state
         if last:
             self._file(last).unlink(missing_ok=True)

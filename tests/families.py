@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from skimage import data as photographs
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
@@ -88,6 +89,12 @@ class Family:
     def processed(self, lvlm: LVLM, images: list[Image.Image]) -> Any:
         """What transformers makes of pictures."""
         return lvlm.processor(self.pictures(images), return_tensors="pt", **self.asked)
+
+
+def photograph(height: int, width: int, seed: int = 0) -> Image.Image:
+    """A resize of one of the photographs that come with scikit-image."""
+    source = [photographs.astronaut(), photographs.coffee(), photographs.chelsea()][seed % 3]
+    return Image.fromarray(source).resize((width, height), Image.Resampling.BILINEAR)
 
 
 def token_change(lvlm: LVLM, clean: list[Tensor], released: list[Tensor]) -> list[Tensor]:

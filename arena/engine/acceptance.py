@@ -15,10 +15,10 @@ from arena.engine.again import compute_again, compute_at, digests_at, scratch
 from arena.engine.execute import recorded
 from arena.engine.graph import Cell
 from arena.engine.plan import planned_cells
-from arena.errors import ArenaError, UsageError
+from arena.errors import ArenaError, UnresolvedRevision, UsageError
 from arena.plugins.registry import Registry, near_misses
 from arena.records.accept import ENGINE, Accepted, Proof, Standing, append, current_sources, plugin_name, versions
-from arena.records.files import read_all
+from arena.records.files import read_all, record_files
 from arena.records.schema import Record
 from arena.records.select import by_cell
 from arena.records.verify import Check, compare
@@ -54,10 +54,19 @@ class Outcome:
 
 
 def gather(suites: Iterable[tuple[Path, Suite]], registry: Registry, results: Callable[[str], Path]) -> list[Evidence]:
-    """The suites that have records, with them; `results` says where those of a suite are."""
+    """The suites that have records, with them; `results` says where those of a suite are. A suite without records may
+    name hub ids whose commit cannot be found out.
+
+    Raises `UnresolvedRevision` where one that has records does.
+    """
     found = []
     for path, suite in suites:
-        cells = planned_cells(suite, registry)
+        try:
+            cells = planned_cells(suite, registry)
+        except UnresolvedRevision:
+            if any(record.suite.id == suite.id for record in read_all(record_files(results(suite.id)))):
+                raise
+            continue
         if records := recorded(suite, cells, results(suite.id)):
             found.append(Evidence(path, suite, {cell.key: cell for cell in cells}, records))
     return found

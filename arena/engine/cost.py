@@ -25,6 +25,7 @@ from arena.engine.stages import Purify, Stage
 from arena.engine.stages.base import ANSWER, FORWARD, FROZEN, LEARNING, PICTURE, TEXT, TOKENS
 from arena.engine.stages.fine_tune import ADAPTER
 from arena.plugins.base import ModelSource, Plugin
+from arena.plugins.registry import Registry
 from arena.plugins.spec import PluginSpec
 
 PEAK, UTILISATION = 989e12, 0.4
@@ -66,6 +67,7 @@ class CostModel:
         self._sizes: dict[str, float | None] = {}
         self._named: dict[str, str] = {}
         self._plugins: dict[int, Plugin] = {}
+        self._registry = Registry()
 
     def costs(self, stages: Iterable[Stage]) -> Costs:
         """What these stages of the plan take together."""
@@ -92,7 +94,7 @@ class CostModel:
     def plugin(self, spec: PluginSpec) -> Plugin:
         """The plugin of a spec of the plan, made once."""
         if id(spec) not in self._plugins:
-            self._plugins[id(spec)] = spec.create()
+            self._plugins[id(spec)] = self._registry.create(spec.kind, spec.id, {**spec.config, **spec.runtime})
         return self._plugins[id(spec)]
 
     def samples(self, stage: str) -> int:

@@ -39,26 +39,27 @@ class Plugins:
         known = digest_of({"kind": kind, "id": id, "config": config})
         if known not in self._made:
             plugin = self.registry.create(kind, id, dict(config))
+            fingerprint, pinned = self._identified(plugin)
             spec = PluginSpec(
                 kind,
                 id,
                 plugin.version,
                 plugin.config.identity(),
-                plugin.config.runtime(),
-                self._fingerprint(plugin),
+                {**plugin.config.runtime(), **pinned},
+                fingerprint,
                 self.registry.get(kind, id).source_digest(),
                 versions(plugin.packages),
             )
             self._made[known] = plugin, spec
         return self._made[known]
 
-    def _fingerprint(self, plugin: Plugin) -> str | None:
+    def _identified(self, plugin: Plugin) -> tuple[str | None, Mapping[str, Any]]:
         try:
-            return plugin.fingerprint()
+            return plugin.fingerprint(), plugin.pinned()
         except UnresolvedRevision as error:
             if not self.unresolved:
                 raise
-            return f"{error.id}@{error.revision}"
+            return f"{error.id}@{error.revision}", {}
 
     def reference(self, spec: PluginSpec) -> PluginRef:
         """What records say of a plugin."""

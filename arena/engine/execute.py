@@ -151,8 +151,8 @@ def compute(
                 execution.drive(pool)
     except KeyboardInterrupt:
         console.print(
-            f"interrupted: {len(execution.records)} of {len(todo)} cells are recorded in {results}, finished stages are "
-            f"kept in {whole.store.url}; run again to go on",
+            f"interrupted: {len(execution.records)} of {len(todo)} cells are recorded in {results}, finished stages "
+            f"are kept in {whole.store.url}; run again to go on",
             soft_wrap=True,
         )
         raise

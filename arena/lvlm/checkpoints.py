@@ -126,6 +126,9 @@ class HubCheckpoint(ModelSource):
         folder = Path(self.config.checkpoint)
         return folder_digest(folder) if folder.exists() else f"{self.config.checkpoint}@{self.commit()}"
 
+    def pinned(self) -> Mapping[str, Any]:
+        return {"revision": self.commit()}
+
     def parameters(self) -> float | None:
         own = type(self).Config.model_fields["checkpoint"].default
         return super().parameters() if self.config.checkpoint == own else None

@@ -103,7 +103,7 @@ def begin(
             output = lvlm.model(**arguments, use_cache=True, logits_to_keep=1)
     else:
         output = lvlm.model(**arguments, use_cache=True, logits_to_keep=1)
-    layers = tuple((layer.keys, layer.values) for layer in output.past_key_values.layers)
+    layers = tuple((layer.keys, layer.values) for layer in output.cache.layers)
     return Beginnings(layers, batch.attention_mask.sum(1), batch.roles, probe.weights)
 
 
@@ -130,7 +130,7 @@ def finish(
         "input_ids": endings.input_ids,
         "attention_mask": mask,
         "position_ids": positions,
-        "past_key_values": cache,
+        "cache": cache,
     }
     probe = Probe(frozenset(attention_layers), attention_rows)
     if probe.layers:

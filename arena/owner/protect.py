@@ -41,10 +41,10 @@ def protect_folder(
 ) -> Report:
     """Protect the samples of `source` and write the release and its report into the folder `out`.
 
-    `source`, `columns`, `split` and `limit` are those of `arena.owner.originals.read_originals`; the source is only read.
-    `defense` is a registered id, `config` its settings; `surrogates` are names as `surrogate` takes them. `budget` is
-    8/255 and 5 words by default. `progress` is called with the share done, 0 to 1, and a note. The same arguments give
-    the same release on one machine and thread count.
+    `source`, `columns`, `split` and `limit` are those of `arena.owner.originals.read_originals`; the source is only
+    read. `defense` is a registered id, `config` its settings; `surrogates` are names as `surrogate` takes them.
+    `budget` is 8/255 and 5 words by default. `progress` is called with the share done, 0 to 1, and a note. The same
+    arguments give the same release on one machine and thread count.
 
     ``out/data`` becomes an imagefolder with the pictures' own names, ending in ``.png``; ``out/report.json`` and
     ``out/report.html`` tell what was measured on it. Until then everything is in ``out/.work``, and `resume` goes on

@@ -122,6 +122,11 @@ class Plugin:
         they name none. It is part of what a cell is. Loads no torch."""
         return None
 
+    def pinned(self) -> Mapping[str, Any]:
+        """Runtime settings under which the plugin uses just what `fingerprint` found, laid over the others when it
+        runs: the commit in place of a hub id's branch. By default none."""
+        return {}
+
 
 @dataclass(frozen=True, slots=True)
 class Draft:

@@ -2,8 +2,8 @@
 
 It is computed from a planned cell and from a record by the same function, over the same fields: for dataset, model,
 surrogates, defense, parts of the attack and recipe their id, declared version, settings (`PluginConfig.identity`) and
-fingerprint; the budget, the attacker's share of clean data, sizes and seeds. Not in it: suite, labels, source, packages,
-Python, order, limits, settings marked `runtime`.
+fingerprint; the budget, the attacker's share of clean data, sizes and seeds. Not in it: suite, labels, source,
+packages, Python, order, limits, settings marked `runtime`.
 """
 
 from __future__ import annotations

@@ -20,14 +20,19 @@ from typing import Any
 
 from arena.errors import ArenaError
 
-
-ENGINE = "arena.engine.stages"
-"""What computes every stage; with all that it imports it is the engine, which has a digest as a plugin has."""
+ENGINE = ("arena.engine.plan", "arena.engine.worker", "arena.engine.harvest")
+"""What says which stages a cell has, computes them, and makes a record of them; with all that these import they are the
+engine, which has a digest as a plugin has."""
 
 
 def engine_digest() -> str:
-    """SHA-256 (hex) of the engine: the stages and every module of `arena` that these import."""
-    return _total(_closure(ENGINE, frozenset({"arena"})))
+    """SHA-256 (hex) of the engine: `ENGINE` and every module of `arena` that is imported there."""
+    return _total(_engine())
+
+
+@cache
+def _engine() -> dict[str, str]:
+    return {name: digest for root in ENGINE for name, digest in _closure(root, frozenset({"arena"})).items()}
 
 
 @cache
@@ -39,8 +44,7 @@ def source_digest(module: str, first_party: frozenset[str]) -> str:
     """
     if _locate(module) is None:
         raise ArenaError(f"module {module!r} has no source file to digest: reinstall the package that declares it")
-    engine = _closure(ENGINE, frozenset({"arena"}))
-    return _total({name: d for name, d in _closure(module, first_party).items() if name not in engine})
+    return _total({name: d for name, d in _closure(module, first_party).items() if name not in _engine()})
 
 
 @cache

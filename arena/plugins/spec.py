@@ -47,7 +47,7 @@ class PluginSpec:
         return {**self.asked, "source": self.source, "packages": self.packages}
 
     def create(self) -> Plugin:
-        """The plugin. Raises `ChangedSource` if its source is not what the spec was made from."""
+        """The plugin. Raises `ChangedSource` if its source or its fingerprint is not what the spec was made from."""
         registry = Registry()
         with _PARSING:
             source = registry.get(self.kind, self.id).source_digest()
@@ -56,7 +56,13 @@ class PluginSpec:
                 f"{self.kind} {self.id!r}: its source here is not the source that the plan was made from; run again "
                 "once files have stopped changing, and install the same packages on every worker"
             )
-        return registry.create(self.kind, self.id, {**self.config, **self.runtime})
+        plugin = registry.create(self.kind, self.id, {**self.config, **self.runtime})
+        if (found := plugin.fingerprint()) != self.fingerprint:
+            raise ChangedSource(
+                f"{self.kind} {self.id!r}: its weights or files here are {found!r} and were {self.fingerprint!r} when "
+                "the plan was made; run again once files have stopped changing"
+            )
+        return plugin
 
 
 def load_model(spec: PluginSpec) -> LVLM:

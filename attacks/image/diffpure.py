@@ -8,9 +8,9 @@ process leads it back to level 0. A protection drowns in the noise, and what the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 from arena.errors import ArenaError
 from arena.lvlm.perturbation import batches
 from arena.plugins.base import AttackerWorld, ImageAttack, PluginConfig, setting
-from attacks.checkpoints import fingerprint
+from attacks.checkpoints import fingerprint, pinned
 from attacks.image.colour import on_colours
 from attacks.image.denoiser import CHECKPOINT, SHIPPED, load
 from attacks.image.tiles import Tiling, padded
@@ -89,6 +89,9 @@ class DiffPure(ImageAttack):
     def fingerprint(self) -> str:
         """What identifies the model's weights."""
         return fingerprint(self.config.checkpoint or str(SHIPPED))
+
+    def pinned(self) -> Mapping[str, Any]:
+        return {"checkpoint": pinned(self.config.checkpoint)} if self.config.checkpoint else {}
 
 
 def _coloured(image: Image.Image, colours: Image.Image) -> Image.Image:

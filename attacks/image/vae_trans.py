@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from arena.errors import ArenaError
 from arena.lvlm.perturbation import as_rgb, planes
 from arena.plugins.base import AttackerWorld, ImageAttack, PluginConfig, setting
-from attacks.checkpoints import fingerprint
+from attacks.checkpoints import fingerprint, pinned
 from attacks.image.colour import repaint
 
 
@@ -50,6 +50,9 @@ class LatentProjection(ImageAttack):
     def fingerprint(self) -> str:
         """What identifies the autoencoder's weights."""
         return fingerprint(self.config.checkpoint)
+
+    def pinned(self) -> Mapping[str, Any]:
+        return {"checkpoint": pinned(self.config.checkpoint)}
 
 
 def load_autoencoder(checkpoint: str) -> Any:

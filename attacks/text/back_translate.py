@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from arena.data.sample import Sample
 from arena.plugins.base import Attack, AttackerWorld, setting
-from attacks.checkpoints import fingerprint
+from attacks.checkpoints import fingerprint, pinned
 from attacks.text.pretrained import CHECKPOINT
 from attacks.text.seq2seq import Decoding, Seq2Seq, rewrite_questions
 
@@ -40,3 +41,6 @@ class BackTranslate(Attack):
     def fingerprint(self) -> str:
         """What identifies the weights of both models."""
         return f"{fingerprint(self.config.forth)} {fingerprint(self.config.back)}"
+
+    def pinned(self) -> Mapping[str, Any]:
+        return {"forth": pinned(self.config.forth), "back": pinned(self.config.back)}

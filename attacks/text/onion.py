@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -17,7 +18,7 @@ from pydantic import Field
 from arena.data.sample import Sample
 from arena.errors import ArenaError
 from arena.plugins.base import Attack, AttackerWorld, Need, PluginConfig, setting
-from attacks.checkpoints import fingerprint
+from attacks.checkpoints import fingerprint, pinned
 from attacks.text.multiple_choice import divide
 from attacks.text.perplexity import Reader
 from attacks.text.pretrained import CHECKPOINT
@@ -95,6 +96,9 @@ class Onion(Attack):
     def fingerprint(self) -> str:
         """What identifies the weights of a language model of its own; the base model is in the key anyway."""
         return "" if self.config.language_model is None else fingerprint(self.config.language_model)
+
+    def pinned(self) -> Mapping[str, Any]:
+        return {} if self.config.language_model is None else {"language_model": pinned(self.config.language_model)}
 
     def _reader(self, world: AttackerWorld) -> Reader:
         if self.config.language_model is None:

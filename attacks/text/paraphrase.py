@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
 from arena.data.sample import Sample
 from arena.plugins.base import Attack, AttackerWorld, setting
-from attacks.checkpoints import fingerprint
+from attacks.checkpoints import fingerprint, pinned
 from attacks.text.pretrained import CHECKPOINT
 from attacks.text.seq2seq import Decoding, Seq2Seq, rewrite_questions
 
@@ -44,6 +45,9 @@ class Paraphrase(Attack):
     def fingerprint(self) -> str:
         """What identifies the model's weights."""
         return fingerprint(self._checkpoint)
+
+    def pinned(self) -> Mapping[str, Any]:
+        return {} if self.config.checkpoint == EMBEDDED else {"checkpoint": pinned(self.config.checkpoint)}
 
     @property
     def _checkpoint(self) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,56 +15,48 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("arena", "mmguard", "defenses", "attacks", "leaderboards")
 
-FIELD = ("realworldqa", "mmstar", "scienceqa", "vqa_rad", "textvqa", "docvqa")
-"""Datasets that are read with `datasets`."""
-
-MODELS = ("arena.lvlm.sources", "arena.lvlm.hub", "arena.lvlm.shipped")
-
-LAYERS: list[tuple[str, ...]] = [
-    ("arena.cli.app",),
-    ("arena.cli.owner", "arena.cli.displays", "arena.engine.launch"),
-    ("arena.api", "mmguard.picture"),
-    ("mmguard.explain",),
-    ("arena.owner.protect",),
-    ("arena.owner.session",),
-    ("arena.engine.execute",),
-    ("arena.engine.pools", "arena.engine.progress", "arena.engine.harvest"),
-    ("arena.engine.worker",),
-    ("arena.engine.job", "arena.engine.plan", "arena.engine.cost", "arena.suites.dry_run"),
-    ("arena.engine.graph",),
-    ("arena.plugins.describe", "arena.engine.estimate", "arena.owner.report", "arena.owner.originals"),
-    ("arena.suites.validation",),
-    ("arena.suites.schema",),
-    ("arena.plugins.registry",),
-    ("leaderboards",),
-    ("mmguard", "defenses", "attacks", "arena.recipes", "arena.lvlm.zoo", *MODELS),
-    (
-        "arena.data.embedded.glyphs",
-        "arena.data.embedded.digits",
-        "arena.data.imagefolder",
-        *(f"arena.data.{name}" for name in FIELD),
-    ),
-    ("arena.data.hub.base", "arena.data.fingerprint"),
-    ("arena.plugins.base", "arena.score", "arena.records.schema", "arena.release"),
-    (
-        "arena.lvlm",
-        "arena.data",
-        "arena.budget",
-        "arena.store.local",
-        "arena.store.manifest",
-        "arena.environment",
-        "arena.records.bulk",
-    ),
-    ("arena.plugins.source", "arena.suites.yaml_lines"),
-    ("arena.errors",),
+TIERS: list[tuple[str, ...]] = [
+    ("arena.cli",),
+    ("arena.owner",),
+    ("arena.engine",),
+    ("arena.store", "arena.records"),
+    ("arena.suites",),
+    ("arena.plugins", "arena.release"),
+    ("arena.lvlm", "arena.score"),
+    ("arena.data", "arena.budget"),
+    ("arena.errors", "arena.files", "arena.environment", "arena.hub_commit"),
 ]
-"""From the top: a module imports its own layer and lower ones; the longest name that fits a module is its place."""
+"""The arena from the top, a package a tier: a module imports its own tier and lower ones. The longest name that fits a
+module is its place."""
 
-PLUGINS = ("mmguard", "defenses", "attacks", "arena.recipes", *MODELS, "arena.data")
-MAY = ("arena.plugins.base", "arena.lvlm", "arena.data", "arena.budget", "arena.errors", "arena.release", *PLUGINS)
+PLUGINS = (
+    *("mmguard", "defenses", "attacks", "arena.recipes"),
+    *("arena.lvlm.families", "arena.lvlm.checkpoints", "arena.lvlm.zoo"),
+    *("arena.data.embedded", "arena.data.hub", "arena.data.imagefolder", "arena.data.fingerprint"),
+)
+"""Packages of plugins, which stand beside the tiers."""
+
+MAY = (
+    *("arena.plugins.base", "arena.lvlm", "arena.data", "arena.budget", "arena.release", "arena.errors"),
+    "arena.hub_commit",  # which fingerprints are made of
+    *PLUGINS,
+)
+"""What a plugin may import."""
+
+BOARDS_MAY = ("leaderboards", "arena.records", "arena.score", "arena.errors", "arena.files")
+"""What the boards may import."""
+
+EXPLAINED = "`arena explain` draws MMGuard's mechanism, which is made of the formulas of its library"
+EXCEPTIONS: dict[tuple[str, str], str] = {
+    ("arena.owner.explain", "mmguard.explain"): EXPLAINED,
+    ("arena.owner.explain", "mmguard.objective"): EXPLAINED,
+    ("arena.cli.owner", "mmguard.picture"): EXPLAINED,
+}
+"""Arrows that may point up, with the reason."""
 
 
 def modules() -> dict[str, Path]:
+    """All first-party modules by name."""
     found = {}
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
@@ -70,68 +65,128 @@ def modules() -> dict[str, Path]:
     return found
 
 
-def imports(path: Path, *, at_start: bool = False) -> set[str]:
-    """First-party modules a file imports, for types only excepted; `at_start`: when it is imported itself."""
-    found: set[str] = set()
+@cache
+def graph(at_start: bool = False) -> dict[str, set[str]]:
+    """The first-party modules that each imports, for types alone excepted; `at_start`: when it is imported itself."""
+    known = modules()
+    return {name: set(imports(path, name, known, at_start)) - {name} for name, path in known.items()}
 
-    def visit(node: ast.AST) -> None:
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+
+def imports(path: Path, name: str, known: Mapping[str, Path], at_start: bool) -> Iterator[str]:
+    package = name if path.stem == "__init__" else name.rpartition(".")[0]
+
+    def visit(node: ast.AST) -> Iterator[str]:
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            for statement in node.orelse:
+                yield from visit(statement)
             return
         if at_start and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             return
         if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            found.add(node.module)
-            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            origin = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            for alias in node.names:  # a submodule, or something that the package itself has
+                yield f"{origin}.{alias.name}" if f"{origin}.{alias.name}" in known else origin
         for child in ast.iter_child_nodes(node):
-            visit(child)
+            yield from visit(child)
 
-    visit(ast.parse(path.read_text(encoding="utf-8")))
-    known = modules()
-    return {name for name in found if name in known} if not at_start else found
+    yield from (found for found in visit(ast.parse(path.read_text(encoding="utf-8"))) if found in known)
 
 
-def within(module: str, parts: tuple[str, ...]) -> bool:
+def within(module: str, parts: Iterable[str]) -> bool:
     return any(module == part or module.startswith(f"{part}.") for part in parts)
 
 
-def layer(module: str) -> int:
-    found = [(len(part), number) for number, parts in enumerate(LAYERS) for part in parts if within(module, (part,))]
-    assert found, f"{module} has no place in LAYERS: give it one"
+def is_plugin(module: str) -> bool:
+    return within(module, PLUGINS)
+
+
+def tier(module: str) -> int:
+    found = [(len(part), number) for number, parts in enumerate(TIERS) for part in parts if within(module, (part,))]
+    assert found, f"{module} has no place in TIERS: give it one"
     return max(found)[1]
 
 
-@pytest.mark.parametrize("module", [m for m in modules() if m != "arena"])
+ARENA = [m for m in modules() if within(m, ("arena",)) and m != "arena" and not is_plugin(m)]
+
+
+@pytest.mark.parametrize("module", ARENA)
 def test_imports_point_down(module: str) -> None:
-    own = layer(module)
-    for imported in imports(modules()[module]) - set(PACKAGES):
-        assert layer(imported) >= own, f"{module} imports {imported}, which is above it"
+    own = tier(module)
+    for imported in graph()[module] - {"arena"}:
+        if (module, imported) in EXCEPTIONS:
+            continue
+        assert not within(imported, ("mmguard", "defenses", "attacks")), f"{module} imports the plugin {imported}"
+        if within(imported, ("leaderboards",)):
+            assert own == 0, f"{module} imports {imported}: only the command line shows boards"
+        elif not is_plugin(imported):
+            assert tier(imported) >= own, f"{module} imports {imported}, which is above it"
+        else:
+            assert own < tier("arena.plugins"), f"{module} imports {imported}, which is above it"
 
 
-@pytest.mark.parametrize("module", [m for m in modules() if within(m, PLUGINS) and m not in PACKAGES])
+@pytest.mark.parametrize("module", [m for m in modules() if is_plugin(m) and m not in PACKAGES])
 def test_plugins_see_only_the_lower_arena(module: str) -> None:
-    for imported in imports(modules()[module]) - {"arena", "arena.data", "arena.lvlm"}:
-        assert within(imported, MAY), f"plugin module {module} imports {imported}"
+    for imported in graph()[module]:
+        assert within(imported, MAY) or (module, imported) in EXCEPTIONS, f"plugin module {module} imports {imported}"
 
 
 @pytest.mark.parametrize("module", [m for m in modules() if within(m, ("leaderboards",))])
 def test_leaderboards_see_records_only(module: str) -> None:
-    for imported in imports(modules()[module]):
-        assert within(
-            imported, ("leaderboards", "arena.records.schema", "arena.records.bulk", "arena.score", "arena.errors")
-        ), imported
+    for imported in graph()[module]:
+        assert within(imported, BOARDS_MAY) or (module, imported) in EXCEPTIONS, f"{module} imports {imported}"
 
 
-NOT_THE_ENGINE = ("arena.lvlm.zoo", "mmguard.explain")
-"""The shipped models, and the view of MMGuard's mechanism, which is made of the formulas of the library `mmguard`."""
+def test_exceptions_are_needed() -> None:
+    for module, imported in EXCEPTIONS:
+        assert imported in graph()[module], f"{module} imports {imported} no more: remove the exception"
 
 
-def test_the_engine_imports_no_plugin() -> None:
-    for module, path in modules().items():
-        if within(module, ("arena",)) and not within(module, (*PLUGINS, *NOT_THE_ENGINE)):
-            named = {m for m in imports(path) if within(m, ("mmguard", "defenses", "attacks"))}
-            assert not named, f"{module} imports {named}"
+@pytest.mark.parametrize("at_start", [True, False], ids=["when imported", "when called"])
+def test_no_imports_go_round_in_a_circle(at_start: bool) -> None:
+    assert circles(graph(at_start)) == []
+
+
+def circles(arrows: Mapping[str, set[str]]) -> list[list[str]]:
+    """The sets of modules that reach each other (Tarjan's strongly connected components of more than one)."""
+    order: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(node: str) -> None:
+        order[node] = low[node] = len(order)
+        stack.append(node)
+        for other in arrows[node]:
+            if other not in order:
+                visit(other)
+                low[node] = min(low[node], low[other])
+            elif other in stack:
+                low[node] = min(low[node], order[other])
+        if low[node] == order[node]:
+            part = [stack.pop()]
+            while part[-1] != node:
+                part.append(stack.pop())
+            if len(part) > 1:
+                found.append(sorted(part))
+
+    for node in arrows:
+        if node not in order:
+            visit(node)
+    return sorted(found)
+
+
+def test_circles_and_arrows_are_found(tmp_path: Path) -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == [["b", "c"]]
+    code = (
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import a.types\nelse:\n    import a.real\n"
+        "def f():\n    from a import late\n    from . import near\nfrom a.b import thing\n"
+    )
+    (tmp_path / "m.py").write_text(code, encoding="utf-8")
+    known = dict.fromkeys(("a", "a.types", "a.real", "a.late", "a.near", "a.b"), tmp_path)
+    assert set(imports(tmp_path / "m.py", "a.m", known, False)) == {"a.real", "a.late", "a.near", "a.b"}
+    assert set(imports(tmp_path / "m.py", "a.m", known, True)) == {"a.real", "a.b"}
 
 
 SLOW = {

@@ -16,7 +16,7 @@ from tiny_models import tiny_random_llava
 from arena.data.embedded.glyphs import Glyphs
 from arena.data.sample import Sample
 from arena.engine.plan import plan
-from arena.engine.worker import run_stage
+from arena.engine.worker import run_task
 from arena.errors import ArenaError, UsageError
 from arena.lvlm.base import LVLM
 from arena.lvlm.batch import IGNORE, Batch
@@ -353,10 +353,13 @@ def test_a_purifier_and_adversarial_training_in_a_chain(tmp_path: Path) -> None:
     none, jpeg, both, alone = (cell.stages for cell in p.cells)
     assert both["purified"] == jpeg["purified"] != alone["purified"] == none["purified"]
     assert len({cell["fine-tuned"] for cell in (none, jpeg, both, alone)}) == 4
+    made = p.artifacts()
     for stage in p.stages.values():
-        if stage.kind in ("data", "release", "purified") or stage.key in (jpeg["fine-tuned"], both["fine-tuned"]):
-            assert run_stage(stage.key, stage.document, store.url, None).status == "done"
-    adapters = [store.require(cell["fine-tuned"]) / "epoch-0.safetensors" for cell in (jpeg, both)]
+        if stage.kind in ("data", "release", "purified") or stage.name in (jpeg["fine-tuned"], both["fine-tuned"]):
+            task = made.task(stage)
+            assert run_task(task, store.url).status == "done"
+            made.keys[stage.name] = task.key
+    adapters = [store.require(made.keys[cell["fine-tuned"]]) / "epoch-0.safetensors" for cell in (jpeg, both)]
     assert adapters[0].read_bytes() != adapters[1].read_bytes()
 
 

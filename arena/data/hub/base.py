@@ -101,6 +101,10 @@ class HubDataset(Dataset):
             return c.identified(folder_fingerprint(folder))
         return c.identified(f"{c.source}@{resolve(c.source, c.revision, 'dataset')}")
 
+    def pinned(self) -> Mapping[str, Any]:
+        c = self.config
+        return {} if Path(c.source).is_dir() else {"revision": resolve(c.source, c.revision, "dataset")}
+
     def dry_run(self, folder: Path, rows: int) -> Mapping[str, Any] | None:
         from arena.data.fixtures import FIXTURES, write
 

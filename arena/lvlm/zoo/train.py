@@ -27,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from arena.data.embedded import scenes
+from arena.files import atomically
 from arena.lvlm.base import LVLM
 from arena.lvlm.zoo.tiny import TinyModel
 from arena.lvlm.zoo.tokenizer import words
@@ -235,9 +236,8 @@ class Training:
         tensors |= {f"heads.{k}": v for k, v in self.heads.state_dict().items()}
         for i, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{k}": v for k, v in state.items()}
-        partial = self.folder / f"{name}.partial"
-        save_file({k: v.contiguous() for k, v in tensors.items()}, partial, {"step": json.dumps(step)})
-        partial.replace(self.folder / f"{name}.safetensors")
+        with atomically(self.folder / f"{name}.safetensors") as partial:
+            save_file({k: v.contiguous() for k, v in tensors.items()}, partial, {"step": json.dumps(step)})
 
     def _resume(self, name: str, optimizer: torch.optim.Optimizer) -> int:
         path = self.folder / f"{name}.safetensors"

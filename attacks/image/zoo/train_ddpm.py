@@ -24,6 +24,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from arena.files import atomically
 from attacks.image.zoo import pictures
 
 STEPS = 1150
@@ -111,9 +112,8 @@ class Training:
         tensors |= {f"average.{i}": v for i, v in enumerate(self.average.shadow_params)}
         for i, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{k}": v for k, v in state.items()}
-        partial = self.folder / "ddpm.partial"
-        save_file({k: v.contiguous() for k, v in tensors.items()}, partial, {"step": json.dumps(self.step)})
-        partial.replace(self.folder / "ddpm.safetensors")
+        with atomically(self.folder / "ddpm.safetensors") as partial:
+            save_file({k: v.contiguous() for k, v in tensors.items()}, partial, {"step": json.dumps(self.step)})
 
     def _resume(self) -> int:
         path = self.folder / "ddpm.safetensors"

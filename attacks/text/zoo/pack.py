@@ -147,7 +147,7 @@ embedded default of the attack `paraphrase`.
 | weights | float16, read as float32 |
 | training | {spec.steps:,} steps of {spec.batch_size} pairs, AdamW, seed {spec.seed} |
 
-Made by `python -m attacks.text.zoo.train_paraphraser` from its seed. Training data are the questions of the embedded
+Made by `python -m attacks.text.zoo` from its seed. Training data are the questions of the embedded
 datasets, further phrasings of them and synonyms, all written for it (`attacks/text/zoo/phrasebook.py`), and questions
 of the same forms about random words. Each phrasing is rewritten into another one of the same meaning. Questions about
 scenes are rewritten only into phrasings that tiny-llava understands.

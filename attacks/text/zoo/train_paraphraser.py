@@ -1,13 +1,12 @@
 """Training of the paraphraser, the embedded default of the attack `paraphrase`.
 
-``python -m attacks.text.zoo.train_paraphraser FOLDER`` trains it from its seed, packs it in ``FOLDER/paraphraser``
+``python -m attacks.text.zoo FOLDER`` trains it from its seed, packs it in ``FOLDER/paraphraser``
 (`attacks.text.zoo.pack`), and goes on where an earlier call was interrupted: every batch is a function of seed and
 step. The weights that are shipped took one thread, ``OMP_NUM_THREADS=1``.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from arena.files import atomically
 from attacks.text.zoo.lesson import Arrival, Lesson
 from attacks.text.zoo.model import Spec
 
@@ -81,9 +81,8 @@ class Training:
         tensors = {f"model.{name}": value.detach() for name, value in self.model.named_parameters()}
         for i, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{k}": v for k, v in state.items()}
-        partial = self._path.with_suffix(".partial")
-        save_file({k: v.contiguous() for k, v in tensors.items()}, partial, {"step": json.dumps(step)})
-        partial.replace(self._path)
+        with atomically(self._path) as partial:
+            save_file({k: v.contiguous() for k, v in tensors.items()}, partial, {"step": json.dumps(step)})
 
     def _resume(self, optimizer: torch.optim.Optimizer) -> int:
         if not self._path.exists():
@@ -108,18 +107,3 @@ class Training:
 def _one_cycle(done: float, warm: float = 0.06) -> float:
     """Linear warm-up, cosine decay; a factor on the learning rate."""
     return done / warm if done < warm else 0.5 * (1 + math.cos(math.pi * (done - warm) / (1 - warm)))
-
-
-def main() -> None:
-    from attacks.text.zoo.pack import pack
-
-    parser = argparse.ArgumentParser(description="Train and pack the paraphraser; goes on where it was interrupted.")
-    parser.add_argument("folder", type=Path, help="of the checkpoints and of the packed model")
-    given = parser.parse_args()
-    training = Training(Spec(), given.folder / "checkpoints")
-    training.run()
-    pack(training, given.folder / "paraphraser")
-
-
-if __name__ == "__main__":
-    main()

@@ -19,6 +19,7 @@ from arena.engine.plan import plan
 from arena.plugins.registry import Registry
 from arena.store.local import Store
 
+ROOT = Path(__file__).parents[3]
 SUITE = {
     "id": "shared",
     "models": ["tiny-llava"],
@@ -44,7 +45,7 @@ def launched(folder: Path, processes: int, *how: str) -> dict[str, torch.Tensor]
     suite, store = folder / "suite.yaml", folder / "-".join(["store", str(processes), *map(str, map(len, how))])
     suite.write_text(yaml.safe_dump(SUITE), encoding="utf-8")
     command = [sys.executable, "-m", "accelerate.commands.launch", f"--num_processes={processes}", *how]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}  # beside tests is tests/arena
     subprocess.run([*command, str(suite), "--store", str(store)], env=environment, check=True, timeout=300)
     (weights,) = store.rglob("epoch-*.safetensors")
     return load_file(weights)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from families import photograph
 from PIL import Image
-from skimage import data as photographs
 from tiny_models import tiny_random_llava
 from transformers import CLIPImageProcessorPil
 
@@ -27,12 +27,6 @@ SIZES = [
     (255, 401),
     (7, 90),
 ]
-
-
-def photograph(height: int, width: int, seed: int = 0) -> Image.Image:
-    """A crop or resize of the scikit-image photographs that come with the package."""
-    source = [photographs.astronaut(), photographs.coffee(), photographs.chelsea()][seed % 3]
-    return Image.fromarray(source).resize((width, height), Image.Resampling.BILINEAR)
 
 
 PROCESSORS = {
