@@ -28,6 +28,11 @@ def show_costs(costs: Costs, out: Console) -> None:
     out.print(assumptions())
 
 
+def counted(count: int, what: str) -> str:
+    """``1 cell``, ``2 cells``."""
+    return f"{count} {what}" + "s" * (count != 1)
+
+
 def hours(count: float) -> str:
     """GPU hours as text."""
     return f"{count:,.1f}" if count < 100 else f"{count:,.0f}"
@@ -51,12 +56,18 @@ def show_why(plan: Plan, results: Path | None, out: Console) -> None:
     reasons = {c.key: why_run(c, known.get(c.key), sources, standing) for c in plan.cells}
     todo = [cell for cell in plan.cells if reasons[cell.key] is not None]
     out.print(f"{len(plan.cells) - len(todo)} of {len(plan.cells)} cells have a record that holds", markup=False)
-    for cell in todo:
-        out.print(f"cell {cell.key[:12]} {cell.label}: {reasons[cell.key]}", markup=False, soft_wrap=True)
+    for reason in dict.fromkeys(reasons[cell.key] for cell in todo):
+        same = [cell for cell in todo if reasons[cell.key] == reason]
+        out.print(f"{counted(len(same), 'cell')}: {reason}", markup=False, soft_wrap=True)
+        for cell in same:
+            out.print(f"  {cell.key[:12]} {cell.label}", markup=False, highlight=False, soft_wrap=True)
     missing = plan.missing(todo) if todo else []
     found = why_stages(plan, missing)
-    for stage in missing:
-        out.print(f"{stage.kind} {stage.label}: {found[stage.name]}", markup=False, soft_wrap=True)
+    for reason in dict.fromkeys(found[stage.name] for stage in missing):
+        alike = [stage for stage in missing if found[stage.name] == reason]
+        out.print(f"{counted(len(alike), 'stage')}: {reason}", markup=False, soft_wrap=True)
+        for stage in alike:
+            out.print(f"  {stage.kind} {stage.label}", markup=False, highlight=False, soft_wrap=True)
 
 
 def show_trained(registry: Registry, recipe: str, model: str, out: Console) -> None:

@@ -16,7 +16,8 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
 from rapidfuzz.distance import Levenshtein
 
-from arena.budget import Budget, colours, words
+from arena.budget import Budget, words
+from arena.data.colours import amplified, colours
 from arena.data.sample import Sample
 from arena.errors import ArenaError, UsageError
 
@@ -151,13 +152,6 @@ def inserted_span(original: str, released: str) -> tuple[int, int] | None:
     return spans[first][0], spans[first + extra - 1][1]
 
 
-def perturbation_picture(original: Image.Image, released: Image.Image) -> Image.Image:
-    """The change of the colours times ten, around mid-grey, clipped to 8 bits."""
-    change = colours(released).astype(np.int16) - colours(original)
-    array = np.clip(128 + 10 * change, 0, 255).astype(np.uint8)
-    return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
-
-
 def rounds_table(log: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """A defense's log as a table: a column for every number at whatever depth, a row a round."""
     rows = [dict(_numbers(entry)) for entry in log]
@@ -180,7 +174,7 @@ def _example(about: ReleasedSample, original: Sample, released: Sample) -> dict[
     start, stop = about.trigger or (len(released.question), len(released.question))
     question = released.question
     smooth, exact = Image.Resampling.LANCZOS, Image.Resampling.NEAREST
-    change = perturbation_picture(original.image, released.image)
+    change = amplified(original.image, released.image)
     return {
         "file": about.file,
         "original": _data_uri(original.image, smooth),

@@ -223,10 +223,9 @@ class TextAttack(Attack, ABC):
 class TrainingHooks:
     """How a training-time attack enters any recipe: it replaces the loss of a step.
 
-    ``batch.images`` holds the raw pictures in [0, 1], ``batch.indices`` their places in the training set, so a
-    subclass may
-    perturb pictures (``batch.with_images``), draw augmentations, weigh samples or remember their losses. Plain
-    training is::
+    ``batch.images`` holds the raw pictures in [0, 1], ``batch.indices`` their places in the training set, so a subclass
+    may perturb pictures (``lvlm.with_images(batch, images)``), draw augmentations, weigh samples or remember their
+    losses. Plain training is::
 
         def loss(self, lvlm, batch, progress):
             return lvlm.loss(batch)

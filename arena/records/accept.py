@@ -82,13 +82,18 @@ class Standing:
     def stale(self, record: Record, sources: Mapping[str, str]) -> str | None:
         """Why a record does not hold any more; None where it does. `sources` are those of `current_sources`."""
         made = {plugin_name(kind, reference.id): reference.source_digest for kind, reference in record.plugins()}
-        for plugin, digest in {ENGINE: record.engine_digest, **made}.items():
-            if not self.alike(plugin, digest, sources[plugin]):
-                return (
-                    f"the source of {plugin} is {sources[plugin][:12]} and was {digest[:12]}; if it computes the same, "
-                    f"`arena accept {plugin.rpartition(' ')[2]}` shows it"
-                )
-        return None
+        changed = {
+            plugin: digest
+            for plugin, digest in {ENGINE: record.engine_digest, **made}.items()
+            if not self.alike(plugin, digest, sources[plugin])
+        }
+        if not changed:
+            return None
+        listed = ", ".join(
+            f"{plugin} (was {digest[:8]}, is {sources[plugin][:8]})" for plugin, digest in changed.items()
+        )
+        ids = " ".join(dict.fromkeys(plugin.rpartition(" ")[2] for plugin in changed))
+        return f"the source of {listed} has changed; if it computes the same, `arena accept {ids}` shows it"
 
     def withdrawal(self, asked: Asked) -> Withdrawn | None:
         """The entry of ``withdrawn.yaml`` that takes a cell off boards."""

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, cast
 
+from pydantic import ValidationError
+
 from arena.errors import ArenaError
 from arena.plugins.base import Attack, ModelSource
 from arena.plugins.identity import CONTROL, identity
@@ -40,8 +42,11 @@ def migrate(lines: Sequence[Json], suites: Sequence[Suite], registry: Registry) 
 
     Raises `ArenaError` naming the record that cannot be migrated, and what about it cannot be known.
     """
+    for number, line in enumerate(lines, start=1):
+        if not isinstance(line, dict):
+            raise ArenaError(f"line {number} is damaged: it is no record; restore the file")
     maker = _Maker(suites, registry, lines)
-    return [Record.model_validate(line) if line.get("schema_version") == 2 else maker.record(line) for line in lines]
+    return [maker.record(line) for line in lines]
 
 
 def suite_digest(suite: Suite) -> str:
@@ -105,13 +110,16 @@ class _Maker:
         self._sources = defaultdict(set)
         for line in self.lines:
             for kind in ("model", "attack") if line.get("schema_version") == 1 else ():
-                self._sources[kind, line[kind]["id"]].add(line[kind]["source_digest"])
+                if isinstance(line.get(kind), dict):  # else the record is damaged, which is said where it is migrated
+                    self._sources[kind, line[kind].get("id")].add(line[kind].get("source_digest"))
 
     def record(self, line: Json) -> Record:
         name = f"record {str(line.get('cell'))[:12]}"
-        if line.get("schema_version") != 1:
+        if line.get("schema_version") not in (1, 2):
             raise ArenaError(f"{name} has schema version {line.get('schema_version')!r}: this migrates version 1")
         try:
+            if line["schema_version"] == 2:
+                return Record.model_validate(line)
             suite = self._by_digest.get(line["suite"]["digest"])
             if suite is None:
                 raise ArenaError(
@@ -123,7 +131,11 @@ class _Maker:
                     for filled in self._filled(line, suite, found):
                         if filled.key() == line["cell"]:
                             return filled.record()
-        except (KeyError, TypeError) as error:
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"])) or "record"
+            raise ArenaError(f"{name} is damaged: {where}: {first['msg']}; restore the file") from error
+        except (AttributeError, KeyError, TypeError) as error:
             raise ArenaError(f"{name} is damaged: {type(error).__name__}: {error}; restore the file") from error
         raise ArenaError(
             f"{name} ({line['defense']['label']} / {line['attack']['label']}, seed {line['seed']}): what it lacks "

@@ -65,7 +65,8 @@ class FineTune(Stage):
         step = float(FORWARD + (LEARNING if "all" in recipe.parts else FROZEN))
         step += FORWARD if config.gradient_checkpointing else 0
         for part in self.training:
-            step += cast(Attack, costs.plugin(part.attack)).effort().gradients * (FORWARD + FROZEN)
+            effort = cast(Attack, costs.plugin(part.attack)).effort()
+            step += effort.gradients * (FORWARD + FROZEN) + effort.forwards * FORWARD
         passes = config.epochs * costs.samples(self.samples.stage) * (7 / 8 * step + 1 / 8 * FORWARD)
         return passes * TOKENS * costs.parameters(self.model)
 

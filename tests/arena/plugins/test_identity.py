@@ -58,7 +58,10 @@ def test_a_plan_and_the_record_made_of_it_agree(tmp_path: Path) -> None:
 SAME: dict[str, dict[str, Any]] = {
     "suite id": {"id": "another"},
     "title": {"title": "Another", "description": "words"},
-    "labels": {"defenses": ["none", {"id": "toy-crafted", "label": "mine"}], "models": [{"id": "toy-model", "label": "m"}]},
+    "labels": {
+        "defenses": ["none", {"id": "toy-crafted", "label": "mine"}],
+        "models": [{"id": "toy-model", "label": "m"}],
+    },
     "order": {"defenses": [{"id": "toy-noise"}, "none", "toy-crafted"]},
     "limits": {"limits": {"stage_minutes": 7}},
     "a default that is said": {"recipes": [{"id": "toy-recipe", "config": {"rate": 0.1}}]},
@@ -109,7 +112,13 @@ def test_the_order_of_a_chain_counts() -> None:
     assert cell(**chains[0]).identity != cell(**chains[1]).identity
 
 
-KINDS = {"defense": "ToyCrafted", "attack": "ToyFitted", "recipe": "ToyRecipe", "dataset": "ToyData", "model": "ToyModel"}
+KINDS = {
+    "defense": "ToyCrafted",
+    "attack": "ToyFitted",
+    "recipe": "ToyRecipe",
+    "dataset": "ToyData",
+    "model": "ToyModel",
+}
 
 
 @pytest.mark.parametrize("name", [*KINDS.values(), "ToyRelative"])

@@ -18,7 +18,7 @@ from arena.plugins.source import canonical, engine_digest
 
 ROOT = Path(__file__).parents[3]
 
-PLAIN = '''
+PLAIN = """
 import math
 
 LIMIT = 8
@@ -36,7 +36,7 @@ class Thing:
 
     def area(self):
         return self.size ** 2
-'''
+"""
 
 
 def form(text: str) -> object:
@@ -51,7 +51,9 @@ REWRITTEN = {
     "blank lines and indents": PLAIN.replace("    ", "  ").replace("\n\n\n", "\n"),
     "quotes": PLAIN.replace("'all'", '"all"').replace('f"{total:.2f} of "', "f'''{total:.2f} of '''"),
     "parentheses": PLAIN.replace("x / by", "(x / (by))").replace("return self.size ** 2", "return (self.size) ** (2)"),
-    "a line continued": PLAIN.replace("x / by", "x \\\n        / by").replace("[1, 2]", "[\n        1,\n        2,\n    ]"),
+    "a line continued": PLAIN.replace("x / by", "x \\\n        / by").replace(
+        "[1, 2]", "[\n        1,\n        2,\n    ]"
+    ),
     "how a number is written": PLAIN.replace("LIMIT = 8", "LIMIT = 0x8"),
     "a text in two pieces": PLAIN.replace("'all'", "'al' 'l'"),
 }

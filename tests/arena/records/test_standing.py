@@ -1,0 +1,58 @@
+"""The committed records hold: every cell of a suite that has records has one, made by source that stands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from arena.engine.execute import recorded, why_run
+from arena.engine.plan import planned_cells
+from arena.plugins.registry import Registry
+from arena.records.accept import ACCEPTED, Standing, current_sources
+from arena.records.files import NOT_RECORDS, read_records
+from arena.records.verify import read as read_verifications
+from arena.suites.schema import Suite
+from arena.suites.shipped import find_suite
+
+RECORDS = Path(__file__).parents[3] / "leaderboards" / "records"
+SUITES = sorted(path.stem for path in RECORDS.glob("*.jsonl") if path.name not in NOT_RECORDS)
+
+
+@pytest.fixture(autouse=True)
+def from_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(RECORDS.parents[1])
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_a_run_of_a_committed_suite_computes_nothing(name: str) -> None:
+    suite: Suite = find_suite(name)
+    cells = planned_cells(suite, Registry())
+    known = recorded(suite, cells, Path(f"leaderboards/records/{name}.jsonl"))
+    sources, standing = current_sources(cell.asked for cell in cells), Standing.read(RECORDS)
+    reasons = {why_run(cell, known.get(cell.key), sources, standing, force_failed=True) for cell in cells}
+    assert reasons == {None}, (
+        f"records of suite {name} do not stand: {reasons - {None}}. A refactoring is accepted with `arena accept`; for "
+        "a change on purpose count up the plugin's version, or the protocol's, and run the suite"
+    )
+
+
+def test_there_are_as_many_records_as_ever() -> None:
+    counts = {name: len(read_records(RECORDS / f"{name}.jsonl")) for name in SUITES}
+    assert counts == {
+        "attacks": 432,
+        "baselines": 135,
+        "mmguard": 132,
+        "mmguard-ablations": 66,
+        "quick": 27,
+        "transfer": 204,
+    }
+
+
+def test_what_was_accepted_and_verified_names_cells_that_are_there() -> None:
+    cells = {record.cell for name in SUITES for record in read_records(RECORDS / f"{name}.jsonl")}
+    standing = Standing.read(RECORDS)
+    assert standing.accepted, f"{ACCEPTED} is missing"
+    assert {cell for line in standing.accepted for cell in line.proof.cells} <= cells
+    verified = [check.cell for line in read_verifications(RECORDS) for check in line.checks]
+    assert verified and set(verified) <= cells
