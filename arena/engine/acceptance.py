@@ -157,7 +157,7 @@ def accept(
     wanted = asked_for(ids, stale(evidence, standing), evidence)
     outcomes = {plugin: Outcome(plugin, before) for plugin, before in wanted.items()}
     with scratch() as place:
-        reference = _Reference(against, wanted, place, console, workers)
+        reference = _Reference(against, wanted, standing, place, console, workers)
         for e in evidence if wanted else ():
             chosen = choose(e, wanted, count, seed, reference.cells)
             console.print(f"{e.suite.id}: {len(chosen)} cells", markup=False)
@@ -204,9 +204,15 @@ class _Reference:
     """What the code of the records computes on this machine."""
 
     def __init__(
-        self, against: str | None, wanted: Mapping[str, set[str]], place: Path, console: Console, workers: int | None
+        self,
+        against: str | None,
+        wanted: Mapping[str, set[str]],
+        standing: Standing,
+        place: Path,
+        console: Console,
+        workers: int | None,
     ) -> None:
-        self._against, self._wanted, self._place = against, wanted, place
+        self._against, self._wanted, self._standing, self._place = against, wanted, standing, place
         self._console, self._workers = console, workers
         self.name = ""
         self._given = by_cell(read_all([Path(against)])) if against is not None and Path(against).exists() else {}
@@ -233,12 +239,16 @@ class _Reference:
             )
         return found
 
+    def _made(self, plugin: str, digest: str) -> bool:
+        """Whether a source is what made the records, or was accepted as alike."""
+        return all(self._standing.alike(plugin, digest, one) for one in self._wanted[plugin])
+
     def _revision(self) -> str:
         """The last commit whose code has the source that the records have."""
         for back in range(_REVISIONS):
             revision = f"HEAD~{back}" if back else "HEAD"
             found = digests_at(revision, self._place / f"digests-{back}")
-            if all(found.get(plugin) in before for plugin, before in self._wanted.items()):
+            if all(self._made(plugin, found.get(plugin, "")) for plugin in self._wanted):
                 return revision
         raise ArenaError(
             "the records were made on another kind of machine, and none of the last commits has the code that made "

@@ -16,6 +16,7 @@ from typing import ClassVar
 from arena.errors import UsageError
 from arena.records.schema import Record
 from leaderboards.site.files import write_file
+from leaderboards.site.text import wrapped
 
 GROUP = "mmguard_arena.pages"
 
@@ -69,7 +70,7 @@ def write_page(page: EvidencePage, records: SuiteRecords, path: Path, findings: 
     Raises:
         ArenaError: see `EvidencePage.make`; or the file could not be written, and the old one is untouched.
     """
-    text = page.make(records, page.findings if findings else None)
+    text = wrapped(page.make(records, page.findings if findings else None))
     return write_file(path, text.encode(), "page")
 
 

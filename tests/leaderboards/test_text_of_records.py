@@ -12,6 +12,7 @@ from rich.console import Console
 from synthetic import QUICK, quick, record
 
 from leaderboards.site.render import environment
+from leaderboards.site.text import wrapped
 from leaderboards.tables.board import Board, Verification, Withdrawn, build, summary, write
 
 
@@ -117,3 +118,14 @@ def test_labels_that_spreadsheets_would_compute_are_neutralised_in_csv(start: st
     assert drop(board, label) < 0
     assert csv.loc[csv["defense"] == f"'{label}", "drop"].item() == pytest.approx(drop(board, label))
     assert label in set(pd.read_parquet(files[".parquet"])["defense"])
+
+
+def test_prose_of_a_page_is_wrapped_and_tables_are_not() -> None:
+    row, long = "| " + "x" * 150 + " |", "- " + "word " * 50
+    page = f"# {'title ' * 30}\n\nshort lines\nstay\n\n{long}\n  goes on\n- next\n\n{row}\n"
+    lines = wrapped(page).split("\n")
+    assert [line for line in lines if len(line) > 120] == [f"# {'title ' * 30}", row]
+    assert lines[2:4] == ["short lines", "stay"] and lines[-2:] == [row, ""]
+    item = lines[lines.index("") + 4 : lines.index("- next")]
+    assert item[0].startswith("- word") and all(line.startswith("  word") for line in item[1:])
+    assert " ".join(" ".join(item).split()) == " ".join(f"{long} goes on".split())
