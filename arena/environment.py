@@ -90,7 +90,8 @@ def code_state() -> tuple[str | None, bool | None]:
 
 @cache
 def machine() -> str:
-    """The processor's name and number of cores, e.g. ``Example CPU 3000, 2 cores``; no host name."""
+    """The processor and its number of cores, e.g. ``Example CPU 3000 (6/85/7), 2 cores``; no host name. The numbers are
+    family, model and stepping: clouds give processors of several generations, which round differently, one name."""
     return f"{_processor()}, {os.cpu_count()} cores"
 
 
@@ -100,9 +101,11 @@ def _processor() -> str:
             lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         except OSError:
             lines = []
-        for line in lines:
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        first = lines[: lines.index("")] if "" in lines else lines
+        said = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in first)}
+        if "model name" in said:
+            numbers = [said[name] for name in ("cpu family", "model", "stepping") if name in said]
+            return f"{said['model name']} ({'/'.join(numbers)})" if numbers else said["model name"]
     return platform.processor() or platform.machine()
 
 

@@ -147,9 +147,9 @@ def accept(
     """Compute `count` random cells of every suite that a changed plugin is in anew, and append to ``accepted.jsonl`` in
     `folder` what came out with equal contents and item bits.
 
-    The cells are compared with their records where these were made on a machine like this one, else with what the code
-    of a git revision computes here: `against`, by default the last whose source the records have. `against` may also be
-    a file of records that the code as it was made here.
+    The cells are compared with their records. Those that come out otherwise, as on another machine, are compared with
+    what the code of a git revision computes here: `against`, by default the last whose source the records have.
+    `against` may also be a file of records that the code as it was made here.
 
     Raises `UsageError` for an unknown id, `ArenaError` where nothing can be compared.
     """
@@ -164,11 +164,11 @@ def accept(
             fresh = compute_again(e.suite, chosen, registry, place / f"now-{e.suite.id}", console, workers)
             checks = {key: compare(e.records[key], fresh[key]) for key in chosen}
             compared = dict.fromkeys(chosen, "the records")
-            unlike = [k for k, c in checks.items() if c.verdict != "contents equal" and not c.like_machine]
-            if unlike:
-                found = reference.records(e, unlike)
-                checks |= {key: compare(found[key], fresh[key]) for key in unlike}
-                compared |= dict.fromkeys(unlike, reference.name)
+            other = [key for key, check in checks.items() if check.verdict != "contents equal"]
+            if other:  # the code, or the machine, of which a name may not say all: the code as it was knows
+                found = reference.records(e, other)
+                checks |= {key: compare(found[key], fresh[key]) for key in other}
+                compared |= dict.fromkeys(other, reference.name)
             for key in chosen:
                 for plugin in made_by(e.records[key]):
                     if plugin in outcomes:
@@ -234,8 +234,8 @@ class _Reference:
             found = compute_at(self._against, evidence.path, cells, folder, self._console, self._workers)
         if missing := [key for key in cells if key not in found]:
             raise ArenaError(
-                f"{self.name} has no record of {len(missing)} of the cells of suite {evidence.suite.id} that were made "
-                f"on another machine, such as {missing[0][:12]}: compute them here by the code as it was"
+                f"{self.name} has no record of {len(missing)} of the cells of suite {evidence.suite.id} that came out "
+                f"otherwise than their records, such as {missing[0][:12]}: compute them here by the code as it was"
             )
         return found
 
@@ -251,6 +251,7 @@ class _Reference:
             if all(self._made(plugin, found.get(plugin, "")) for plugin in self._wanted):
                 return revision
         raise ArenaError(
-            "the records were made on another kind of machine, and none of the last commits has the code that made "
-            "them: name a revision, or a file of records that this code made here, with --against"
+            "some cells come out otherwise than their records, and none of the last commits has the code that made "
+            "these, which would tell the machine from the code: name a revision, or a file of records that this code "
+            "made here, with --against"
         )

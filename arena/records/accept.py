@@ -79,14 +79,19 @@ class Standing:
             known.update(*grown)
         return other in known
 
-    def stale(self, record: Record, sources: Mapping[str, str]) -> str | None:
-        """Why a record does not hold any more; None where it does. `sources` are those of `current_sources`."""
+    def changed(self, record: Record, sources: Mapping[str, str]) -> dict[str, str]:
+        """The plugins whose source is neither what made a record nor accepted as alike, with the digest that it was;
+        `sources` are those of `current_sources`."""
         made = {plugin_name(kind, reference.id): reference.source_digest for kind, reference in record.plugins()}
-        changed = {
+        return {
             plugin: digest
             for plugin, digest in {ENGINE: record.engine_digest, **made}.items()
             if not self.alike(plugin, digest, sources[plugin])
         }
+
+    def stale(self, record: Record, sources: Mapping[str, str]) -> str | None:
+        """Why a record does not hold any more; None where it does."""
+        changed = self.changed(record, sources)
         if not changed:
             return None
         listed = ", ".join(

@@ -80,8 +80,20 @@ def alike(one: Record, other: Record) -> bool:
     return same and all(a.packages.get(name) == b.packages.get(name) for name in _SAME)
 
 
-def compare(before: Record, again: Record) -> Check:
-    """How a cell that was computed again came out."""
+def spread(record: Record, others: Iterable[Record]) -> float:
+    """Standard deviation of accuracy over the seeds of a record's cell, among other records; 0 of fewer than two."""
+
+    def place(r: Record) -> object:
+        parts = (r.dataset, r.model, r.recipe, r.defense, *r.defense.surrogates, *r.attack.parts)
+        return [(p.id, p.version, p.config, p.fingerprint) for p in parts], r.dataset.samples, r.budget, r.auxiliary
+
+    seeds = [r.outcome.accuracy for r in others if r.outcome is not None and place(r) == place(record)]
+    return float(np.std(seeds, ddof=1)) if len(seeds) > 1 else 0.0
+
+
+def compare(before: Record, again: Record, over_seeds: float = 0.0) -> Check:
+    """How a cell that was computed again came out. Crafting anew on another machine is as good as another seed, so
+    chance is that of the items and, twice, of the seeds, whose standard deviation is `over_seeds`."""
     like = alike(before, again)
     if before.outcome is None or again.outcome is None:
         verdict: Verdict = "contents equal" if before.status == again.status else "failed"
@@ -104,7 +116,7 @@ def compare(before: Record, again: Record) -> Check:
         verdict = "items equal"
     else:
         difference = old.astype(float) - new
-        bound = 1.96 * float(difference.std(ddof=1)) / math.sqrt(len(old))
+        bound = 1.96 * math.sqrt(float(difference.var(ddof=1)) / len(old) + 2 * over_seeds**2)
         verdict = "within chance" if abs(float(difference.mean())) <= bound else "beyond chance"
     return Check(
         cell=before.cell,

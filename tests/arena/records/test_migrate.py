@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
@@ -20,7 +21,7 @@ from arena.records.files import read_records
 from arena.records.migrate import ENGINE, migrate
 from arena.records.schema import Record
 from arena.suites.schema import Suite
-from arena.suites.shipped import find_suite
+from arena.suites.shipped import find_suite, suite_file
 
 OLD = Path(__file__).with_name("schema-1.jsonl")
 """Of the suites quick, attacks and transfer, as they were: a sequence of attacks with its parts, and a surrogate."""
@@ -34,8 +35,8 @@ def lines() -> list[dict[str, Any]]:
 
 def suites(**changes: Any) -> list[Suite]:
     """The suites of the records, with fields changed."""
-    found = [find_suite(name) for name in SUITES]
-    return [Suite.model_validate(suite.model_dump() | changes) for suite in found]
+    texts = [suite_file(name).read_text(encoding="utf-8") for name in SUITES]
+    return [Suite.model_validate(yaml.safe_load(text) | changes) for text in texts]
 
 
 @pytest.fixture
@@ -56,10 +57,22 @@ def test_records_migrate(file: Path) -> None:
     for old, new in zip(lines(), read_records(file), strict=True):
         assert new.cell == identity(new.model_dump(mode="json")) != old["cell"]
         assert new.schema_version == 2 and new.engine_digest == ENGINE and new.protocol_version == 1
-        kept = ("suite", "status", "zero_shot", "outcome", "epochs", "stealth", "cost", "lineage", "environment", "created")
+        kept = (
+            "suite",
+            "status",
+            "zero_shot",
+            "outcome",
+            "epochs",
+            "stealth",
+            "cost",
+            "lineage",
+            "environment",
+            "created",
+        )
         for name in (*kept, "knowledge", "budget", "auxiliary", "seed", "diagnostics", "peak_accuracy", "chosen_epoch"):
             assert json.loads(new.model_dump_json())[name] == old[name], name
-        assert new.dataset.samples == old["dataset"]["fingerprint"] and new.dataset.seed == 11
+        drawn = find_suite(old["suite"]["id"]).datasets[0].seed
+        assert new.dataset.samples == old["dataset"]["fingerprint"] and new.dataset.seed == drawn
         assert new.attack.id == old["attack"]["id"] and new.attack.label == old["attack"]["label"]
         for name in ("dataset", "model", "defense", "recipe"):
             made = getattr(new, name)

@@ -30,11 +30,14 @@ def test_a_run_of_a_committed_suite_computes_nothing(name: str) -> None:
     cells = planned_cells(suite, Registry())
     known = recorded(suite, cells, Path(f"leaderboards/records/{name}.jsonl"))
     sources, standing = current_sources(cell.asked for cell in cells), Standing.read(RECORDS)
-    reasons = {why_run(cell, known.get(cell.key), sources, standing, force_failed=True) for cell in cells}
-    assert reasons == {None}, (
-        f"records of suite {name} do not stand: {reasons - {None}}. A refactoring is accepted with `arena accept`; for "
+    assert [cell.label for cell in cells if cell.key not in known] == []
+    changed = {plugin for record in known.values() for plugin in standing.changed(record, sources)}
+    assert not changed, (
+        f"records of suite {name} are stale, since the source of {changed} has changed. A refactoring is accepted with `arena accept`; for "
         "a change on purpose count up the plugin's version, or the protocol's, and run the suite"
     )
+    reasons = {why_run(cell, known[cell.key], sources, standing, force_failed=True) for cell in cells}
+    assert reasons == {None}
 
 
 def test_there_are_as_many_records_as_ever() -> None:
