@@ -53,7 +53,10 @@ def accept(
         out.print("nothing to accept: every record was made by the present source, or by one accepted as alike")
     for outcome in sorted(outcomes, key=lambda o: o.plugin):
         count = len(outcome.checks)
-        if outcome.differing:
+        if not outcome.checks:
+            refused += 1
+            out.print(f"not accepted {outcome.plugin}: no cell that has it is done", markup=False, soft_wrap=True)
+        elif outcome.differing:
             refused += 1
             worst = outcome.differing[0]
             version = "PROTOCOL_VERSION" if outcome.plugin == "engine" else "its `version`"

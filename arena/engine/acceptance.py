@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -111,8 +112,7 @@ def choose(
 ) -> list[str]:
     """Random cells of a suite, done, so that each of some plugins is in `count` of them where it can be; few, and of
     few releases, since these take longest. Cells that are `among` those of a reference are preferred to all others."""
-    done = [key for key in evidence.cells if key in evidence.records and evidence.records[key].status == "done"]
-    cells = [key for key in done if key in among] or done
+    cells = [key for key in evidence.cells if key in evidence.records and evidence.records[key].status == "done"]
     random.Random(seed).shuffle(cells)
     within = {key: {p for p in made_by(evidence.records[key]) if p in plugins} for key in cells}
     open_ = Counter({p: min(count, sum(p in own for own in within.values())) for p in plugins})
@@ -120,17 +120,19 @@ def choose(
     releases: set[str] = set()
     while any(open_.values()):
         rest = [key for key in cells if key not in chosen]
-        best = max(
-            rest,
-            key=lambda key: (
-                sum(open_[p] > 0 for p in within[key]),
-                evidence.cells[key].stages["release"] in releases,
-            ),
-        )
+        wanted = {key: sum(open_[p] > 0 for p in within[key]) for key in rest}
+        best = max(rest, key=partial(_worth, evidence, wanted, among, releases))
         chosen.append(best)
         releases.add(evidence.cells[best].stages["release"])
         open_.subtract({p: 1 for p in within[best] if open_[p] > 0})
     return chosen
+
+
+def _worth(
+    evidence: Evidence, wanted: Mapping[str, int], among: Collection[str], releases: Collection[str], key: str
+) -> tuple[bool, int, bool]:
+    """How good a cell is to compute next."""
+    return wanted[key] > 0 and key in among, wanted[key], evidence.cells[key].stages["release"] in releases
 
 
 def accept(

@@ -38,7 +38,7 @@ PLUGINS = (
 
 MAY = (
     *("arena.plugins.base", "arena.lvlm", "arena.data", "arena.budget", "arena.release", "arena.errors"),
-    "arena.hub_commit",  # which fingerprints are made of
+    *("arena.files", "arena.hub_commit"),  # writing in one step; what fingerprints are made of
     *PLUGINS,
 )
 """What a plugin may import."""

@@ -91,13 +91,10 @@ def suites(folder: Path) -> list[Suite]:
                 "none",
                 "random",
                 "lsp",
-                {"id": "mem", "label": "mem", "config": {**crafting, "text_rounds": 1, "candidates": 2}},
-                {
-                    "id": "mmguard-bph",
-                    "label": "bph",
-                    "config": {"rounds": 1, "pgd_steps": 2, "slots": 1, "candidates": 2},
-                },
+                {"id": "mem", "label": "mem", "config": {**words, "theta_steps": 2, "text_rounds": 1}},
+                {"id": "mmguard-bph", "label": "bph", "config": {**words, "slots": 1}},
             ],
+            "skip": [{"defenses": ["none"]}],
         },
     )
     return [Suite.model_validate(common | one) for one in found]

@@ -293,7 +293,8 @@ def test_what_the_store_has_is_known_by_the_contents_of_inputs(tmp_path: Path) -
 
 def test_planning_loads_no_torch() -> None:
     code = (
-        "import sys\nfrom arena.engine.plan import plan\nfrom arena.plugins.registry import Registry\nfrom arena.store.local import Store\n"
+        "import sys\nfrom arena.engine.plan import plan\nfrom arena.plugins.registry import Registry\n"
+        "from arena.store.local import Store\n"
         "from suites import toy_suite\nplan(toy_suite(), Registry(), Store('/nonexistent/store'))\n"
         "assert 'torch' not in sys.modules and 'distributed' not in sys.modules"
     )

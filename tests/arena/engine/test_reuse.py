@@ -1,4 +1,4 @@
-"""What is computed again and what is not: records that stand, cells of several suites, contents that turn out the same."""
+"""What is computed again and what is not: records that stand, cells of several suites, contents that are the same."""
 
 from __future__ import annotations
 
