@@ -64,7 +64,8 @@ def suites(folder: Path) -> list[Suite]:
         assert settings is not None, f"{name} has no random checkpoint"
         models.append({"id": name, "label": name, "config": dict(settings)})
     fast = {"epochs": 2, "batch_size": 4, "checkpoints": "best"}
-    small = {"id": "glyphs", "train": 8, "auxiliary": 4, "test": 6, "seed": 3}
+    longer = {**fast, "epochs": 12}
+    small = {"id": "glyphs", "train": 8, "auxiliary": 4, "test": 12, "seed": 3}
     common: dict[str, Any] = {"datasets": [small], "seeds": [0], "defenses": ["none"], "attacks": ["none"]}
     crafting = {"rounds": 1, "theta_steps": 2, "pgd_steps": 2}
     words = {"rounds": 1, "pgd_steps": 2, "candidates": 2}
@@ -73,12 +74,12 @@ def suites(folder: Path) -> list[Suite]:
         {
             "id": "recipes",
             "models": ["tiny-llava"],
-            "recipes": [{"id": name, "label": name, "config": fast} for name in RECIPES],
+            "recipes": [{"id": name, "label": name, "config": longer} for name in RECIPES],
         },
         {
             "id": "attacks",
             "models": ["tiny-llava"],
-            "recipes": [{"id": "lora", "label": "lora", "config": fast}],
+            "recipes": [{"id": "lora", "label": "lora", "config": longer}],
             "attacks": ATTACKS,
             "defenses": ["none", {"id": "em", "label": "em", "config": crafting}],
             "skip": [{"defenses": ["none"]}],
@@ -86,7 +87,7 @@ def suites(folder: Path) -> list[Suite]:
         {
             "id": "defenses",
             "models": ["tiny-llava"],
-            "recipes": [{"id": "lora", "label": "lora", "config": fast}],
+            "recipes": [{"id": "lora", "label": "lora", "config": longer}],
             "defenses": [
                 "none",
                 "random",

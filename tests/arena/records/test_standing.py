@@ -33,8 +33,9 @@ def test_a_run_of_a_committed_suite_computes_nothing(name: str) -> None:
     assert [cell.label for cell in cells if cell.key not in known] == []
     changed = {plugin for record in known.values() for plugin in standing.changed(record, sources)}
     assert not changed, (
-        f"records of suite {name} are stale, since the source of {changed} has changed. Show with `arena accept` that "
-        "it computes the same; for a change on purpose count up the plugin's version, or the protocol's, and run the suite"
+        f"records of suite {name} are stale, since the source of {changed} has changed. Show with `arena accept` "
+        "that it computes the same; for a change on purpose count up the plugin's version, or the protocol's, and run "
+        "the suite"
     )
     reasons = {why_run(cell, known[cell.key], sources, standing, force_failed=True) for cell in cells}
     assert reasons == {None}
