@@ -66,6 +66,10 @@ def test_a_golden_cell_comes_out_as_it_did(label: str, records: dict[str, Record
         assert now["losses"][0] == pytest.approx(before["losses"][0], rel=1e-3), DECIDE.format(
             label=label, what="the first epoch's loss"
         )
+        outcome = records[label].outcome
+        assert outcome is not None
+        then = outcome.model_copy(update={"correct": before["correct"]}).unpack()
+        assert int((then != outcome.unpack()).sum()) <= 2, DECIDE.format(label=label, what="an answer")
 
 
 def test_every_golden_cell_is_pinned(records: dict[str, Record]) -> None:
@@ -75,5 +79,7 @@ def test_every_golden_cell_is_pinned(records: dict[str, Record]) -> None:
 def test_the_cells_tell_something(records: dict[str, Record]) -> None:
     """Training moved every model, and cells that differ have different weights."""
     assert all(r.epochs[-1].loss != r.epochs[0].loss for r in records.values())
+    right = [r.outcome.accuracy for r in records.values() if r.outcome is not None]
+    assert sum(0 < accuracy < 1 for accuracy in right) > 12
     trained = {r.lineage.checkpoint for label, r in records.items() if label.startswith("recipes")}
     assert len(trained) == 6
