@@ -236,6 +236,9 @@ class _Filled:
     def key(self) -> str:
         """What schema 1 called the cell."""
         old, d, use, seed = self.line, self.own, self.found.dataset, self.line["seed"]
+        budget, share = self.found.budget.model_dump(mode="json"), self.suite.share(self.found.attack)
+        if (old["budget"], old["auxiliary"]) != (budget, share):
+            return ""
         if seed not in self.suite.seeds or self._attack_digest() != old["attack"]["source_digest"]:
             return ""
         sizes = {"train": use.train, "auxiliary": use.auxiliary, "test": use.test}
@@ -269,8 +272,8 @@ class _Filled:
             "suite": old["suite"],
             "dataset": {name: value for name, value in old["dataset"].items() if name != "fingerprint"},
             **{name: old[name] for name in ("model", "defense", "attack", "recipe", "knowledge")},
-            "budget": self.found.budget.model_dump(mode="json"),
-            "auxiliary": self.suite.share(self.found.attack),
+            "budget": budget,
+            "auxiliary": share,
             "seed": seed,
         }
         return _key({"facts": facts, "stages": stages})

@@ -90,7 +90,7 @@ def test_a_wrong_number_of_drafts_is_refused(samples):
 
 @pytest.mark.parametrize("draft", [("picture", "text"), Draft(np.zeros((4, 6, 3)), 3)])
 def test_what_is_no_draft_is_refused(samples, draft):
-    with pytest.raises(ArenaError, match=r"sample 0 .*must return an arena\.plugin\.Draft"):
+    with pytest.raises(ArenaError, match=r"sample 0 .*must return an arena\.plugins\.base\.Draft"):
         build_release(samples, [draft], Budget())
 
 

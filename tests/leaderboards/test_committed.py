@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from arena.cli.boards import suite_records
+from arena.cli.boards import show_board, suite_records
 from arena.suites.shipped import find_suite
 from leaderboards.pages import find_page, write_page
-from leaderboards.tables.board import build, write
 
 LEADERBOARDS = Path(__file__).parents[2] / "leaderboards"
 
@@ -22,8 +21,11 @@ def in_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("suite", ["quick", "baselines", "mmguard", "mmguard-ablations", "attacks", "transfer"])
 def test_boards_are_what_their_records_make(suite: str, tmp_path: Path) -> None:
     records = suite_records(find_suite(suite), Path(f"leaderboards/records/{suite}.jsonl"))
-    for made in write(build(records), tmp_path, suite):
-        assert made.read_bytes() == (LEADERBOARDS / "records" / made.name).read_bytes(), made.name
+    show_board(records, LEADERBOARDS / "records", tmp_path, suite)
+    made = sorted(tmp_path.iterdir())
+    assert [path.suffix for path in made] == [".csv", ".html", ".md", ".parquet"]
+    for path in made:
+        assert path.read_bytes() == (LEADERBOARDS / "records" / path.name).read_bytes(), path.name
 
 
 @pytest.mark.parametrize("name", ["attacks", "mmguard", "transfer"])

@@ -66,8 +66,8 @@ class FakeDistribution:
         """The digest as a fresh process would see it."""
         from arena.plugins import source
 
-        source_digest.cache_clear()
-        source._read.cache_clear()
+        for known in (source_digest, source._closure, source._read):
+            known.cache_clear()
         return source_digest(f"{self.name}.{module}", frozenset({self.name}))
 
 
@@ -206,8 +206,8 @@ def test_a_broken_plugin_costs_only_itself(install):
 @pytest.mark.parametrize(
     ("group", "kind", "target", "said"),
     [
-        ("defenses", "defense", "plugins:Squeeze", r"not a subclass of arena\.plugin\.Defense"),
-        ("attacks", "attack", "helper:identity", r"not a subclass of arena\.plugin\.Attack"),
+        ("defenses", "defense", "plugins:Squeeze", r"not a subclass of arena\.plugins\.base\.Defense"),
+        ("attacks", "attack", "helper:identity", r"not a subclass of arena\.plugins\.base\.Attack"),
         ("attacks", "attack", "plugins:Half", "does not implement purify_images"),
         ("attacks", "attack", "settings:Loose", "Config is not a subclass"),
         ("attacks", "attack", "plugins", "not of the form module:Class"),
@@ -313,14 +313,22 @@ def test_source_that_is_missing_or_does_not_parse(install):
         package.digest()
 
 
-def test_the_arenas_own_modules_are_in_the_digest(install):
-    """A change of the plugin contract or of the budget changes what a plugin does."""
+def test_the_arenas_own_modules_are_in_the_digest_but_for_the_engines(install):
+    """A plugin does what the modules of the arena do that it imports; those of the engine have a digest of their own."""
     from arena.plugins.registry import FIRST_PARTY
 
-    install("fake_q", {"attacks": ["squeeze-q = fake_q.plugins:Squeeze"]})
-    with_arena = Registry().get("attack", "squeeze-q").source_digest()
-    assert with_arena == source_digest("fake_q.plugins", FIRST_PARTY | {"fake_q"})
-    assert with_arena != source_digest("fake_q.plugins", frozenset({"fake_q"}))
+    package = install("fake_q", {"attacks": ["squeeze-q = fake_q.plugins:Squeeze"]})
+    own = frozenset({"fake_q"})
+    alone = package.digest()
+    assert Registry().get("attack", "squeeze-q").source_digest() == source_digest("fake_q.plugins", FIRST_PARTY | own)
+    assert source_digest("fake_q.plugins", FIRST_PARTY | own) == alone  # it imports `arena.plugins.base` alone
+    package.write("helper.py", "import arena.budget\n\n\ndef identity(x):\n    return x\n")
+    budget = package.digest()
+    assert source_digest("fake_q.plugins", FIRST_PARTY | own) == budget
+    package.write("helper.py", "import arena.lvlm.perturbation\n\n\ndef identity(x):\n    return x\n")
+    perturbation = package.digest()
+    assert source_digest("fake_q.plugins", FIRST_PARTY | own) != perturbation
+    assert Registry().get("attack", "squeeze-q").source_digest() == source_digest("fake_q.plugins", FIRST_PARTY | own)
 
 
 def test_kinds_return_their_types(install):

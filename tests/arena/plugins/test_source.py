@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -242,7 +241,7 @@ def test_every_python_reads_the_same(tree: Path, version: str) -> None:
 
 def test_a_plugins_digest_leaves_out_the_engine() -> None:
     first_party = frozenset({"arena", "mmguard", "defenses", "attacks"})
-    engine = source._closure(source.ENGINE, frozenset({"arena"}))
+    engine = source._engine()
     whole = source._closure("defenses.em", first_party)
     shared = whole.keys() & engine.keys()
     assert {"arena.plugins.base", "arena.errors"} <= shared and "defenses.em" not in engine
@@ -256,6 +255,8 @@ TOUCHED: list[tuple[str, bool, bool]] = [
     ("arena/recipes/training.py", True, False),
     ("arena/score/answers.py", True, False),
     ("arena/engine/stages/score.py", True, False),
+    ("arena/engine/plan.py", True, False),
+    ("arena/engine/harvest.py", True, False),
     ("arena/plugins/base.py", True, False),
     ("arena/cli/suites.py", False, False),
     ("arena/owner/report.py", False, False),
@@ -302,7 +303,9 @@ def test_the_copy_has_the_digest_of_the_code_that_runs(tree: Path) -> None:
     assert both(tree)[0] == engine_digest()
 
 
-def test_boards_are_not_of_the_engine() -> None:
-    every: Any = source._closure(source.ENGINE, frozenset({"arena", "leaderboards", "mmguard", "defenses", "attacks"}))
-    outside = ("leaderboards", "defenses", "attacks", "mmguard", "arena.cli", "arena.owner")
-    assert not [name for name in every if name.startswith(outside)]
+def test_boards_and_methods_are_not_of_the_engine() -> None:
+    every = frozenset({"arena", "leaderboards", "mmguard", "defenses", "attacks"})
+    reached = {name for root in source.ENGINE for name in source._closure(root, every)}
+    assert reached == source._engine().keys()
+    outside = ("leaderboards", "defenses", "attacks", "mmguard", "arena.cli", "arena.owner", "arena.lvlm.families")
+    assert not [name for name in reached if name.startswith(outside)]

@@ -6,6 +6,8 @@ import json
 import re
 import socket
 from collections import Counter
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +177,8 @@ def test_every_model_of_the_hub_has_a_size_and_a_stand_in() -> None:
     hub = {id: model for id, model in models.items() if issubclass(model, HubCheckpoint)}
     assert len(hub) > 5
     for id, model in hub.items():
-        assert model.tiny in random_checkpoints.families() and model.billions, id
+        module, _, function = model.stand_in.partition(":")
+        assert getattr(import_module(module), function) in random_checkpoints.families().values() and model.billions, id
         stated = re.search(r"(\d+)(?=b(?:-|$))", id)  # the size in the name, rounded
         assert stated is None or abs(model.billions - float(stated[1])) < 1.5, id
 
@@ -184,12 +187,22 @@ def test_every_model_of_the_hub_has_a_size_and_a_stand_in() -> None:
 def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """Random checkpoints without weights, told apart by family and seed."""
 
-    def write(family: str, folder: Path, seed: int = 0) -> None:
-        assert family in random_checkpoints.families()
-        folder.mkdir()
-        (folder / "config.json").write_text(json.dumps([family, seed]), encoding="utf-8")
+    class Named:
+        def __init__(self, family: str, seed: int) -> None:
+            self.named = [family, seed]
 
-    monkeypatch.setattr(random_checkpoints, "write", write)
+        def save_pretrained(self, folder: Path) -> None:
+            folder.mkdir(parents=True)
+            (folder / "config.json").write_text(json.dumps(self.named), encoding="utf-8")
+
+    class Drawing:
+        def __init__(self, module: str) -> None:
+            self.module = module
+
+        def __getattr__(self, function: str) -> Callable[[int], list[Named]]:
+            return lambda seed: [Named(f"{self.module}:{function}", seed)]
+
+    monkeypatch.setattr("arena.lvlm.checkpoints.import_module", Drawing)
 
 
 def labels(p: Plan, kind: str, name: str = "label") -> set[str]:
@@ -278,7 +291,7 @@ def test_a_suite_of_the_paper_runs_dry(tmp_path: Path, monkeypatch: pytest.Monke
         assert done.exit_code == 0, done.output
         return done
 
-    assert "qwen3-vl-2b by qwen3-vl" in arena("run", "small.yaml", "--tiny", "--scheduler", "sync").stderr
+    assert "qwen3-vl-2b by qwen-vl" in arena("run", "small.yaml", "--tiny", "--scheduler", "sync").stderr
     records = read_records(Path("build/tiny/small-tiny.jsonl"))
     assert [(r.defense.label, r.status, r.knowledge) for r in records] == [
         ("none", "done", "none"),
