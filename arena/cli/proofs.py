@@ -112,6 +112,9 @@ def verify(
     disagree = 0
     for e in evidence:
         done = [key for key in e.cells if key in e.records and e.records[key].status == "done"]
+        if not done:
+            stdout().print(f"{e.suite.id}: no cell is done", markup=False, soft_wrap=True)
+            continue
         chosen = verification.draw(done, share, seed)
         with scratch() as place:
             fresh = compute_again(e.suite, chosen, registry, place, stderr(), workers)
@@ -160,8 +163,9 @@ def migrate(
         except (OSError, ValueError) as error:
             raise ArenaError(f"{path} cannot be read as records ({error}): restore it") from error
         records = migration.migrate(lines, suites, registry)
-        write_atomically(path.with_name(f"{path.name}.schema-1"), text)
-        write_atomically(path, "".join(f"{record.model_dump_json()}\n" for record in records).encode())
+        if any(line["schema_version"] == 1 for line in lines):  # else what is kept beside it would be lost
+            write_atomically(path.with_name(f"{path.name}.schema-1"), text)
+            write_atomically(path, "".join(f"{record.model_dump_json()}\n" for record in records).encode())
         stdout().print(f"{path}: {len(records)} records, {len({r.cell for r in records})} cells", soft_wrap=True)
 
 

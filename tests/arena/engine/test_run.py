@@ -22,6 +22,7 @@ from suites import toy_suite
 from arena.engine.execute import RunReport, run
 from arena.engine.job import Job
 from arena.engine.stages import FineTune
+from arena.errors import UsageError
 from arena.records.files import append_record, read_records
 from arena.records.schema import Record
 from arena.store.local import Store, StoreError
@@ -248,6 +249,30 @@ def test_interrupt_keeps_what_is_finished(tmp_path: Path, toys: Path, monkeypatc
     assert len(read_records(tmp_path / "r.jsonl")) == 2
     assert not list((tmp_path / "store" / "partial").iterdir())
     assert len(go(tmp_path).records) == 8
+
+
+def test_some_cells_alone_are_run_and_counted(tmp_path: Path, toys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(stage: FineTune, job: Job) -> None:
+        raise KeyboardInterrupt
+
+    some = [cell.key[:12] for cell in go(tmp_path, store="other", name="other").plan.cells[2:4]]
+    out = io.StringIO()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(FineTune, "compute", interrupted)
+        run(
+            toy_suite(),
+            store=tmp_path / "store",
+            results=tmp_path / "r.jsonl",
+            scheduler="sync",
+            console=Console(file=out, width=500),
+            only=some,
+        )
+    assert "interrupted: 0 of 2 cells are recorded" in out.getvalue()
+    report = go(tmp_path, only=some)
+    assert [r.cell[:12] for r in report.records] == some == [r.cell[:12] for r in read_records(tmp_path / "r.jsonl")]
+    assert Counter(report.plan.stages[name].kind for name in report.computed)["fine-tuned"] == 2
+    with pytest.raises(UsageError, match=r"suite 'toy' has no cell 'zz': `arena plan --why` lists them"):
+        go(tmp_path, only=[*some, "zz"])
 
 
 def test_first_rows_come_early(tmp_path: Path, toys: Path) -> None:

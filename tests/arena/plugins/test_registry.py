@@ -314,7 +314,7 @@ def test_source_that_is_missing_or_does_not_parse(install):
 
 
 def test_the_arenas_own_modules_are_in_the_digest_but_for_the_engines(install):
-    """A plugin does what the modules of the arena do that it imports; those of the engine have a digest of their own."""
+    """A plugin does what the arena's modules do that it imports; those of the engine have a digest of their own."""
     from arena.plugins.registry import FIRST_PARTY
 
     package = install("fake_q", {"attacks": ["squeeze-q = fake_q.plugins:Squeeze"]})

@@ -104,6 +104,7 @@ def test_what_is_migrated_stays_what_it_is(file: Path) -> None:
     assert arena("migrate", "old.jsonl").exit_code == 0
     assert file.read_bytes() == once
     assert arena("migrate", "old.jsonl").exit_code == 0 and file.read_bytes() == once
+    assert Path("old.jsonl.schema-1").read_bytes() == b"".join(half)  # where nothing was migrated, it is kept
 
 
 def refused(words: list[Any], known: list[Suite], match: str) -> None:
