@@ -197,7 +197,8 @@ def test_what_was_accepted_as_alike_holds(tmp_path: Path, toys: Path, id: str) -
     accepted(tmp_path, name, "two" * 20, "one" * 20)
     with source(id, "three" * 12):  # step by step
         assert go(tmp_path, store="empty").computed == () and not computed(toys)
-    with source(id, "four" * 15):
+    accepted(tmp_path, "defense toy-fixed" if id == "engine" else "attack toy-noise", then, "four" * 15)
+    with source(id, "four" * 15):  # which was accepted of another plugin alone
         assert len(read_records(tmp_path / "r.jsonl")) == 8
         go(tmp_path, only=[record.cell])
         assert len(read_records(tmp_path / "r.jsonl")) == 9
