@@ -12,7 +12,7 @@ from arena.cli.console import stdout
 from arena.cli.options import Results
 
 if TYPE_CHECKING:
-    from arena.records.schema import Record
+    from arena.records.schema import Asked, Record
     from arena.suites.schema import Suite
 
 commands = typer.Typer()
@@ -43,7 +43,8 @@ def make_board(
 
     suite = find_suite(sources[0])
     path = results or default_results(suite.id)
-    show_board(suite_records(suite, path), path.parent, out or path.parent, suite.id)
+    asked, records = _asked_and_recorded(suite, path)
+    show_board(records, path.parent, out or path.parent, suite.id, asked)
 
 
 @commands.command("evidence")
@@ -84,6 +85,11 @@ def _records(suite: str, folder: Path, *, needed: bool) -> list[Record]:
 def suite_records(suite: Suite, results: Path) -> list[Record]:
     """The records that count of a suite's cells, under its labels and in the plan's order; `results` is where `arena
     run` puts new ones. Raises `ArenaError` where there are none."""
+    return _asked_and_recorded(suite, results)[1]
+
+
+def _asked_and_recorded(suite: Suite, results: Path) -> tuple[list[Asked], list[Record]]:
+    """All that a suite asks for, and what it has records of, see `suite_records`."""
     from arena.engine.execute import recorded
     from arena.engine.plan import planned_cells
     from arena.errors import ArenaError
@@ -92,27 +98,30 @@ def suite_records(suite: Suite, results: Path) -> list[Record]:
 
     registry = Registry()
     validate(suite, registry)
-    if not (found := recorded(suite, planned_cells(suite, registry), results)):
+    cells = planned_cells(suite, registry)
+    if not (found := recorded(suite, cells, results)):
         raise ArenaError(
             f"{results} has no record of suite {suite.id!r} as it is now: `arena run {suite.id}` makes them"
         )
-    return list(found.values())
+    return [cell.asked for cell in cells], list(found.values())
 
 
-def show_board(records: Iterable[Record], standing: Path, folder: Path, name: str) -> None:
+def show_board(records: Iterable[Record], standing: Path, folder: Path, name: str, asked: Iterable[Asked] = ()) -> None:
     """Write the board NAME of some records into `folder`, and its ranking to the console; what was withdrawn and what
-    was verified is in the folder `standing`."""
+    was verified is in the folder `standing`. `asked` are all cells of the suite, where they are known."""
     from arena.records.accept import Standing
     from arena.records.verify import facts
     from arena.records.verify import read as read_verifications
     from leaderboards.tables.board import Verification, Withdrawn, build, summary, write
 
-    kept, withdrawn = Standing.read(standing).without_withdrawn(records)
+    stands = Standing.read(standing)
+    kept, withdrawn = stands.without_withdrawn(records)
     suite = kept[0].suite.id if kept else name
     board = build(
         kept,
         [Verification(*fact) for fact in facts(read_verifications(standing), suite, {r.cell for r in kept})],
         [Withdrawn(f"{entry.kind} {entry.id}", entry.version, entry.reason) for entry in withdrawn],
+        [cell for cell in asked if stands.withdrawal(cell) is None],
     )
     paths = write(board, folder, name)
     stdout().print(summary(board))

@@ -1,13 +1,15 @@
-"""The plain tables of a board: controls, costs of attacks, stealth, failures, withdrawn entries."""
+"""The plain tables of a board: controls, costs of attacks, stealth, withdrawn entries; and why cells failed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from arena.score.cells import CLEAN
 from leaderboards.site.numbers import DASH, Row, budget_of, budget_text, column, knowledge, points, significant
+from leaderboards.tables.collect import counted
 
 if TYPE_CHECKING:
     from leaderboards.tables.board import Withdrawn
@@ -19,6 +21,16 @@ class Listing:
 
     columns: list[str]
     rows: list[list[str]]
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Cells that failed in one kind of stage with one error: how many, and which."""
+
+    count: str
+    stage: str
+    error: str
+    cells: str
 
 
 def gains(cells: Sequence[Row]) -> Listing:
@@ -79,10 +91,44 @@ def stealth(ranking: Sequence[Row]) -> Listing:
     return Listing(columns, list(rows.values()))
 
 
-def failures(failures: Sequence[Row]) -> Listing:
-    """Cells that failed, with the first line of the error."""
-    columns = ["dataset", "model", "defense", "attack", "recipe", "seed", "stage", "error"]
-    return Listing(columns, [[str(row[name]) for name in columns] for row in failures])
+def causes(failures: Sequence[Row]) -> list[Cause]:
+    """Cells that failed, by the kind of their stage and the first line of the error; what most failed of first."""
+    crafted = defaultdict(set)
+    for row in failures:
+        crafted[row["defense"]].add(row["surrogates"])
+    found: dict[tuple[str, str], list[tuple[str, ...]]] = defaultdict(list)
+    for row in failures:
+        several = len(crafted[row["defense"]]) > 1
+        defense = f"{row['defense']} of {row['surrogates']}" if several else row["defense"]
+        place = f"{row['model']} on {row['dataset']}, {budget_text(*budget_of(row))}"
+        stage = row["stage"].partition(" ")[0]
+        found[stage, row["error"]].append((place, defense, column(row), row["recipe"], str(row["seed"])))
+    return [
+        Cause(counted(len(cells), "cell"), stage, error or "no message", _compact(cells))
+        for (stage, error), cells in sorted(found.items(), key=lambda one: -len(one[1]))
+    ]
+
+
+def _compact(cells: Iterable[tuple[str, ...]]) -> str:
+    """Cells, each a place, defense, attack, recipe and seed, as few products of these."""
+    products: list[tuple[tuple[str, ...], ...]] = [tuple((name,) for name in cell) for cell in cells]
+    for axis in (4, 2, 1, 3, 0):
+        merged: dict[tuple[tuple[str, ...], ...], list[str]] = {}
+        for one in products:
+            merged.setdefault(one[:axis] + one[axis + 1 :], []).extend(one[axis])
+        products = [(*others[:axis], tuple(dict.fromkeys(names)), *others[axis:]) for others, names in merged.items()]
+    by_place: dict[str, list[str]] = defaultdict(list)
+    for places, *names, seeds in products:
+        by_place[" and ".join(places)].append(f"{' x '.join(map(', '.join, names))}, {_seeds(seeds)}")
+    return ". ".join(f"{places}: {'; '.join(listed)}" for places, listed in by_place.items())
+
+
+def _seeds(seeds: Sequence[str]) -> str:
+    numbers = sorted(int(seed) for seed in seeds)
+    first, last = numbers[0], numbers[-1]
+    if len(numbers) > 2 and numbers == list(range(first, last + 1)):
+        return f"seeds {first} to {last}"
+    return f"{'seed' if len(numbers) == 1 else 'seeds'} {', '.join(map(str, numbers))}"
 
 
 def withdrawn(entries: Sequence[Withdrawn]) -> Listing:
@@ -92,7 +138,8 @@ def withdrawn(entries: Sequence[Withdrawn]) -> Listing:
 
 def power(row: Row) -> str:
     """What a contest can detect, in a sentence."""
-    where = f"{row['model']} on {row['dataset']}, {row['items']} test items and {row['seeds']} seeds"
+    size = f"{counted(row['items'], 'test item')} and {counted(row['seeds'], 'seed')}"
+    where = f"{row['model']} on {row['dataset']}, {size}"
     difference = row["minimum_detectable_difference"]
     if difference is None:
         return f"{where}: no cell has an interval, so nothing can be detected."

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from leaderboards.tables.collect import counted
+from leaderboards.tables.coverage import WITHHELD
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -15,12 +18,16 @@ DASH = "\N{EN DASH}"
 
 @dataclass(frozen=True)
 class Value:
-    """A number with its interval as text, or why there is none; `shade`, 0 to 100, is its place on a colour scale."""
+    """A number with its interval as text, or why there is none; `shade`, 0 to 100, is its place on a colour scale.
+
+    One that is `withheld` could be computed, but not from all the cells that it is about.
+    """
 
     text: str
     interval: str = ""
     shade: int | None = None
     undefined: bool = False
+    withheld: bool = False
 
     def __str__(self) -> str:
         return f"{self.text} ({self.interval})" if self.interval else self.text
@@ -35,7 +42,7 @@ def share(row: Row, name: str, shaded: bool = False) -> Value:
     """A protection or retention in percent."""
     value = row[name]
     if value is None:
-        return Value(row[f"{name}_undefined"] or "not measured", undefined=True)
+        return _none(row, name)
     shade = round(100 * min(max(value, 0.0), 1.0)) if shaded else None
     return Value(f"{_number(value, 0)} %", _interval(row, name, 0), shade)
 
@@ -44,7 +51,7 @@ def points(row: Row, name: str, shaded: bool = False, signed: bool = False) -> V
     """An accuracy, or a difference of accuracies, in percentage points."""
     value = row[name]
     if value is None:
-        return Value(row[f"{name}_undefined"] or "not measured", undefined=True)
+        return _none(row, name)
     shade = round(100 * value) if shaded else None
     plus = "+" if signed and round(100 * value, 1) > 0 else ""
     return Value(plus + _number(value, 1), _interval(row, name, 1), shade)
@@ -55,7 +62,13 @@ def budget_text(norm: str, image: float, text: int) -> str:
     if norm == "none":
         return "no budget"
     images = {"linf": f"L∞ {image:g}/255", "l2": f"RMS {image:g}/255", "unbounded": "image unbounded"}
-    return f"{images.get(norm, f'{norm} {image:g}/255')}, {text} words"
+    return f"{images.get(norm, f'{norm} {image:g}/255')}, {counted(text, 'word')}"
+
+
+def _none(row: Row, name: str) -> Value:
+    reason = row[f"{name}_undefined"] or "not measured"
+    withheld = reason.startswith(WITHHELD)
+    return Value(reason, undefined=not withheld, withheld=withheld)
 
 
 def _number(value: float, digits: int) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 
 from leaderboards.site.text import printable
+from leaderboards.tables.collect import counted
 
 if TYPE_CHECKING:
     from leaderboards.site.views import Page
@@ -50,7 +51,7 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"md": _plain, "row": _row}
+    made.filters |= {"md": _plain, "row": _row, "counted": counted}
     return made
 
 

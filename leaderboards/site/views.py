@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from arena.score.cells import CLEAN
-from leaderboards.site.listings import Listing, costs, failures, gains, noise, power, stealth, withdrawn
+from leaderboards.site.listings import Cause, Listing, causes, costs, gains, noise, power, stealth, withdrawn
 from leaderboards.site.numbers import (
     DASH,
     Row,
@@ -22,6 +22,8 @@ from leaderboards.site.numbers import (
     share,
     significant,
 )
+from leaderboards.tables.collect import counted
+from leaderboards.tables.coverage import NO_ATTACK, WITHHELD
 
 if TYPE_CHECKING:
     from leaderboards.tables.board import Board, Verification
@@ -49,7 +51,6 @@ class Rank:
     robust: Value
     whisker: Whisker | None
     attack: str
-    missing: str
     accuracy: Value
     protection: Value
     retention: Value
@@ -66,6 +67,30 @@ class Ranking:
 
 
 @dataclass(frozen=True)
+class BareRank:
+    """One row of a ranking without attacks; `first` where a new rank group starts."""
+
+    group: str
+    first: bool
+    defense: str
+    knowledge: str
+    protection: Value
+    whisker: Whisker | None
+    recipe: str
+    psnr: str
+    seeds: int
+
+
+@dataclass(frozen=True)
+class BareRanking:
+    """Defenses where no attack was tried, best first; `recipes` where the fine-tuner chooses among several."""
+
+    caption: str
+    recipes: bool
+    rows: list[BareRank]
+
+
+@dataclass(frozen=True)
 class Grid:
     """Defenses x attacks under one recipe: `rows` are name, knowledge and one value a column."""
 
@@ -77,11 +102,13 @@ class Grid:
 
 @dataclass(frozen=True)
 class Section:
-    """One dataset, model and budget."""
+    """One dataset, model and budget; `attacked` where any attack was tried, `bare` are rankings without attack."""
 
     title: str
     headline: str
+    attacked: bool
     rankings: list[Ranking]
+    bare: list[BareRanking]
     retention: list[Grid]
     accuracy: list[Grid]
 
@@ -101,17 +128,21 @@ class Page:
     noise: Listing
     costs: Listing
     stealth: Listing
-    failures: Listing
+    failed: str
+    failures: list[Cause]
     withdrawn: Listing
     power: list[str]
     verifications: tuple[Verification, ...]
     plugins: tuple[Plugin, ...]
     environment: dict[str, list[str]]
+    attacked: bool
+    withheld: bool
 
 
 def compose(board: Board) -> Page:
     """The page of a board."""
     cells, ranking = rows_of(board.cells), rows_of(board.ranking)
+    tally, sections = board.tally, _sections(cells, ranking)
     return Page(
         suite=board.suite,
         digest=board.digest,
@@ -119,17 +150,20 @@ def compose(board: Board) -> Page:
         resamples=board.resamples,
         facts=_facts(board, cells),
         notes=board.notes,
-        sections=_sections(cells, ranking),
+        sections=sections,
         gains=gains(cells),
         noise=noise(cells),
         costs=costs(cells),
         stealth=stealth(ranking),
-        failures=failures(rows_of(board.failures)),
+        failed=f"{tally.failed} of {counted(tally.cells, 'cell')} failed.",
+        failures=causes(rows_of(board.failures)),
         withdrawn=withdrawn(board.withdrawn),
         power=[power(row) for row in rows_of(board.power)],
         verifications=board.verifications,
         plugins=board.plugins,
         environment=board.environment,
+        attacked=any(section.attacked for section in sections),
+        withheld=any(_withheld(row, name) for row in ranking for name in ("robust_protection", "protection")),
     )
 
 
@@ -137,16 +171,18 @@ def _facts(board: Board, cells: Sequence[Row]) -> list[tuple[str, str]]:
     def distinct(values: Iterable[Any]) -> str:
         return ", ".join(dict.fromkeys(str(value) for value in values))
 
+    tally = board.tally
+    missing = f" and {tally.missing} {'has' if tally.missing == 1 else 'have'} no record" if tally.missing else ""
     budgets = sorted({budget_of(row) for row in cells if row["norm"] != "none"})
     return [
         ("Models", distinct(row["model"] for row in cells)),
-        ("Datasets", distinct(f"{row['dataset']} ({row['items']} test items)" for row in cells)),
+        ("Datasets", distinct(f"{row['dataset']} ({counted(row['items'], 'test item')})" for row in cells)),
         ("Recipes", distinct(row["recipe"] for row in cells)),
         ("Defenses", distinct(row["defense"] for row in cells)),
         ("Attacks", distinct(row["attack"] for row in cells)),
         ("Budgets", "; ".join(budget_text(*budget) for budget in budgets) or "none"),
         ("Seeds", distinct(sorted({int(row["seeds"]) for row in rows_of(board.power)}))),
-        ("Cells", f"{len(cells)}, of which {sum(row['seeds'] == 0 for row in cells)} failed"),
+        ("Cells", f"{tally.cells}, of which {tally.failed} failed{missing}"),
     ]
 
 
@@ -159,8 +195,11 @@ def _sections(cells: Sequence[Row], ranking: Sequence[Row]) -> list[Section]:
         ranked[row["dataset"], row["model"], budget_of(row)].append(row)
     sections = []
     for (dataset, model, budget), rows in ranked.items():
+        attacked = any(row["attacked"] for row in rows)
         order = {(r["defense"], r["surrogates"]): i for i, r in reversed(list(enumerate(rows)))}
         own = [r for r in by_contest[dataset, model] if r["defense"] == CLEAN or budget_of(r) == budget]
+        if not attacked:  # the clean control may have been attacked for another budget
+            own = [r for r in own if r["attack"] == CLEAN]
         own.sort(key=lambda r: (r["control"], order[r["defense"], r["surrogates"]]))
         levels = {row["auxiliary"]: [r for r in rows if r["auxiliary"] == row["auxiliary"]] for row in rows}
         recipes = dict.fromkeys(row["recipe"] for row in own)
@@ -168,7 +207,9 @@ def _sections(cells: Sequence[Row], ranking: Sequence[Row]) -> list[Section]:
             Section(
                 title=f"{dataset} · {model} · {budget_text(*budget)}",
                 headline=_headline(levels[max(levels)]),
-                rankings=[_ranking(level, one) for level, one in levels.items()],
+                attacked=attacked,
+                rankings=[_ranking(level, one) for level, one in levels.items() if one[0]["attacked"]],
+                bare=[_bare(level, one, attacked) for level, one in levels.items() if not one[0]["attacked"]],
                 retention=[_retention_grid(recipe, [r for r in own if r["recipe"] == recipe]) for recipe in recipes],
                 accuracy=[_accuracy_grid(recipe, [r for r in own if r["recipe"] == recipe]) for recipe in recipes],
             )
@@ -177,17 +218,54 @@ def _sections(cells: Sequence[Row], ranking: Sequence[Row]) -> list[Section]:
 
 
 def _headline(rows: Sequence[Row]) -> str:
+    """What the first entry that is complete leaves to an attacker; `rows` are best first."""
     entries = [row for row in rows if not row["control"]]
     if not entries:
         return "No protection was entered."
-    top = entries[0]
-    if top["robust_protection"] is None:
-        return f"Nothing can be said about protection: {top['robust_protection_undefined']}."
-    left = share(top, "robust_protection")
-    against = f"the best attack on it is {_choice(top)}"
-    if not significant(top, "robust_protection"):
-        return f"No protection is shown to hold: the first, {top['defense']}, leaves {left}; {against}."
-    return f"{top['defense']} denies {left} of the gain to an attacker who chooses; {against}."
+    name = "robust_protection" if entries[0]["attacked"] else "protection"
+    top = next((row for row in entries if row[name] is not None), None)
+    if top is None:
+        return _nothing(entries, name)
+    left, shown = share(top, name), significant(top, name)
+    if name == "protection":
+        denied = f"denies {left} of the gain (protection, {NO_ATTACK}{_best_recipe(top)})."
+        said = f"{top['defense']} {denied}"
+        if not shown:
+            said = f"No protection is shown to hold: the first, {top['defense']}, {denied}"
+    else:
+        against = f"the best attack on it is {_choice(top)}"
+        said = f"{top['defense']} denies {left} of the gain to an attacker who chooses; {against}."
+        if not shown:
+            said = f"No protection is shown to hold: the first, {top['defense']}, leaves {left}; {against}."
+    names = _names([row for row in entries if _withheld(row, name)], entries)
+    return f"{said} Not ranked, since cells failed or have no record: {names}." if names else said
+
+
+def _nothing(entries: Sequence[Row], name: str) -> str:
+    """Why no entry can be said to protect."""
+    reasons: dict[str, list[Row]] = defaultdict(list)
+    for row in entries:
+        reasons[row[f"{name}_undefined"]].append(row)
+    complete = [reason for reason in reasons if not reason.startswith(WITHHELD)]
+    if len(reasons) == len(complete) == 1:
+        return f"Nothing can be said about protection: {complete[0]}."
+    listed = [f"{_names(rows, entries)}: {reason.removeprefix(WITHHELD)}" for reason, rows in reasons.items()]
+    since = "" if complete else ", since no entry is complete"
+    return f"Nothing can be said about protection{since}. {'; '.join(listed)}."
+
+
+def _names(rows: Sequence[Row], entries: Sequence[Row]) -> str:
+    """Names of entries, with what they were crafted on where that alone tells them from others."""
+    used = Counter(row["defense"] for row in entries)
+    return ", ".join(f"{r['defense']}, {knowledge(r)}" if used[r["defense"]] > 1 else r["defense"] for r in rows)
+
+
+def _withheld(row: Row, name: str) -> bool:
+    return (row[f"{name}_undefined"] or "").startswith(WITHHELD)
+
+
+def _best_recipe(row: Row) -> str:
+    return f"; the best recipe is {row['best_recipe']}" if row["recipes"] > 1 else ""
 
 
 def _choice(row: Row) -> str:
@@ -198,37 +276,80 @@ def _choice(row: Row) -> str:
 
 
 def _ranking(level: float, rows: Sequence[Row]) -> Ranking:
-    data = f"clean data for at most {100 * level:g} % of the training size" if level else "no clean data of their own"
-    ends = [row[f"robust_protection{end}"] for row in rows for end in ("", "_low", "_high")]
-    known = [end for end in ends if end is not None]
-    axis = min([0.0, *known]), max([1.0, *known])
-    most = max(row["choices"] for row in rows)
-    ranks, previous = [], None
-    for row in rows:
-        group = None if row["group"] is None else int(row["group"])
-        ranks.append(
-            Rank(
-                group=DASH if group is None else str(group),
-                first=group != previous,
-                defense=row["defense"],
-                knowledge=knowledge(row),
-                robust=share(row, "robust_protection"),
-                whisker=_whisker(row, *axis),
-                attack=_choice(row),
-                missing=f"{most - row['choices']} of {most} cells missing" if row["choices"] < most else "",
-                accuracy=points(row, "robust_accuracy"),
-                protection=share(row, "protection"),
-                retention=share(row, "robust_retention"),
-                psnr=DASH if row.get("stealth_psnr") is None else f"{row['stealth_psnr']:.1f}",
-                seeds=row["seeds"],
-            )
+    axis = _axis(rows, "robust_protection")
+    several = rows[0]["recipes"] > 1
+    choices = counted(rows[0]["choices"], "pair of attack and recipe" if several else "attack")
+    ranks = [
+        Rank(
+            group=group,
+            first=first,
+            defense=row["defense"],
+            knowledge=knowledge(row),
+            robust=share(row, "robust_protection"),
+            whisker=_whisker(row, "robust_protection", *axis),
+            attack=_choice(row),
+            accuracy=_unless_withheld(points(row, "robust_accuracy")),
+            protection=share(row, "protection"),
+            retention=_unless_withheld(share(row, "robust_retention")),
+            psnr=_psnr(row),
+            seeds=row["seeds"],
         )
-        previous = group
-    return Ranking(f"The attacker has {data} and chooses among {most} cells.", ranks)
+        for row, (group, first) in zip(rows, _groups(rows), strict=True)
+    ]
+    return Ranking(f"The attacker has {_data(level)} and chooses among {choices}.", ranks)
 
 
-def _whisker(row: Row, start: float, end: float) -> Whisker | None:
-    values = [row[f"robust_protection{suffix}"] for suffix in ("_low", "", "_high")]
+def _bare(level: float, rows: Sequence[Row], attacked: bool) -> BareRanking:
+    """A ranking without attacks; `attacked` where attackers with more data have some."""
+    axis = _axis(rows, "protection")
+    recipes = rows[0]["recipes"]
+    ranks = [
+        BareRank(
+            group=group,
+            first=first,
+            defense=row["defense"],
+            knowledge=knowledge(row),
+            protection=share(row, "protection"),
+            whisker=_whisker(row, "protection", *axis),
+            recipe=row["best_recipe"] or DASH,
+            psnr=_psnr(row),
+            seeds=row["seeds"],
+        )
+        for row, (group, first) in zip(rows, _groups(rows), strict=True)
+    ]
+    nobody = f"An attacker with {_data(level)} has no attack here" if attacked else "No attack was tried"
+    best = f", with the best of {recipes} recipes" if recipes > 1 else ""
+    return BareRanking(f"{nobody}: the fine-tuner trains on the release as it is{best}.", recipes > 1, ranks)
+
+
+def _data(level: float) -> str:
+    return f"clean data for at most {100 * level:g} % of the training size" if level else "no clean data of their own"
+
+
+def _groups(rows: Sequence[Row]) -> list[tuple[str, bool]]:
+    """The rank group of each row, and whether it is the first of it."""
+    groups = [None if row["group"] is None else int(row["group"]) for row in rows]
+    before = [None, *groups[:-1]]
+    return [(DASH if g is None else str(g), g != b) for g, b in zip(groups, before, strict=True)]
+
+
+def _psnr(row: Row) -> str:
+    return DASH if row.get("stealth_psnr") is None else f"{row['stealth_psnr']:.1f}"
+
+
+def _unless_withheld(value: Value) -> Value:
+    """The value; a dash where it is withheld, for the reason that stands beside it."""
+    return Value(DASH, undefined=True) if value.withheld else value
+
+
+def _axis(rows: Sequence[Row], name: str) -> tuple[float, float]:
+    ends = [row[f"{name}{end}"] for row in rows for end in ("", "_low", "_high")]
+    known = [end for end in ends if end is not None]
+    return min([0.0, *known]), max([1.0, *known])
+
+
+def _whisker(row: Row, name: str, start: float, end: float) -> Whisker | None:
+    values = [row[f"{name}{suffix}"] for suffix in ("_low", "", "_high")]
     if None in values:
         return None
     low, point, high, zero = (round(100 * (value - start) / (end - start), 2) for value in (*values, 0.0))
@@ -254,9 +375,9 @@ def _retention_grid(recipe: str, rows: Sequence[Row]) -> Grid:
         (key, key.replace(CLEAN, "drop, no attack", 1), lambda r: points(r, "drop")) for key in bare
     ]
     columns += [(key, key, lambda r: share(r, "retention", shaded=True)) for key in attacked]
-    caption = (
-        "First column: points of accuracy lost to the release. Others: the share of that loss left under the attack."
-    )
+    caption = "Points of accuracy lost to the release."
+    if attacked:
+        caption = f"First column: p{caption[1:]} Others: the share of that loss left under the attack."
     return _grid(recipe, caption, rows, columns)
 
 

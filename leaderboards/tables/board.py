@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from arena.records.bulk import bulk
 from arena.records.files import read_records
-from arena.records.schema import Record
+from arena.records.schema import Asked, Record
 from arena.records.select import latest
-from arena.score.cells import CLEAN
+from arena.score.cells import CLEAN, Place
 from arena.score.contest import Contest, Robust
-from arena.score.statistics import RESAMPLES, Bootstrap, minimum_detectable_difference
+from arena.score.statistics import RESAMPLES, Bits, Bootstrap, minimum_detectable_difference
 from leaderboards.tables.collect import Group, collect, suite_of
+from leaderboards.tables.coverage import Coverage
 from leaderboards.tables.rows import (
     FAILURE_COLUMNS,
     Plugin,
@@ -54,14 +55,25 @@ class Withdrawn:
 
 
 @dataclass(frozen=True)
+class Tally:
+    """Cells, each with one seed: all that the board is about, those of them that failed, and those without a record."""
+
+    cells: int
+    failed: int
+    missing: int
+
+
+@dataclass(frozen=True)
 class Board:
     """The tables of one suite.
 
-    `cells` has one row a cell (over seeds) with every score as NAME, NAME_low, NAME_high, NAME_seeds and, where it is
-    undefined, the reason in NAME_undefined; `ranking` one row per dataset, model, budget, share of clean data that the
-    attacker has at most, and defense; `failures` one row a failed record; `power` the smallest difference in accuracy
-    that each contest can detect. `verifications` are listed as they are, `withdrawn` by id and version; both only where
-    there are any.
+    `cells` has one row a combination (over seeds) with every score as NAME, NAME_low, NAME_high, NAME_seeds and, where
+    it is undefined, the reason in NAME_undefined; `ranking` one row per dataset, model, budget, share of clean data
+    that the attacker has at most, and defense; `failures` one row a failed record; `power` the smallest difference in
+    accuracy that each contest can detect. What depends on all attacks is withheld (`leaderboards.tables.coverage`)
+    where one failed or has no record: `robust_protection` in `ranking`, and in `cells`, where it is that of the row's
+    defense against an attacker who has at most the row's share of clean data. `verifications` are listed as they are,
+    `withdrawn` by id and version; both only where there are any.
     """
 
     suite: str
@@ -70,6 +82,7 @@ class Board:
     ranking: pd.DataFrame
     failures: pd.DataFrame
     power: pd.DataFrame
+    tally: Tally
     notes: tuple[str, ...]
     plugins: tuple[Plugin, ...]
     environment: dict[str, list[str]]
@@ -80,46 +93,58 @@ class Board:
 
 
 def build(
-    records: Sequence[Record], verifications: Iterable[Verification] = (), withdrawn: Iterable[Withdrawn] = ()
+    records: Sequence[Record],
+    verifications: Iterable[Verification] = (),
+    withdrawn: Iterable[Withdrawn] = (),
+    asked: Iterable[Asked] = (),
 ) -> Board:
     """The board of one suite's records; the same for the same records in any order.
 
     `verifications` says how the records were checked. `withdrawn` names what is not among `records`: leaving its
-    records out is up to the caller, the board only says so.
+    records out is up to the caller, the board only says so. `asked` are all cells of the suite, where they are known:
+    what has no record is then known even where no other defense has one, and what the suite leaves out is not missed.
 
     Raises:
         ArenaError: the records do not belong on one board, or two results of one cell differ.
     """
     with bulk():
         listed = sorted(set(withdrawn), key=lambda one: (one.id, one.version, one.reason))
-        return _build(records, tuple(verifications), tuple(listed))
+        return _build(records, tuple(verifications), tuple(listed), tuple(asked))
 
 
 def _build(
-    records: Sequence[Record], verifications: tuple[Verification, ...], withdrawn: tuple[Withdrawn, ...]
+    records: Sequence[Record],
+    verifications: tuple[Verification, ...],
+    withdrawn: tuple[Withdrawn, ...],
+    asked: tuple[Asked, ...],
 ) -> Board:
     import pandas as pd
 
-    groups = collect(records)
+    groups = collect(records, asked)
     cells: list[dict[str, Any]] = []
     ranking: list[dict[str, Any]] = []
     power: list[dict[str, Any]] = []
     bootstraps: dict[int, Bootstrap] = {}
     for group in groups:
-        contest = _contest(group, bootstraps.setdefault(group.items, Bootstrap(group.items)))
+        contest = _contest(group, bootstraps.setdefault(group.items, Bootstrap(group.items)), group.bits)
+        coverage = Coverage(group)
         robust: list[Robust] = []
         errors: list[float] = []
         for scores, levels in contest.results():
-            cells += [cell_row(group, place, score) for place, score in scores.items()]
+            by_level = {one.auxiliary: one for one in levels}
+            cells += [cell_row(group, p, score, coverage, by_level[p.auxiliary]) for p, score in scores.items()]
             robust += levels
             errors += [s.drop_error for p, s in scores.items() if p.defense != CLEAN and s.drop_error is not None]
-        ranking += ranking_rows(group, contest, robust)
+        if any(one.seeds != tuple(coverage.seeds) for one in robust):
+            robust = _bare_of_all_seeds(group, robust, bootstraps[group.items])
+        ranking += ranking_rows(group, contest, coverage, robust)
         difference = minimum_detectable_difference(median(errors)) if errors else None
         names = {"dataset": group.dataset, "model": group.model, "items": group.items, "seeds": len(group.seeds)}
         power.append({**names, "minimum_detectable_difference": difference})
     kept = [record for group in groups for seeds in group.records.values() for record in seeds.values()]
     failures = [row for group in groups for row in failure_rows(group)]
     suite = suite_of(kept)
+    missing = len({cell.identity for cell in asked} - {record.cell for record in kept})
     return Board(
         suite=suite.id,
         digest=suite.digest,
@@ -127,6 +152,7 @@ def _build(
         ranking=pd.DataFrame(ranking),
         failures=pd.DataFrame(failures, columns=FAILURE_COLUMNS),
         power=pd.DataFrame(power),
+        tally=Tally(len(kept) + missing, len(failures), missing),
         notes=tuple(note for group in groups for note in notes(group)),
         plugins=plugins(kept),
         environment=environment(kept),
@@ -156,7 +182,7 @@ def write(board: Board, folder: Path, name: str) -> list[Path]:
     from leaderboards.site.views import compose
 
     parquet = io.BytesIO()
-    board.cells.to_parquet(parquet, index=False)
+    _typed(board.cells).to_parquet(parquet, index=False)
     with bulk():
         page = compose(board)
         contents = {
@@ -169,15 +195,38 @@ def write(board: Board, folder: Path, name: str) -> list[Path]:
 
 
 def summary(board: Board) -> Table:
-    """The ranking as a table for the terminal."""
-    from leaderboards.site.terminal import table
+    """The rankings as a table for the terminal; those in which no attack was tried come last."""
+    from leaderboards.site import bare, terminal
 
-    return table(board)
+    shown = terminal.table(board)
+    for ranking in bare.tables(board):
+        shown.add_row(ranking)
+    return shown
 
 
-def _contest(group: Group, bootstrap: Bootstrap) -> Contest:
+def _contest(group: Group, bootstrap: Bootstrap, bits: Mapping[Place, Mapping[int, Bits]]) -> Contest:
     zero_shot = group.zero_shot
-    return Contest(group.bits, None if zero_shot is None else zero_shot.unpack(), bootstrap)
+    return Contest(bits, None if zero_shot is None else zero_shot.unpack(), bootstrap)
+
+
+def _bare_of_all_seeds(group: Group, robust: Sequence[Robust], bootstrap: Bootstrap) -> list[Robust]:
+    """The scores, with protection without attack over all seeds that it has: a seed that an attack lacks is no reason
+    to leave it out there."""
+    bare = {place: bits for place, bits in group.bits.items() if place.attack == CLEAN}
+    alone = {one.defense: one for _, levels in _contest(group, bootstrap, bare).results() for one in levels}
+    return [
+        replace(one, protection=alone[one.defense].protection, seeds=alone[one.defense].seeds)
+        if one.defense in alone
+        else one
+        for one in robust
+    ]
+
+
+def _typed(cells: pd.DataFrame) -> pd.DataFrame:
+    """The table with types that do not depend on what is there: columns without any value are numbers, or reasons."""
+    reasons = [str(name) for name in cells if str(name).endswith("_undefined")]
+    empty = [str(name) for name in cells if cells[name].isna().all() and name not in reasons]
+    return cells.astype(dict.fromkeys(reasons, "string") | dict.fromkeys(empty, "float64"))
 
 
 def _neutral(cells: pd.DataFrame) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from arena.errors import ArenaError
-from arena.records.schema import Outcome, PluginRef, Record, SuiteRef
+from arena.records.schema import Asked, Outcome, PluginRef, Record, SuiteRef
 from arena.score.cells import CLEAN, Place
 from arena.score.statistics import Bits
 
@@ -38,12 +38,16 @@ class Protection(NamedTuple):
 
 @dataclass
 class Group:
-    """All records of one dataset and model: per place and seed the one that counts, done or failed."""
+    """All records of one dataset and model: per place and seed the one that counts, done or failed.
+
+    `asked` has the cells that the suite asks for, whether or not there is a record; empty where that is not known.
+    """
 
     dataset: str
     model: str
     items: int
     records: dict[Place, dict[int, Record]] = field(default_factory=lambda: defaultdict(dict))
+    asked: dict[Place, dict[int, Asked]] = field(default_factory=lambda: defaultdict(dict))
 
     def __iter__(self) -> Iterator[Record]:
         return (record for seeds in self.records.values() for record in seeds.values())
@@ -55,6 +59,11 @@ class Group:
         for place in self.records:
             found[place.defense].append(place)
         return found
+
+    def any_of(self, defense: Hashable) -> Asked:
+        """A cell of a defense, one that has a record if there is any."""
+        cells = self.records[self.places[defense][0]] if defense in self.places else None
+        return next(iter((cells or next(c for place, c in self.asked.items() if place.defense == defense)).values()))
 
     @property
     def bits(self) -> dict[Place, dict[int, Bits]]:
@@ -77,8 +86,10 @@ class Group:
         return None if latest is None else latest.zero_shot
 
 
-def collect(records: Sequence[Record]) -> list[Group]:
+def collect(records: Sequence[Record], asked: Sequence[Asked] = ()) -> list[Group]:
     """The records in contests, in an order that does not depend on the order of `records`.
+
+    `asked` are all cells that the suite asks for, where that is known; a contest without any record is left out.
 
     Raises:
         ArenaError: there is no record, or records are mixed that must not be; the message says which.
@@ -88,9 +99,9 @@ def collect(records: Sequence[Record]) -> list[Group]:
     _refuse_mixed("schema versions", (("the records", str(r.schema_version)) for r in records))
     _refuse_mixed("protocol versions", (("the records", str(r.protocol_version)) for r in records))
     _refuse_mixed("suite digests", (("the records", r.suite.digest) for r in records))
-    datasets = distinct_names([(r.dataset.id, _dataset_settings(r)) for r in records])
-    models = distinct_names([(r.model.id, r.model.settings) for r in records])
-    named = list(zip(records, datasets, models, strict=True))
+    datasets = distinct_names([(r.dataset.id, _dataset_settings(r)) for r in (*records, *asked)])
+    models = distinct_names([(r.model.id, r.model.settings) for r in (*records, *asked)])
+    named = list(zip(records, datasets, models, strict=False))
     _refuse_mixed(
         "dataset fingerprints", ((dataset, r.dataset.samples or "") for r, dataset, _ in named if r.dataset.samples)
     )
@@ -101,6 +112,9 @@ def collect(records: Sequence[Record]) -> list[Group]:
         seeds = group.records[_place(record)]
         known = seeds.get(record.seed)
         seeds[record.seed] = record if known is None else _newer(known, record)
+    for cell, dataset, model in zip(asked, datasets[len(records) :], models[len(records) :], strict=True):
+        if (dataset, model) in groups:
+            groups[dataset, model].asked[_place(cell)][cell.seed] = cell
     return [groups[names] for names in sorted(groups)]
 
 
@@ -109,7 +123,7 @@ def suite_of(records: Sequence[Record]) -> SuiteRef:
     return records[0].suite
 
 
-def surrogates(record: Record) -> tuple[str, ...]:
+def surrogates(record: Asked) -> tuple[str, ...]:
     """What to call the models that the record's protection was crafted on, in their order."""
     return tuple(surrogate.id for surrogate in record.defense.surrogates)
 
@@ -131,7 +145,13 @@ def defense_names(records: Sequence[Record]) -> dict[str, str]:
     return dict(zip(used, distinct_names([(d.id, d.settings) for d in used.values()]), strict=True))
 
 
-def _place(record: Record) -> Place:
+def counted(count: int, noun: str) -> str:
+    """``1 attack``, ``2 attacks``, ``2 pairs of attack and recipe``, ``2 test items``."""
+    first, of, rest = noun.partition(" of " if " of " in noun else " without ")
+    return f"{count} {first}{'s' * (count != 1)}{of}{rest}"
+
+
+def _place(record: Asked) -> Place:
     attack = CLEAN if record.attack.id == CLEAN else record.attack.label
     if record.defense.id == CLEAN:  # what changes nothing is the same under every budget
         return Place(CLEAN, attack, record.recipe.label, record.auxiliary)
@@ -171,11 +191,11 @@ def _refuse_mixed(what: str, values: Iterable[tuple[str, str]]) -> None:
         found[owner][value] += 1
     for owner, counts in sorted(found.items()):
         if len(counts) > 1:
-            listed = ", ".join(f"{value} ({count} records)" for value, count in sorted(counts.items()))
+            listed = ", ".join(f"{value} ({counted(count, 'record')})" for value, count in sorted(counts.items()))
             raise ArenaError(f"board: {owner}: mixed {what}: {listed}: keep the records of one of them")
 
 
-def _dataset_settings(record: Record) -> Settings:
+def _dataset_settings(record: Asked) -> Settings:
     d = record.dataset
     return {**d.settings, "train": d.train, "auxiliary": d.auxiliary, "test": d.test, "seed": d.seed}
 

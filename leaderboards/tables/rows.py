@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from statistics import fmean
@@ -12,15 +12,20 @@ from typing import Any
 from arena.records.schema import Record, StageCost
 from arena.score.cells import CLEAN, Place
 from arena.score.contest import Contest, Robust, Scores
-from arena.score.statistics import Estimate
-from leaderboards.tables.collect import Budget, Group, Protection, surrogates, taking_part
+from arena.score.statistics import FAILED, Estimate
+from leaderboards.tables.collect import Budget, Group, Protection, counted, surrogates, taking_part
+from leaderboards.tables.coverage import Coverage
 
 Row = dict[str, Any]
 
-FAILURE_COLUMNS = ["dataset", "model", "defense", "attack", "recipe", "seed", "stage", "error", "cell"]
+FAILURE_COLUMNS = [
+    *("dataset", "model", "defense", "control", "surrogates", "knowledge", "norm", "image_budget", "text_budget"),
+    *("attack", "auxiliary", "recipe", "seed", "stage", "error", "cell"),
+]
 
 _NO_BUDGET = Budget("none", 0.0, 0)
 _SCORES = [f.name for f in fields(Scores) if f.name != "drop_error"]
+_OLD = "made before plugins had processes of their own"
 
 
 @dataclass(frozen=True, order=True)
@@ -36,14 +41,20 @@ class Plugin:
     package: str
 
 
-def cell_row(group: Group, place: Place, scores: Scores) -> Row:
-    """One cell: where it stands, every score, and means over seeds of stealth and cost."""
+def cell_row(group: Group, place: Place, scores: Scores, coverage: Coverage, robust: Robust) -> Row:
+    """One combination: where it stands, every score, and means over seeds of stealth and cost.
+
+    `robust` is of its defense, against an attacker with at most the clean data of this row.
+    """
     records = [record for _, record in sorted(group.records[place].items())]
     done = [record for record in records if record.outcome is not None]
     row = where(group, place)
     row |= {"items": group.items, "seeds": len(done), "failed": len(records) - len(done)}
     for name in _SCORES:
         row |= estimate_row(name, getattr(scores, name))
+    budget = place.defense.budget if isinstance(place.defense, Protection) else _NO_BUDGET
+    shown = coverage.shown(coverage.complete(robust, budget), budget)
+    row |= estimate_row("robust_protection", shown.robust_protection)
     row["peak_accuracy"] = _mean(record.peak_accuracy for record in done)
     row |= {f"stealth_{key}": value for key, value in stealth(done).items()}
     for stage in ("protect", "purify", "finetune"):
@@ -56,29 +67,40 @@ def cell_row(group: Group, place: Place, scores: Scores) -> Row:
     return row
 
 
-def ranking_rows(group: Group, contest: Contest, robust: Sequence[Robust]) -> Iterator[Row]:
-    """One row a defense, best first, for each budget and share of clean data; the clean control is in all of them."""
-    budgets = sorted({r.defense.budget for r in robust if isinstance(r.defense, Protection)}) or [_NO_BUDGET]
+def ranking_rows(group: Group, contest: Contest, coverage: Coverage, robust: Sequence[Robust]) -> Iterator[Row]:
+    """One row a defense, best first, for each budget and share of clean data; the clean control is in all of them.
+
+    Defenses and shares of which nothing has a record are there as well: their scores are withheld.
+    """
+    scores = {(r.defense, r.auxiliary): r for r in robust}
+    defenses = list(dict.fromkeys((*(r.defense for r in robust), *coverage.defenses)))
+    budgets = sorted({defense.budget for defense in defenses if isinstance(defense, Protection)}) or [_NO_BUDGET]
+    nothing = Estimate(undefined=FAILED)
     for budget in budgets:
-        for level in sorted({r.auxiliary for r in robust}):
-            ranked = [
-                r
-                for r in robust
-                if r.auxiliary == level and (r.defense == CLEAN or getattr(r.defense, "budget", None) == budget)
-            ]
+        own = [d for d in defenses if d == CLEAN or (isinstance(d, Protection) and d.budget == budget)]
+        for level in coverage.levels:
+            if not coverage.choices(budget, level):
+                continue
+            found = [scores.get((d, level)) or Robust(d, level, nothing, nothing, nothing, nothing) for d in own]
+            ranked = [coverage.complete(r, budget) for r in found]
             ranked.sort(key=lambda r: (-_or(r.robust_protection.value, float("-inf")), str(r.defense)))
             for rank, one in zip(contest.rank_groups(ranked), ranked, strict=True):
-                yield _ranking_row(group, budget, rank, one)
+                yield _ranking_row(group, coverage, budget, rank, one)
 
 
-def _ranking_row(group: Group, budget: Budget, rank: int | None, robust: Robust) -> Row:
-    own = [r for place in group.places[robust.defense] for r in group.records[place].values() if r.outcome is not None]
+def _ranking_row(group: Group, coverage: Coverage, budget: Budget, rank: int | None, robust: Robust) -> Row:
+    places = group.places.get(robust.defense, ())
+    own = [r for place in places for r in group.records[place].values() if r.outcome is not None]
     row = {**_identity(group, robust.defense, budget), "auxiliary": robust.auxiliary, "group": rank}
+    choices = coverage.choices(budget, robust.auxiliary)
+    row |= {"attacked": coverage.attacked(budget, robust.auxiliary), "choices": len(choices)}
+    row["recipes"] = len({choice.recipe for choice in choices})
+    shown = coverage.shown(robust, budget)
     for name in ("robust_protection", "protection", "robust_retention", "accuracy"):
-        row |= estimate_row("robust_accuracy" if name == "accuracy" else name, getattr(robust, name))
+        row |= estimate_row("robust_accuracy" if name == "accuracy" else name, getattr(shown, name))
     choice = robust.choice
     row |= {"best_attack": choice.attack if choice else None, "best_recipe": choice.recipe if choice else None}
-    row |= {"choices": robust.candidates, "seeds": len(robust.seeds)}
+    row["seeds"] = len(robust.seeds)
     row |= {f"stealth_{key}": value for key, value in stealth(own).items()}
     row["protect_seconds_per_sample"] = _mean(r.cost.protect.seconds_per_sample for r in own if r.cost.protect)
     return row
@@ -90,11 +112,7 @@ def failure_rows(group: Group) -> Iterator[Row]:
         for seed, record in sorted(seeds.items()):
             if record.failure is not None:
                 yield {
-                    "dataset": group.dataset,
-                    "model": group.model,
-                    "defense": _label(place.defense),
-                    "attack": place.attack,
-                    "recipe": place.recipe,
+                    **where(group, place),
                     "seed": seed,
                     "stage": record.failure.stage,
                     "error": next(iter(record.failure.error.strip().splitlines()), ""),
@@ -115,7 +133,7 @@ def notes(group: Group) -> Iterator[str]:
     if group.zero_shot is None:
         yield f"{where}: no zero-shot score: the gain, and every score relative to it, cannot be computed."
     if len(group.seeds) < 3:
-        yield f"{where}: {len(group.seeds)} seed(s), of at least 3: intervals are missing or too narrow."
+        yield f"{where}: {counted(len(group.seeds), 'seed')}, of at least 3: intervals are missing or too narrow."
     if len({record.zero_shot.correct for record in group if record.zero_shot is not None}) > 1:
         yield f"{where}: zero-shot answers differ between records of the same model and data; the latest are used."
 
@@ -133,7 +151,7 @@ def plugins(records: Iterable[Record]) -> tuple[Plugin, ...]:
     return tuple(sorted(set(found.values())))
 
 
-def environment(records: Iterable[Record]) -> dict[str, list[str]]:
+def environment(records: Sequence[Record]) -> dict[str, list[str]]:
     """Where the records were computed: each fact with all its values."""
     found: dict[str, set[str]] = defaultdict(set)
     for r in records:
@@ -144,7 +162,16 @@ def environment(records: Iterable[Record]) -> dict[str, list[str]]:
         found["git commit"].add("none" if e.git_commit is None else e.git_commit[:12] + " (dirty)" * bool(e.git_dirty))
         found["not deterministic"].update(e.nondeterminism)
         found["packages"].update(f"{name} {version}" for name, version in e.packages.items())
-    return {name: sorted(values) for name, values in found.items()}
+    return {name: sorted(values) for name, values in found.items()} | _isolation(records)
+
+
+def _isolation(records: Sequence[Record]) -> dict[str, list[str]]:
+    """How plugins were kept apart from what is not theirs, in how many cells; nothing where no record says."""
+    counts = Counter(getattr(record.environment, "isolation", None) for record in records)
+    if set(counts) <= {None}:
+        return {}
+    said = [f"{kind} {counted(counts[kind], 'cell')}" for kind in ("landlock", "process", "none") if counts[kind]]
+    return {"isolation": ["; ".join(said + [f"none {counted(counts[None], 'cell')} ({_OLD})"] * (counts[None] > 0))]}
 
 
 def stealth(records: Sequence[Record]) -> dict[str, float | None]:
@@ -160,7 +187,7 @@ def where(group: Group, place: Place) -> Row:
 
 
 def _identity(group: Group, defense: Hashable, budget: Budget | None) -> Row:
-    first = next(iter(group.records[group.places[defense][0]].values()))
+    first = group.any_of(defense)
     own = defense.budget if isinstance(defense, Protection) else _NO_BUDGET
     norm, image, text = budget or own
     return {

@@ -67,7 +67,7 @@ def test_each_budget_has_its_ranking_with_the_clean_control() -> None:
 @pytest.mark.parametrize(
     ("part", "change", "message"),
     [
-        ("suite", {"digest": "6" * 64}, r"mixed suite digests: 5+ \(36 records\), 6+ \(1 records\)"),
+        ("suite", {"digest": "6" * 64}, r"mixed suite digests: 5+ \(36 records\), 6+ \(1 record\)"),
         ("dataset", {"samples": "other"}, r"glyphs: mixed dataset fingerprints: f+ .*other"),
         ("model", {"fingerprint": "other"}, r"tiny-llava: mixed model fingerprints: m+ .*other"),
     ],
@@ -120,7 +120,7 @@ def test_failed_seeds_are_left_out_and_told(tmp_path: Path) -> None:
     assert list(board.failures["error"].unique()) == ["MemoryError: 3 GB", "ValueError: <b>bad</b>"]
     html = next(p for p in write(board, tmp_path, "b") if p.suffix == ".html").read_text(encoding="utf-8")
     assert "ValueError: &lt;b&gt;bad&lt;/b&gt;" in html
-    assert "of 3 cells missing" in html
+    assert "withheld: 1 of 3 attacks failed on it, 2 have no record" in html
     # A success counts whether it came before the failure or after it.
     retried = record(QUICK["em", "jpeg"], "em", "jpeg", 2, created="2026-02-02T00:00:00+00:00")
     assert row(build([*records, retried]), "em", "jpeg")["seeds"] == 3
@@ -128,7 +128,7 @@ def test_failed_seeds_are_left_out_and_told(tmp_path: Path) -> None:
 
 def test_missing_controls_are_said() -> None:
     text = " ".join(build([record(0.3, "em", "jpeg", s, zero_shot=None) for s in range(2)]).notes)
-    for said in ("defense `none`", "defense `random`", "attack `none`", "no zero-shot", "2 seed(s)"):
+    for said in ("defense `none`", "defense `random`", "attack `none`", "no zero-shot", "2 seeds, of at least 3"):
         assert said in text
 
 
