@@ -109,7 +109,7 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def stage_environment(threads: int, crowded: bool) -> dict[str, Any]:
+def stage_environment(threads: int) -> dict[str, Any]:
     """What a record says of the process a stage ran in. Looks at torch only where a stage has loaded it."""
     commit, dirty = code_state()
     torch = sys.modules.get("torch")
@@ -117,8 +117,6 @@ def stage_environment(threads: int, crowded: bool) -> dict[str, Any]:
     doubts = []
     if cuda:
         doubts.append("CUDA kernels: sums of floats may be taken in another order")
-    if crowded:
-        doubts.append("several stages at a time shared one process and its global random state")
     return {
         "packages": packages(),
         "git_commit": commit,

@@ -7,14 +7,16 @@ A release on disk is a folder of PNG files and a ``metadata.jsonl`` with the col
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
 
 from arena.budget import Budget, check, mode_problem
-from arena.data.folder import FIELDS, escapes, read_imagefolder, read_rows
+from arena.data.folder import FIELDS, decode, escapes, read_imagefolder, read_rows
 from arena.data.sample import Sample
 from arena.errors import ArenaError, UsageError
 from arena.plugins.base import Draft, Pixels
@@ -37,6 +39,25 @@ def build_release(
     for a wrong number of drafts, `BudgetError` for one out of budget; both name the sample.
     """
     released: list[Sample] = []
+    for index, (original, draft) in enumerate(zip(samples, round_drafts(samples, drafts), strict=True)):
+        sample = original.with_content(draft.image, draft.question)
+        check(original, sample, budget, count_tokens, index)
+        released.append(sample)
+    return released
+
+
+@dataclass(frozen=True, slots=True)
+class Rounded:
+    """A draft in the bytes that would be released, not yet held against its original."""
+
+    image: Image.Image
+    question: str
+
+
+def round_drafts(samples: Sequence[Sample], drafts: Iterable[Draft]) -> Iterator[Rounded]:
+    """Each draft rounded to 8 bits, without metadata. Raises `ArenaError`, as `build_release` does, but checks no
+    budget."""
+    count = 0
     for index, draft in enumerate(drafts):
         if index == len(samples):
             raise ArenaError(f"release: the defense returned more drafts than the {len(samples)} samples it was given")
@@ -46,16 +67,73 @@ def build_release(
             raise ArenaError(f"{where}: the defense must return an arena.plugins.base.Draft of a picture and a text")
         if problem := mode_problem(original.image):
             raise ArenaError(f"{where}: {problem}")
-        sample = original.with_content(_to_bytes(draft.image, original.image, where), draft.question)
-        check(original, sample, budget, count_tokens, index)
-        released.append(sample)
-    if len(released) < len(samples):
-        first = len(released)
+        yield Rounded(_to_bytes(draft.image, original.image, where), draft.question)
+        count += 1
+    if count < len(samples):
         raise ArenaError(
-            f"release: the defense returned {first} drafts for {len(samples)} samples: the first missing is that of "
-            f"sample {first} ({samples[first].id!r})"
+            f"release: the defense returned {count} drafts for {len(samples)} samples: the first missing is that of "
+            f"sample {count} ({samples[count].id!r})"
         )
-    return released
+
+
+_QUESTIONS = "questions.json"
+
+
+def write_drafts(drafts: Sequence[Rounded], folder: Path) -> None:
+    """Drafts as numbered PNG files and a list of their questions, in a new folder."""
+    folder.mkdir()
+    for index, draft in enumerate(drafts):
+        draft.image.save(folder / f"{index:06d}.png", "PNG")
+    (folder / _QUESTIONS).write_text(json.dumps([draft.question for draft in drafts]) + "\n", encoding="utf-8")
+
+
+def read_questions(folder: Path) -> list[str]:
+    """The questions of drafts that `write_drafts` wrote. Raises `ArenaError`."""
+    try:
+        found = json.loads((folder / _QUESTIONS).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ArenaError(f"release: the questions of its drafts cannot be read ({error})") from None
+    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+        raise ArenaError("release: the questions of its drafts are no list of texts")
+    return found
+
+
+def read_drafts(folder: Path, originals: Sequence[Sample]) -> list[Sample]:
+    """The originals with the pictures and questions of drafts that `write_drafts` wrote, whoever wrote them: nothing is
+    decoded that has not the size of its original. Raises `ArenaError` naming the sample."""
+    questions = read_questions(folder)
+    if len(questions) != len(originals):
+        raise ArenaError(f"release: there are {len(questions)} drafts for {len(originals)} samples")
+    found = []
+    for index, (original, question) in enumerate(zip(originals, questions, strict=True)):
+        where = f"release: sample {index} ({original.id!r}): its picture"
+        image = decode(folder / f"{index:06d}.png", where, original.image.size)
+        found.append(original.with_content(Image.fromarray(np.asarray(image)), question))
+    return found
+
+
+HIDDEN = "?"
+"""What stands for an answer that is not for the reader."""
+
+
+def copy_release(source: Path, target: Path, first: int | None = None, answers: bool = True) -> None:
+    """Copy a release that `write_release` wrote, or its `first` samples; without `answers` also ids say nothing.
+
+    Pictures are copied as files and not decoded.
+    """
+    target.mkdir(parents=True)
+    with (
+        (source / "metadata.jsonl").open(encoding="utf-8") as rows,
+        (target / "metadata.jsonl").open("w", encoding="utf-8", newline="\n") as copied,
+    ):
+        for index, line in enumerate(rows):
+            if first is not None and index >= first:
+                break
+            row = json.loads(line)
+            shutil.copyfile(source / row["file_name"], target / row["file_name"])
+            if not answers:
+                row |= {"id": f"{index:06d}", "answer": HIDDEN, "aliases": []}
+            copied.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def _to_bytes(pixels: Pixels, original: Image.Image, where: str) -> Image.Image:

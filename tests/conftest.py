@@ -29,9 +29,12 @@ def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     log = tmp_path / "stages.log"
     monkeypatch.setenv("TOY_LOG", str(log))
     from arena.engine.stages import KINDS
+    from arena.store.local import Store
 
     for kind in KINDS:
-        monkeypatch.setattr(kind, "compute", kind.compute)
+        monkeypatch.setattr(kind, "run", kind.run)
+        monkeypatch.setattr(kind, "preload", kind.preload)
+    monkeypatch.setattr(Store, "put", Store.put)
     import toys as module
 
     module.install()

@@ -36,7 +36,7 @@ def compute_again(
     suite: Suite, cells: Collection[str], registry: Registry, folder: Path, console: Console, workers: int | None = None
 ) -> dict[str, Record]:
     """The records of some cells of a suite, by name, from a store in `folder` that has nothing else in it."""
-    whole = plan(suite, registry, Store(folder / "store"))
+    whole = plan(suite, registry, Store(folder / "store"), apart=True)
     todo = [cell for cell in whole.cells if cell.key in cells]
     return compute(whole, todo, folder / f"{suite.id}.jsonl", console, workers=workers).records
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 from arena.errors import UnresolvedRevision
-from arena.plugins.base import ModelSource, Plugin
+from arena.plugins.card import Card
 from arena.plugins.identity import digest_of
 from arena.plugins.registry import Kind, Registry
 from arena.plugins.spec import PluginSpec
@@ -23,43 +23,38 @@ class Model(NamedTuple):
 
 
 class Plugins:
-    """Makes each plugin of a suite once and describes it.
+    """Describes each plugin of a suite once.
 
     With `unresolved` a hub id whose commit cannot be found out stands for itself, which is good for an estimate only;
-    else it is an error.
+    else it is an error. With `apart` no plugin runs in this process.
     """
 
-    def __init__(self, registry: Registry, unresolved: bool = False) -> None:
+    def __init__(self, registry: Registry, unresolved: bool = False, apart: bool = False) -> None:
         self.registry = registry
         self.unresolved = unresolved
-        self._made: dict[str, tuple[Plugin, PluginSpec]] = {}
+        self.apart = apart
+        self._known: dict[str, tuple[Card, PluginSpec]] = {}
 
-    def plugin(self, kind: Kind, id: str, config: Mapping[str, Any]) -> tuple[Plugin, PluginSpec]:
-        """The plugin, and what stages know of it."""
+    def plugin(self, kind: Kind, id: str, config: Mapping[str, Any]) -> tuple[Card, PluginSpec]:
+        """What plans, and what stages know of a plugin. Raises `UnresolvedRevision`, `BrokenPlugin`."""
         known = digest_of({"kind": kind, "id": id, "config": config})
-        if known not in self._made:
-            plugin = self.registry.create(kind, id, dict(config))
-            fingerprint, pinned = self._identified(plugin)
+        if known not in self._known:
+            describe = Card.apart if self.apart else Card.here
+            card = describe(self.registry, kind, id, config)
+            if card.unresolved is not None and not self.unresolved:
+                raise UnresolvedRevision(*card.unresolved)
             spec = PluginSpec(
                 kind,
                 id,
-                plugin.version,
-                plugin.config.identity(),
-                {**plugin.config.runtime(), **pinned},
-                fingerprint,
+                card.version,
+                card.config,
+                card.runtime,
+                card.fingerprint,
                 self.registry.get(kind, id).source_digest(),
-                versions(plugin.packages),
+                versions(card.packages),
             )
-            self._made[known] = plugin, spec
-        return self._made[known]
-
-    def _identified(self, plugin: Plugin) -> tuple[str | None, Mapping[str, Any]]:
-        try:
-            return plugin.fingerprint(), plugin.pinned()
-        except UnresolvedRevision as error:
-            if not self.unresolved:
-                raise
-            return f"{error.id}@{error.revision}", {}
+            self._known[known] = card, spec
+        return self._known[known]
 
     def reference(self, spec: PluginSpec) -> PluginRef:
         """What records say of a plugin."""
@@ -76,9 +71,8 @@ class Plugins:
 
     def model(self, id: str, config: Mapping[str, Any]) -> Model:
         """The model of an id."""
-        source, spec = self.plugin("model", id, config)
-        family = cast(ModelSource, source).family
-        return Model(spec, ModelRef.model_validate({**self.reference(spec).model_dump(), "family": family}))
+        card, spec = self.plugin("model", id, config)
+        return Model(spec, ModelRef.model_validate({**self.reference(spec).model_dump(), "family": card.family}))
 
 
 @cache

@@ -31,6 +31,14 @@ class Cell:
         return self.asked.identity
 
 
+@dataclass(frozen=True)
+class Broken:
+    """A cell of a plugin that cannot be described, and what is wrong with that."""
+
+    label: str
+    problem: str
+
+
 class Artifacts:
     """Which artifacts of a plan's stages are there, as far as it can be known: the key of a stage follows from the
     contents of its inputs."""
@@ -84,6 +92,8 @@ class Plan:
     cells: tuple[Cell, ...]
     stages: dict[str, Stage] = field(repr=False)
     store: Store = field(repr=False)
+    broken: tuple[Broken, ...] = ()
+    """Cells that could not be planned."""
 
     def artifacts(self) -> Artifacts:
         """What the store holds now."""

@@ -26,6 +26,8 @@ def done_record(plan: Plan, cell: Cell, keys: Mapping[str, str]) -> Record:
     fields["cost"]["purify"] = cost([found[name] for name in reversed(cell.chain)])
     fields["lineage"]["purified"] = found[cell.stages["purified"]].manifest.digest
     environment = dict(fields["environment"])
+    kept_apart = [str(artifact.manifest.environment.get("isolation", "none")) for artifact in found.values()]
+    environment["isolation"] = next(kind for kind in ("none", "process", "landlock") if kind in kept_apart)
     fields["cost"]["machine"] = environment.pop("machine")
     fields["environment"] = environment
     for name in ("zero_shot", "outcome"):
@@ -36,7 +38,7 @@ def done_record(plan: Plan, cell: Cell, keys: Mapping[str, str]) -> Record:
 
 def failed_record(plan: Plan, cell: Cell, keys: Mapping[str, str], stage: Stage, error: str, trace: str) -> Record:
     """The record of a cell that could not be finished because `stage` failed."""
-    environment = stage_environment(threads=1, crowded=False)
+    environment = stage_environment(threads=1)
     fields = _empty()
     fields["cost"]["machine"] = environment.pop("machine")
     failure = {"stage": f"{stage.kind} {stage.label}", "error": error, "traceback": trace}
@@ -84,4 +86,4 @@ def _artifact(store: Store, key: str) -> Artifact:
 
 def packages_here() -> dict[str, str]:
     """The versions of packages that records made here would state."""
-    return dict(stage_environment(threads=1, crowded=False)["packages"])
+    return dict(stage_environment(threads=1)["packages"])

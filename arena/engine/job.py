@@ -1,4 +1,5 @@
-"""What a stage works with: its inputs, and the world of each party, with what the plan granted in it.
+"""What a stage works with: the harness at its `Job`, and at a `Desk`, in a process of its own, each party in a world of
+what the plan granted.
 
 Every party's world is built here, from what its plugin declares and the plan granted, and from nothing else: no object
 handed to a plugin leads to the test data, to a clean original (attacker) or to an attack (defender).
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from arena.budget import Budget
 from arena.data.sample import Sample
 from arena.plugins.spec import PluginSpec, load_model
 from arena.plugins.worlds import AttackerWorld, DefenderWorld
-from arena.release import read_release
+from arena.release import read_release, write_release
 from arena.store.local import Store
 
 if TYPE_CHECKING:
@@ -40,14 +41,13 @@ class Grants:
 
 @dataclass(frozen=True)
 class Job:
-    """What a stage computes with: `inputs` are the keys of artifacts by the stage's fields, `folder` becomes the
-    artifact of `key`."""
+    """What the harness computes a stage with: `inputs` are the keys of artifacts by the stage's fields, `folder`
+    becomes the artifact of `key`."""
 
     inputs: Mapping[str, str]
     store: Store
     folder: Path
     key: str
-    progress: Progress
 
     def path(self, name: str) -> Path:
         """The folder of an input, digests checked."""
@@ -59,32 +59,68 @@ class Job:
 
     def write(self, name: str, content: Any) -> None:
         """A JSON file of the artifact."""
-        (self.folder / name).write_text(json.dumps(content, sort_keys=True) + "\n", encoding="utf-8")
+        write_json(self.folder / name, content)
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What the process of a stage's plugins works with: copies of what they may know, in `given`, a folder or file an
+    input by its field, and the folder `made` for what comes of it."""
+
+    given: Path
+    made: Path
+    workspace: Path | None
+    progress: Progress
+
+    def has(self, name: str) -> bool:
+        """Whether there is such an input."""
+        return self.path(name).exists()
+
+    def path(self, name: str) -> Path:
+        """The folder or file of an input."""
+        return self.given / name
+
+    def samples(self, name: str) -> tuple[Sample, ...]:
+        """The samples of an input; their pictures do not know the files they came from."""
+        return tuple(read_release(self.path(name)))
+
+    def write(self, name: str, content: Any) -> None:
+        """A JSON file for the harness."""
+        write_json(self.made / name, content)
+
+    def put(self, samples: Iterable[Sample]) -> None:
+        """Samples for the harness."""
+        write_release(list(samples), self.made / "samples")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """A JSON file with sorted names."""
+    path.write_text(json.dumps(content, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def defender_world(
-    job: Job, budget: Budget, seed: int | None, models: Callable[[], tuple[LVLM, ...]] | None
+    desk: Desk, budget: Budget, seed: int | None, models: Callable[[], tuple[LVLM, ...]] | None
 ) -> DefenderWorld:
     """The data owner's world of a release stage."""
     return DefenderWorld(
         budget,
         seed=None if seed is None else party_seed("defense", seed),
         surrogates=models,
-        auxiliary=job.samples("auxiliary") if "auxiliary" in job.inputs else None,
-        workspace=job.store.workspace(job.key),
-        progress=job.progress,
+        auxiliary=desk.samples("auxiliary") if desk.has("auxiliary") else None,
+        workspace=desk.workspace,
+        progress=desk.progress,
     )
 
 
-def attacker_world(job: Job, grants: Grants, prefix: str = "") -> AttackerWorld:
+def attacker_world(desk: Desk, grants: Grants, prefix: str = "") -> AttackerWorld:
     """The fine-tuner's world; `prefix` marks the inputs of a part of a stage."""
     auxiliary, fitted = f"{prefix}auxiliary", f"{prefix}fitted"
     return AttackerWorld(
         seed=None if grants.seed is None else party_seed("attack", grants.seed),
         model=None if grants.model is None else partial(load_model, grants.model),
-        auxiliary=job.samples(auxiliary)[: grants.granted] if auxiliary in job.inputs else None,
-        fitted=job.path(fitted) if fitted in job.inputs else None,
-        progress=job.progress,
+        auxiliary=desk.samples(auxiliary) if desk.has(auxiliary) else None,
+        fitted=desk.path(fitted) if desk.has(fitted) else None,
+        progress=desk.progress,
     )
 
 

@@ -54,7 +54,7 @@ def launch(suite: str, url: str | None) -> int:
         task = artifacts.task(stage)
         if state.is_main_process:
             print(f"{stage.kind}: {stage.label}", file=sys.stderr, flush=True)  # noqa: T201
-            result = run_task(task, store.url)
+            result = run_task(task, store.url, isolated=stage.kind != FineTune.kind)  # that one is shared
             if result.status != "done":
                 raise ArenaError(f"{stage.kind} {stage.label}: {result.message}\n{result.trace}".rstrip())
         elif stage.kind == FineTune.kind:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 from arena.budget import Budget
 from arena.engine.describe import Plugins, knowledge
-from arena.engine.graph import Cell, Plan
+from arena.engine.graph import Broken, Cell, Plan
 from arena.engine.job import Grants
 from arena.engine.stages import (
     Data,
@@ -28,7 +28,7 @@ from arena.engine.stages import (
     ZeroShot,
 )
 from arena.errors import UsageError
-from arena.plugins.base import Attack, Dataset
+from arena.plugins.card import BrokenPlugin, Card
 from arena.plugins.identity import CONTROL, PROTOCOL_VERSION
 from arena.plugins.registry import Registry
 from arena.plugins.spec import PluginSpec
@@ -37,19 +37,20 @@ from arena.store.local import Store
 from arena.suites.schema import TARGET, AttackUse, Combination, DatasetUse, DefenseUse, PluginUse, Suite, digest
 
 
-def plan(suite: Suite, registry: Registry, store: Store, estimate: bool = False) -> Plan:
-    """The plan of a validated suite. With `estimate` it may name hub ids whose commit cannot be found out.
+def plan(suite: Suite, registry: Registry, store: Store, estimate: bool = False, apart: bool = False) -> Plan:
+    """The plan of a validated suite. With `estimate` it may name hub ids whose commit cannot be found out. With `apart`
+    no plugin runs in this process, and cells of a plugin that cannot be described are `Plan.broken`.
 
     Raises `UsageError` where the suite asks for what its plugins cannot do, `UnresolvedRevision` for such a hub id.
     """
-    builder = _Builder(suite, Plugins(registry, unresolved=estimate))
+    builder = _Builder(suite, Plugins(registry, estimate, apart))
     cells = tuple(builder.cells())
-    return Plan(suite, digest(suite), cells, builder.stages, store)
+    return Plan(suite, digest(suite), cells, builder.stages, store, tuple(builder.broken))
 
 
-def planned_cells(suite: Suite, registry: Registry) -> list[Cell]:
-    """The cells of a validated suite, for whom no store is needed."""
-    return list(_Builder(suite, Plugins(registry)).cells())
+def planned_cells(suite: Suite, registry: Registry, apart: bool = False) -> list[Cell]:
+    """The cells of a validated suite, for whom no store is needed; `apart` as in `plan`."""
+    return list(_Builder(suite, Plugins(registry, apart=apart)).cells())
 
 
 @dataclass(frozen=True)
@@ -86,14 +87,24 @@ class _Builder:
     def __init__(self, suite: Suite, plugins: Plugins) -> None:
         self.suite, self.plugins = suite, plugins
         self.stages: dict[str, Stage] = {}
+        self.broken: list[Broken] = []
+        """Cells that cannot be planned."""
 
     def cells(self) -> Iterable[Cell]:
         suite = self.suite
-        models = {use.label: self._model(use) for use in suite.models}
-        datasets = {use.label: self._data(use) for use in suite.datasets}
+        data, models = dict[str, _Data](), dict[str, _Model]()
         for found in suite.combinations():
             for seed in suite.seeds:
-                yield self._cell(datasets[found.dataset.label], models[found.model.label], found, seed)
+                try:
+                    if found.dataset.label not in data:
+                        data[found.dataset.label] = self._data(found.dataset)
+                    if found.model.label not in models:
+                        models[found.model.label] = self._model(found.model)
+                    yield self._cell(data[found.dataset.label], models[found.model.label], found, seed)
+                except BrokenPlugin as error:
+                    parts = (found.dataset, found.model, found.recipe, found.defense, found.attack)
+                    label = " · ".join(use.label for use in parts)
+                    self.broken.append(Broken(f"{label} · seed {seed}", str(error)))
 
     def _cell(self, data: _Data, model: _Model, found: Combination, seed: int) -> Cell:
         defense, attack, recipe, budget = found.defense, found.attack, found.recipe, found.budget
@@ -167,8 +178,7 @@ class _Builder:
         return _Model(use.label, *self.plugins.model(use.id, use.config))
 
     def _data(self, use: DatasetUse) -> _Data:
-        plugin, spec = self.plugins.plugin("dataset", use.id, use.config)
-        dataset = cast(Dataset, plugin)
+        dataset, spec = self.plugins.plugin("dataset", use.id, use.config)
         sizes = {"train": use.train, "auxiliary": use.auxiliary, "test": use.test}
 
         def split(name: Literal["train", "auxiliary", "test"]) -> Data:
@@ -226,8 +236,7 @@ class _Builder:
     def _chain(self, data: _Data, use: AttackUse, release: str, model: _Model, share: float, seed: int) -> _Chain:
         samples, training, stages, references = release, list[TrainingPart](), list[str](), []
         for part, config in use.parts:
-            plugin, spec = self.plugins.plugin("attack", part, config)
-            attack = cast(Attack, plugin)
+            attack, spec = self.plugins.plugin("attack", part, config)
             references.append(self.plugins.reference(spec))
             grants, auxiliary = self._grants(attack, part, data, model, share, seed)
             fitted = None
@@ -257,7 +266,7 @@ class _Builder:
         return _Chain(samples, tuple(stages), tuple(training), AttackRef(label=use.label, parts=references))
 
     def _grants(
-        self, attack: Attack, name: str, data: _Data, model: _Model, share: float, seed: int
+        self, attack: Card, name: str, data: _Data, model: _Model, share: float, seed: int
     ) -> tuple[Grants, Input | None]:
         """What an attack is handed beside the samples: nothing that it does not need."""
         if "surrogates" in attack.needs:

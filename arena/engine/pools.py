@@ -1,23 +1,28 @@
-"""Where stages are computed: in this process, in local processes or threads, or on a dask cluster.
-
-Processes and clusters give each stage a process that can be ended: one that hangs or eats all memory costs itself only.
-"""
+"""Where stages are computed: on this machine, so many at a time, or on a dask cluster."""
 
 from __future__ import annotations
 
 import importlib
 import logging
 import os
+import queue
 import time
 from abc import ABC, abstractmethod
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]
+
 from arena.engine.job import Progress
-from arena.engine.worker import Result, Task, ignore, overrun_file, run_task
-from arena.errors import UsageError
+from arena.engine.worker import Bounds, Result, Task, ignore, run_task
+from arena.errors import UsageError, describe_error
+from arena.isolation.call import Cancel
 from arena.store.local import Store
+from arena.suites.schema import Limits as SuiteLimits
 
 _DASK = {
     "distributed.scheduler.allowed-failures": 0,
@@ -26,9 +31,6 @@ _DASK = {
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.admin.low-level-log-length": 0,
-    # dask has workers hand freed memory back at once; training frees and takes the same pages all the time.
-    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 2**30,
-    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 2**25,
 }
 
 
@@ -60,12 +62,14 @@ class Pool(ABC):
 
 
 class HerePool(Pool):
-    """One task at a time in this process; time limits cannot be enforced."""
+    """One task at a time, while whoever runs the suite waits."""
 
     slots = 1
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, bounds: Bounds, isolated: bool) -> None:
         self._url = store.url
+        self._bounds = bounds
+        self._isolated = isolated
         self._waiting: list[Task] = []
 
     def submit(self, task: Task) -> None:
@@ -73,7 +77,10 @@ class HerePool(Pool):
 
     def finished(self) -> list[tuple[str, Result]]:
         tasks, self._waiting = self._waiting, []
-        return [(task.key, run_task(task, self._url)) for task in tasks]
+        return [(task.key, self._done(task)) for task in tasks]
+
+    def _done(self, task: Task) -> Result:
+        return run_task(task, self._url, self._bounds, isolated=self._isolated)
 
     def progress(self) -> dict[str, tuple[float, str]]:
         return {}  # nobody looks while a stage runs
@@ -82,23 +89,68 @@ class HerePool(Pool):
         self._waiting = []
 
 
+class LocalPool(Pool):
+    """Tasks side by side, each watched over by a thread of this process."""
+
+    def __init__(self, store: Store, bounds: Bounds, slots: int) -> None:
+        self.slots = slots
+        self._url = store.url
+        self._bounds = bounds
+        self._threads = ThreadPoolExecutor(slots, thread_name_prefix="stage")
+        self._ended: queue.SimpleQueue[tuple[str, Result]] = queue.SimpleQueue()
+        self._cancels: dict[str, Cancel] = {}
+        self._reported: dict[str, tuple[float, str]] = {}
+
+    def submit(self, task: Task) -> None:
+        self._cancels[task.key] = Cancel()
+        self._threads.submit(self._follow, task, self._cancels[task.key])
+
+    def _follow(self, task: Task, cancel: Cancel) -> None:
+        try:
+            result = run_task(task, self._url, self._bounds, partial(self._hear, task.key), cancel)
+        except BaseException as error:
+            result = Result("failed", message=describe_error(error))
+        self._ended.put((task.key, result))
+
+    def _hear(self, key: str, done: float, note: str) -> None:
+        self._reported[key] = done, note
+
+    def finished(self) -> list[tuple[str, Result]]:
+        found = []
+        try:
+            found.append(self._ended.get(timeout=0.5))
+            while True:
+                found.append(self._ended.get_nowait())
+        except queue.Empty:
+            pass
+        for key, _ in found:
+            self._cancels.pop(key, None)
+            self._reported.pop(key, None)
+        return found
+
+    def progress(self) -> dict[str, tuple[float, str]]:
+        return dict(self._reported)
+
+    def close(self) -> None:
+        for cancel in list(self._cancels.values()):
+            cancel()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+
 @dataclass
 class _Running:
     task: Task
     future: Any
-    since: float
     attempt: int
 
 
 class DaskPool(Pool):
-    """Tasks on dask.distributed; `limit` in seconds, None where they share a process."""
+    """Tasks on a cluster of dask.distributed, whose workers hand them to processes of their own."""
 
-    def __init__(self, store: Store, client: Any, cluster: Any, limit: float | None, crowded: bool = False) -> None:
+    def __init__(self, store: Store, client: Any, bounds: Bounds) -> None:
         self._store = store
         self._client = client
-        self._cluster = cluster
-        self._limit = limit
-        self._crowded = crowded
+        self._bounds = bounds
         self._running: dict[str, _Running] = {}
         self._reported: dict[str, tuple[float, str]] = {}
         client.subscribe_topic(_TOPIC, self._hear)
@@ -118,10 +170,8 @@ class DaskPool(Pool):
 
     def _submit(self, task: Task, attempt: int) -> None:
         name = f"{task.stage.kind}-{task.key}-{attempt}-{time.monotonic_ns()}"
-        future = self._client.submit(
-            _on_worker, task, self._store.url, self._limit, self._crowded, key=name, pure=False
-        )
-        self._running[task.key] = _Running(task, future, time.monotonic(), attempt)
+        future = self._client.submit(_on_worker, task, self._store.url, self._bounds, key=name, pure=False)
+        self._running[task.key] = _Running(task, future, attempt)
 
     def finished(self) -> list[tuple[str, Result]]:
         try:
@@ -143,24 +193,13 @@ class DaskPool(Pool):
         return self._reported
 
     def _lost(self, running: _Running) -> Result | None:
-        """What to say of a task whose process died; None where it was started again."""
-        stack = overrun_file(self._store, running.task.key)
-        here = stack.exists()  # else the worker has another file system, and the clock must do
-        trace = stack.read_text(encoding="utf-8", errors="replace") if here else ""
-        stack.unlink(missing_ok=True)
-        late = bool(trace) if here else time.monotonic() - running.since >= (self._limit or float("inf"))
-        if late and self._limit is not None:
-            minutes = f"{self._limit / 60:.3g}"
-            message = (
-                f"it ran past its time limit of {minutes} minutes (limits.stage_minutes of the suite) and was ended"
-            )
-            return Result("failed", message=message, trace=trace)
-        if running.attempt == 1:  # it may have been a bystander: a machine lost, or another stage's memory
+        """What to say of a task whose worker died; None where it was started again."""
+        if running.attempt == 1:  # it may have been a bystander: a machine lost
             self._submit(running.task, 2)
             return None
         error = running.future.exception() if running.future.status == "error" else "cancelled by the cluster"
-        message = "its process died twice, most likely out of memory; give it fewer samples or the workers more memory"
-        return Result("failed", message=message, trace=f"{type(error).__name__}: {error}")
+        message = "the cluster lost the worker that it was on, twice"
+        return Result("failed", message=message, trace=describe_error(error) if isinstance(error, Exception) else error)
 
     def close(self) -> None:
         if self._running:
@@ -169,13 +208,10 @@ class DaskPool(Pool):
         # A worker that is just being restarted answers late; it dies with this process, and all results are in.
         with suppress(TimeoutError, _distributed().TimeoutError):
             self._client.close(timeout=2)
-        if self._cluster is not None:
-            with suppress(TimeoutError, _distributed().TimeoutError):
-                self._cluster.close(timeout=10)
 
 
-def _on_worker(task: Task, url: str, limit: float | None, crowded: bool) -> Result:
-    return run_task(task, url, limit, crowded, _reporting(task.key))
+def _on_worker(task: Task, url: str, bounds: Bounds) -> Result:
+    return run_task(task, url, bounds, _reporting(task.key))
 
 
 def _reporting(key: str) -> Progress:
@@ -200,38 +236,45 @@ def _distributed() -> Any:
     return importlib.import_module("distributed")
 
 
-def open_pool(store: Store, scheduler: str, workers: int | None, limit: float) -> Pool:
-    """The pool that `scheduler` names: ``processes``, ``threads``, ``sync``, or the address of a dask scheduler.
+def open_pool(store: Store, scheduler: str, workers: int | None, limits: SuiteLimits, isolated: bool = True) -> Pool:
+    """The pool that `scheduler` names: ``processes`` (local), ``sync`` (one at a time), or the address of a dask
+    scheduler. `workers` is how many local stages run at a time, by default one a core.
 
-    `workers` is the number of local processes or threads: by default a process a core, or one thread, since threads
-    share torch's global random state. `limit` in seconds is a stage's time; threads and ``sync`` cannot enforce it.
+    Raises `UsageError` for a scheduler that does not exist or does not answer.
     """
-    if scheduler == "sync":
-        return HerePool(store)
-    if scheduler not in ("processes", "threads") and "://" not in scheduler:
+    slots = workers or os.cpu_count() or 1
+    if scheduler == "sync" or not isolated:
+        return HerePool(store, bounds_of(limits, 1), isolated)
+    if scheduler == "processes":
+        return LocalPool(store, bounds_of(limits, slots), slots)
+    if "://" not in scheduler:
         raise UsageError(
-            f"scheduler {scheduler!r}: name 'processes', 'threads', 'sync' or a dask scheduler such as tcp://host:8786"
+            f"scheduler {scheduler!r}: name 'processes', 'sync' or a dask scheduler such as tcp://host:8786"
         )
     import dask
 
     dask.config.set(_DASK)
     distributed = _distributed()
     logging.getLogger("distributed").setLevel(logging.ERROR)  # its connections come and go, which is no news
-    if "://" in scheduler:
-        try:
-            client = distributed.Client(scheduler, timeout=10)
-        except OSError as error:
-            raise UsageError(
-                f"scheduler {scheduler!r} does not answer ({error}); start it with `dask scheduler`"
-            ) from None
-        return DaskPool(store, client, None, limit)
-    processes = scheduler == "processes"
-    cluster = distributed.LocalCluster(
-        n_workers=(workers or os.cpu_count() or 1) if processes else 1,
-        threads_per_worker=1 if processes else workers or 1,
-        processes=processes,
-        dashboard_address="127.0.0.1:0",
-        silence_logs=50,
-    )
-    client = distributed.Client(cluster)
-    return DaskPool(store, client, cluster, limit if processes else None, not processes and (workers or 1) > 1)
+    try:
+        client = distributed.Client(scheduler, timeout=10)
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(f"scheduler {scheduler!r} does not answer ({error}); start it with `dask scheduler`") from None
+    return DaskPool(store, client, bounds_of(limits, None))
+
+
+def bounds_of(limits: SuiteLimits, slots: int | None) -> Bounds:
+    """What a suite lets a stage take where so many run at a time; where nobody knows how many, memory is as it is."""
+    memory = None if limits.stage_memory_gb is None else round(limits.stage_memory_gb * 1e9)
+    if memory is None and slots is not None:
+        memory = round(0.9 * memory_here() / slots)
+    return Bounds(limits.stage_minutes * 60, memory, round(limits.stage_output_gb * 1e9))
+
+
+def memory_here() -> int:
+    """Bytes of memory that this machine, or the container around, has."""
+    own = int(psutil.virtual_memory().total)
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):
+            return min(own, int(Path(path).read_text(encoding="ascii")))
+    return own

@@ -101,6 +101,13 @@ class HubCheckpoint(ModelSource):
         c = self.config
         return c.revision if Path(c.checkpoint).exists() else resolve(c.checkpoint, c.revision)
 
+    def fetch(self) -> None:
+        if not Path(self.config.checkpoint).exists():
+            from huggingface_hub import snapshot_download
+
+            files = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+            snapshot_download(self.config.checkpoint, revision=self.commit(), allow_patterns=files)
+
     def load(self) -> LVLM:
         import torch
 

@@ -122,6 +122,10 @@ class Plugin:
         they name none. It is part of what a cell is. Loads no torch."""
         return None
 
+    def fetch(self) -> None:
+        """Download what the settings name, such as a checkpoint of the hub, into the cache that `load` reads: stages
+        that use the plugin have no network. By default nothing."""
+
     def pinned(self) -> Mapping[str, Any]:
         """Runtime settings under which the plugin uses just what `fingerprint` found, laid over the others when it
         runs: the commit in place of a hub id's branch. By default none."""

@@ -11,6 +11,7 @@ import inspect
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, NamedTuple, overload
 
@@ -51,10 +52,14 @@ class Entry:
 
     kind: Kind
     id: str
-    origin: Origin
     point: EntryPoint = field(repr=False)
     defect: str | None = None
     """Why the registry refuses it, known without importing it."""
+
+    @cached_property
+    def origin(self) -> Origin:
+        """The distribution that declares it."""
+        return _origin(self.point)
 
     def load(self) -> type[Plugin]:
         """Import the plugin's class.
@@ -104,6 +109,8 @@ class Registry:
     def __init__(self) -> None:
         points = entry_points()
         self._entries = {kind: _discover(kind, points.select(group=f"mmguard_arena.{kind}s")) for kind in BASES}
+        self.cards: dict[tuple[str, str, str], object] = {}
+        """What plugins said of themselves, see `arena.plugins.card`."""
 
     def entries(self, kind: Kind) -> list[Entry]:
         """All entries of a kind, refused ones (`Entry.defect`) too, by id; imports no plugin."""
@@ -147,6 +154,12 @@ class Registry:
         return self.get(kind, id).load()(settings)
 
 
+@cache
+def installed() -> Registry:
+    """The registry as it was when first asked for, for processes that end before anything else is installed."""
+    return Registry()
+
+
 def _discover(kind: Kind, points: Iterable[EntryPoint]) -> dict[str, Entry]:
     found: dict[str, list[EntryPoint]] = {}
     for point in points:
@@ -166,7 +179,7 @@ def _discover(kind: Kind, points: Iterable[EntryPoint]) -> dict[str, Entry]:
             defect = (
                 f"{kind} {id!r} of package {_origin(claims[0])}: {claims[0].value!r} is not of the form module:Class"
             )
-        entries[id] = Entry(kind, id, _origin(claims[0]), claims[0], defect)
+        entries[id] = Entry(kind, id, claims[0], defect)
     return entries
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from arena.errors import ChangedSource
 from arena.plugins.base import ModelSource, Plugin
-from arena.plugins.registry import Kind, Registry
+from arena.plugins.registry import Kind, Registry, installed
 
 if TYPE_CHECKING:
     from arena.lvlm.base import LVLM
@@ -46,9 +46,8 @@ class PluginSpec:
         """What an artifact depends on."""
         return {**self.asked, "source": self.source, "packages": self.packages}
 
-    def create(self) -> Plugin:
-        """The plugin. Raises `ChangedSource` if its source or its fingerprint is not what the spec was made from."""
-        registry = Registry()
+    def check_source(self, registry: Registry) -> None:
+        """Raises `ChangedSource` if the plugin's source is not what the spec was made from; imports nothing of it."""
         with _PARSING:
             source = registry.get(self.kind, self.id).source_digest()
         if source != self.source:
@@ -56,7 +55,10 @@ class PluginSpec:
                 f"{self.kind} {self.id!r}: its source here is not the source that the plan was made from; run again "
                 "once files have stopped changing, and install the same packages on every worker"
             )
-        plugin = registry.create(self.kind, self.id, {**self.config, **self.runtime})
+
+    def create(self) -> Plugin:
+        """The plugin. Raises `ChangedSource` if its fingerprint is not what the spec was made from."""
+        plugin = installed().create(self.kind, self.id, {**self.config, **self.runtime})
         if (found := plugin.fingerprint()) != self.fingerprint:
             raise ChangedSource(
                 f"{self.kind} {self.id!r}: its weights or files here are {found!r} and were {self.fingerprint!r} when "

@@ -218,7 +218,8 @@ class Lineage(_Part):
 
 
 class Environment(_Part):
-    """What the cell ran on; `nondeterminism` names what could not be made deterministic."""
+    """What the cell ran on; `nondeterminism` names what could not be made deterministic, `isolation` what kept plugins
+    to their own (None in records from before there was any), the weakest of the cell's stages."""
 
     packages: dict[str, str]
     git_commit: str | None
@@ -226,6 +227,7 @@ class Environment(_Part):
     device: str
     threads: Annotated[int, Field(ge=1)]
     nondeterminism: list[str]
+    isolation: Literal["landlock", "process", "none"] | None = None
 
 
 class Asked(_Part):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import zip_longest
 
@@ -152,11 +152,17 @@ def _text_measures(original: str, released: str) -> dict[str, float | None]:
     }
 
 
+def chunks(before: Sequence[str], after: Sequence[str]) -> Iterator[list[str]]:
+    """The texts as a model reads them, in batches, those before in turn with those after."""
+    for start in range(0, len(before), _CHUNK):
+        yield list(before[start : start + _CHUNK])
+        yield list(after[start : start + _CHUNK])
+
+
 def _perplexity_ratio(texts: list[tuple[str, str]], perplexity: Callable[[list[str]], list[float]]) -> float | None:
     ratios: list[float] = []
-    for start in range(0, len(texts), _CHUNK):
-        chunk = texts[start : start + _CHUNK]
-        before, after = perplexity([a for a, _ in chunk]), perplexity([b for _, b in chunk])
-        ratios += [b / a for a, b in zip(before, after, strict=True)]
+    parts = chunks([a for a, _ in texts], [b for _, b in texts])
+    for before, after in zip(parts, parts, strict=True):
+        ratios += [b / a for a, b in zip(perplexity(before), perplexity(after), strict=True)]
     mean = float(np.mean(ratios))
     return mean if np.isfinite(mean) else None

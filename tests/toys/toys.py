@@ -7,16 +7,18 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 from pydantic import Field
 
 from arena.data.sample import Sample, Splits
-from arena.engine.job import Job, attacker_world
-from arena.engine.stages import KINDS, FineTune, Score, Stage
+from arena.engine.job import Desk, attacker_world
+from arena.engine.stages import KINDS, FineTune, Score
 from arena.plugins.base import (
     Attack,
     AttackerWorld,
@@ -33,6 +35,7 @@ from arena.plugins.base import (
     TextAttack,
     TrainingHooks,
 )
+from arena.store.local import Store
 
 ANSWERS = ("zero", "one")
 HANDED: dict[str, list[object]] = {"defense": [], "attack": []}
@@ -265,52 +268,45 @@ class ToyTrained(Attack):
 # Fine-tuning of the toy model: the mean of its training pictures becomes its threshold; it remembers the questions.
 
 
-def fine_tuned(stage: FineTune, job: Job) -> None:
+def fine_tuned(stage: FineTune, desk: Desk) -> None:
     time.sleep(float(os.environ.get("TOY_SLEEP", "0")))
     for number, part in enumerate(stage.training):
-        part.attack.create().training(attacker_world(job, part.grants, f"training.{number}."))  # type: ignore[attr-defined]
-    samples = job.samples("samples")
+        part.attack.create().training(attacker_world(desk, part.grants, f"training.{number}."))  # type: ignore[attr-defined]
+    samples = desk.samples("samples")
     threshold = float(np.mean([np.asarray(s.image).mean() for s in samples])) + stage.seed
-    job.write("history.json", {"threshold": threshold, "questions": [s.question for s in samples]})
+    epoch = {"loss": 1.0, "held_out_loss": 1.0, "held_out_accuracy": 0.5}
+    (desk.made / "epoch-0.safetensors").write_bytes(b"toy")
+    told = {"threshold": threshold, "questions": [s.question for s in samples]}
+    desk.write("history.json", {"chosen": 0, "epochs": [epoch], **told})
 
 
-def scored(stage: Score, job: Job) -> None:
-    history = json.loads((job.path("adapter") / "history.json").read_text(encoding="utf-8"))
-    test = job.samples("test")
-    answers = ToyLVLM(history["threshold"]).generate(test)
-    correct = [int(a == s.answer) for a, s in zip(answers, test, strict=True)]
-    epoch = {"loss": 1.0, "held_out_loss": 1.0, "held_out_accuracy": 0.5, "test_accuracy": sum(correct) / len(correct)}
-    job.write("outcome.json", {"answers": answers, "correct": correct, "chosen": 0, "epochs": [epoch]})
+def scored(stage: Score, desk: Desk) -> None:
+    history = json.loads((desk.path("adapter") / "history.json").read_text(encoding="utf-8"))
+    desk.write("answers.json", {"0": ToyLVLM(history["threshold"]).generate(desk.samples("test"))})
 
 
 def install() -> None:
-    """Let this process fine-tune and score toys, and note each stage it computes in the file ``TOY_LOG``."""
-    own: dict[type[Stage], Callable[..., None]] = {FineTune: fine_tuned, Score: scored}
+    """Let this process fine-tune and score toys, and note each artifact it makes in the file ``TOY_LOG``."""
+    FineTune.run, Score.run = fine_tuned, scored  # type: ignore[method-assign]
     for kind in KINDS:
-        compute = own.get(kind, kind.compute)
-        kind.compute = compute if hasattr(compute, "logged") else logged(compute)  # type: ignore[method-assign]
+        kind.preload = ()
+    if not hasattr(Store.put, "logged"):
+        Store.put = logged(Store.put)  # type: ignore[method-assign]
 
 
-def logged(compute: Callable[..., None]) -> Callable[[Stage, Job], None]:
-    """A stage's work, noted in the file ``TOY_LOG`` once it is done."""
+def logged(put: Callable[..., Any]) -> Callable[..., Any]:
+    """`Store.put`, noted in the file ``TOY_LOG`` once it is done."""
 
-    def noted(stage: Stage, job: Job) -> None:
-        compute(stage, job)
+    @contextmanager
+    def noted(self: Store, key: str, kind: str, *arguments: Any, **named: Any) -> Iterator[Path]:
+        with put(self, key, kind, *arguments, **named) as folder:
+            yield folder
         if log := os.environ.get("TOY_LOG"):
             with Path(log).open("a", encoding="utf-8") as file:
-                file.write(f"{stage.kind} {job.key}\n")
+                file.write(f"{kind} {key}\n")
 
     noted.logged = True  # type: ignore[attr-defined]
     return noted
 
 
-def dask_setup(worker: object) -> None:
-    """dask calls this in a worker that preloads this module: what is slow to import is no stage's time."""
-    import sacrebleu  # noqa: F401
-    import skimage.metrics  # noqa: F401
-    import torch  # noqa: F401
-
-    import arena.score.answers
-    import arena.score.stealth  # noqa: F401
-
-    install()
+install()

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
 from arena.data.sample import Sample
-from arena.engine.stages.base import Fields
+from arena.engine.stages.base import Fields, read_made
 from arena.errors import ArenaError
 
-if TYPE_CHECKING:
-    from arena.lvlm.base import LVLM
+ANSWERS = "answers.json"
+"""What a model said to each of the test questions, by the epoch of its training."""
 
 
-def answer(lvlm: LVLM, test: Sequence[Sample], convention: str, measures: Sequence[str]) -> Fields:
-    """Greedy answers to the test questions, 1 where the dataset's convention accepts one, and the means of its measures
-    if it has some.
+def read_answers(made: Path, count: int) -> dict[int, list[str]]:
+    """What a stage wrote to `ANSWERS`. Raises `ArenaError` where that is not a text a question."""
+    content: Any = read_made(made / ANSWERS, ANSWERS)
+    try:
+        found = {int(epoch): list(said) for epoch, said in content.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise ArenaError(f"{ANSWERS} holds no lists of answers by epoch") from None
+    for epoch, said in found.items():
+        if len(said) != count or not all(isinstance(text, str) for text in said):
+            raise ArenaError(
+                f"the model gave {len(said)} answers to {count} questions (epoch {epoch}), or some that are no texts: "
+                "generate must return a text for each"
+            )
+    return found
+
+
+def judge(answers: Sequence[str], test: Sequence[Sample], convention: str, measures: Sequence[str]) -> Fields:
+    """The answers, 1 where the dataset's convention accepts one, and the means of its measures if it has some.
 
     Raises `ArenaError` for a convention that does not exist.
     """
@@ -24,9 +40,8 @@ def answer(lvlm: LVLM, test: Sequence[Sample], convention: str, measures: Sequen
     if convention not in CONVENTIONS:
         raise ArenaError(f"no scoring convention is called {convention!r}; there are {', '.join(sorted(CONVENTIONS))}")
     accepts = CONVENTIONS[convention]
-    answers = lvlm.generate(test)
     pairs = list(zip(answers, test, strict=True))
-    answered: Fields = {"answers": answers, "correct": [int(accepts(said, sample)) for said, sample in pairs]}
+    answered: Fields = {"answers": list(answers), "correct": [int(accepts(said, sample)) for said, sample in pairs]}
     if measures:
         from arena.score.measures import MEASURES
 

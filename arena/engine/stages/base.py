@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,15 +21,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from pydantic import BaseModel
 
 from arena.data.sample import Sample, digest
+from arena.errors import ArenaError
 from arena.plugins.base import Plugin
 from arena.plugins.identity import digest_of
 from arena.plugins.source import engine_digest
-from arena.plugins.spec import PluginSpec
-from arena.release import write_release
-from arena.store.manifest import Manifest
+from arena.plugins.spec import PluginSpec, load_model
+from arena.release import copy_release, write_release
+from arena.store.manifest import MANIFEST, Manifest
 
 if TYPE_CHECKING:
-    from arena.engine.job import Job
+    from arena.engine.job import Desk, Job
 
 Fields = dict[str, Any]
 """Fields of a record while it is put together, those of its parts in dictionaries of their own."""
@@ -65,6 +67,24 @@ class Input:
     output: str = ""
 
 
+SAMPLES = "samples"
+"""The output that holds samples."""
+
+
+@dataclass(frozen=True)
+class Asking:
+    """A question to a model, whose answer is written as JSON."""
+
+    model: PluginSpec
+    preload: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft", "arena.lvlm.base")
+
+    def run(self, desk: Desk) -> None:
+        """Tokens of each of the texts in ``texts.json``, without special ones."""
+        texts = json.loads(desk.path("texts.json").read_text(encoding="utf-8"))
+        tokenizer: Any = load_model(self.model).tokenizer
+        desk.write("counts.json", [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts])
+
+
 @dataclass(frozen=True)
 class Artifact:
     """What a stage left in the store."""
@@ -87,13 +107,55 @@ class Stage(ABC):
     """Counted up when what the stage writes changes its form; what it says changes with the protocol version."""
     seconds_per_sample: ClassVar[float]
     """Estimate until a like stage has been measured; the order of magnitude of a tiny model on one core."""
+    preload: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft", "arena.lvlm.base")
+    """Modules that its plugins' process finds loaded."""
+    judged_by: ClassVar[tuple[str, ...]] = ()
+    """Modules that the harness needs where its own part takes long, which gets a process too then."""
+    network: ClassVar[bool] = False
+    """Whether its plugins may reach the network: where they hold nothing that another must not see."""
 
     label: str
     size: int
 
+    def hand_over(self, job: Job, given: Path) -> None:
+        """Copy to the folder `given` what the stage's plugins may know: by default all that it reads, a folder or file
+        an input by its field."""
+        for role in self.inputs:
+            self.copy(job, role, given)
+
+    def copy(self, job: Job, role: str, given: Path, first: int | None = None, answers: bool = True) -> None:
+        """Copy one input; of samples the `first` ones, without their `answers` if those are none of the reader's
+        business."""
+        link, target = self.inputs[role], given / role
+        source = job.path(role) / link.output
+        if link.output == SAMPLES:
+            copy_release(source, target, first, answers)
+        else:
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns(MANIFEST))
+
     @abstractmethod
-    def compute(self, job: Job) -> None:
-        """Fill the folder of the artifact."""
+    def run(self, desk: Desk) -> None:
+        """Do the plugins' part, in a process of its own: read what was handed over, write what comes of it."""
+
+    def ask(self, job: Job, made: Path, given: Path) -> Asking | None:
+        """What is still to be asked of a model, in another process, before the harness can judge what was made; the
+        question is written into the folder `given`."""
+        return None
+
+    @abstractmethod
+    def collect(self, job: Job, made: Path) -> None:
+        """Check what the plugins made against what they never held, and fill the folder of the artifact. The files of
+        `made` are plain ones, and whatever is in them may be a lie."""
+
+    def plugins(self) -> dict[str, PluginSpec]:
+        """The plugins that run in the stage, by their places."""
+        return dict(_plugins(self, ""))
+
+    @property
+    def plugin(self) -> str:
+        """Whose failure it is, where the stage fails: the plugin that the stage is for."""
+        first = next(iter(self.plugins().values()))
+        return f"{first.kind} {first.id!r}"
 
     def global_seed(self) -> int | None:
         """What the global generators start from, since libraries that plugins use may draw from them; None leaves them
@@ -189,7 +251,26 @@ def cost(artifacts: Sequence[Artifact]) -> Fields | None:
     }
 
 
-def write_samples(job: Job, samples: Sequence[Sample]) -> None:
+def collect_samples(job: Job, samples: Sequence[Sample]) -> None:
     """Samples as an output of a stage: bytes, and their digest beside them."""
-    write_release(samples, job.folder / "samples")
+    write_release(samples, job.folder / SAMPLES)
     job.write("samples.json", {"count": len(samples), "digest": digest(samples)})
+
+
+def read_made(path: Path, what: str) -> Any:
+    """A JSON file that a stage's process wrote. Raises `ArenaError`."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ArenaError(f"{what} is missing or no JSON ({error})") from None
+
+
+def _plugins(part: Any, prefix: str) -> Iterator[tuple[str, PluginSpec]]:
+    if isinstance(part, PluginSpec):
+        yield prefix, part
+    elif isinstance(part, tuple):
+        for number, each in enumerate(part):
+            yield from _plugins(each, f"{prefix}.{number}")
+    elif dataclasses.is_dataclass(part) and not isinstance(part, type):
+        for field in dataclasses.fields(part):
+            yield from _plugins(getattr(part, field.name), f"{prefix}.{field.name}" if prefix else field.name)

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import math
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
-from arena.engine.job import Grants, Job, attacker_world, party_seed
-from arena.engine.stages.base import FORWARD, FROZEN, LEARNING, TOKENS, Artifact, Costs, Fields, Input, Stage, cost
+from arena.engine.job import Desk, Grants, Job, attacker_world, party_seed
+from arena.engine.stages.base import (
+    FORWARD,
+    FROZEN,
+    LEARNING,
+    TOKENS,
+    Artifact,
+    Costs,
+    Fields,
+    Input,
+    Stage,
+    cost,
+    read_made,
+)
 from arena.errors import ArenaError
 from arena.plugins.base import Attack, Recipe
 from arena.plugins.spec import PluginSpec, load_model
@@ -15,6 +31,7 @@ from arena.recipes.config import TrainingConfig
 ADAPTER, PROJECTOR = 2.5e6, 0.01
 """Parameters of adapters a rank at 7 billion parameters, which grow with their power of 2/3; the projector's share."""
 
+HISTORY = "history.json"
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -34,6 +51,7 @@ class FineTune(Stage):
 
     kind = "fine-tuned"
     seconds_per_sample = 0.04
+    preload = (*Stage.preload, "arena.recipes.training")
 
     model: PluginSpec
     recipe: PluginSpec
@@ -41,15 +59,27 @@ class FineTune(Stage):
     seed: int
     samples: Input
 
-    def compute(self, job: Job) -> None:
+    def hand_over(self, job: Job, given: Path) -> None:
+        for role in self.inputs:
+            part = role.split(".")
+            granted = self.training[int(part[1])].grants.granted if role.endswith(".auxiliary") else None
+            self.copy(job, role, given, granted)
+
+    def run(self, desk: Desk) -> None:
         from arena.recipes.training import fine_tune
 
         hooks = None
         for number, part in enumerate(self.training):
             attack = cast(Attack, part.attack.create())
-            hooks = attack.training(attacker_world(job, part.grants, f"training.{number}."))
+            hooks = attack.training(attacker_world(desk, part.grants, f"training.{number}."))
         recipe, seed = cast(Recipe, self.recipe.create()), party_seed("fine-tune", self.seed)
-        fine_tune(load_model(self.model), recipe, job.samples("samples"), seed, job.folder, hooks, job.progress)
+        fine_tune(load_model(self.model), recipe, desk.samples("samples"), seed, desk.made, hooks, desk.progress)
+
+    def collect(self, job: Job, made: Path) -> None:
+        check_history(read_made(made / HISTORY, HISTORY), sorted(p.name for p in made.glob("epoch-*.safetensors")))
+        for path in made.iterdir():
+            if path.name == HISTORY or path.suffix == ".safetensors":
+                shutil.copy(path, job.folder / path.name)
 
     def global_seed(self) -> int:
         return self.seed
@@ -58,6 +88,11 @@ class FineTune(Stage):
         fields["cost"]["finetune"] = cost([artifact])
         fields["lineage"]["checkpoint"] = artifact.manifest.digest
         fields["environment"] = artifact.manifest.environment
+
+    @property
+    def plugin(self) -> str:
+        attacks = [f"attack {part.attack.id!r}" for part in self.training]
+        return " with ".join([f"recipe {self.recipe.id!r}", *attacks])
 
     def flops(self, costs: Costs) -> float:
         recipe = cast(Recipe, costs.plugin(self.recipe))
@@ -96,3 +131,22 @@ def epochs_kept(recipe: Recipe) -> int:
     """How many epochs a recipe leaves on disk, each of which is scored."""
     config = training_config(recipe)
     return config.epochs if config.checkpoints == "all" else 1
+
+
+def check_history(history: Any, kept: Sequence[str]) -> None:
+    """Refuse what is no history of a training, and a training that diverged. Raises `ArenaError`."""
+    try:
+        epochs = [(e["loss"], e["held_out_loss"], e["held_out_accuracy"]) for e in history["epochs"]]
+        chosen = int(history["chosen"])
+        numbers = [[float(value) for value in epoch] for epoch in epochs]
+        whole = 0 <= chosen < len(numbers) and f"epoch-{chosen}.safetensors" in kept
+    except (TypeError, KeyError, ValueError) as error:
+        raise ArenaError(f"{HISTORY} is not that of a training ({error})") from None
+    if not whole:
+        raise ArenaError(f"{HISTORY} chooses epoch {chosen}, whose weights were not kept")
+    for number, values in enumerate(numbers):
+        if not all(map(math.isfinite, values)):
+            raise ArenaError(
+                f"the training diverged: in epoch {number + 1} of {len(numbers)} its loss is {values[0]:g}, and on "
+                f"held-out samples {values[1]:g}; lower the learning rate, or look at what the attack makes of the loss"
+            )

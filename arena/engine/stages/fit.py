@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
-from arena.engine.job import Grants, Job, attacker_world
+from arena.engine.job import Desk, Grants, Job, attacker_world
 from arena.engine.stages.base import Costs, Input, Stage
 from arena.engine.stages.purify import attack_flops
 from arena.plugins.base import Attack
@@ -23,8 +25,15 @@ class Fit(Stage):
     grants: Grants
     auxiliary: Input | None
 
-    def compute(self, job: Job) -> None:
-        cast(Attack, self.attack.create()).fit(attacker_world(job, self.grants), job.folder)
+    def hand_over(self, job: Job, given: Path) -> None:
+        if self.auxiliary is not None:
+            self.copy(job, "auxiliary", given, self.grants.granted)
+
+    def run(self, desk: Desk) -> None:
+        cast(Attack, self.attack.create()).fit(attacker_world(desk, self.grants), desk.made)
+
+    def collect(self, job: Job, made: Path) -> None:
+        shutil.copytree(made, job.folder, dirs_exist_ok=True)
 
     def global_seed(self) -> int:
         return self.grants.seed or 0

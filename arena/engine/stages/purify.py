@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
-from arena.engine.job import Grants, Job, attacker_world
+from arena.budget import mode_problem
+from arena.data.sample import Sample
+from arena.engine.job import Desk, Grants, Job, attacker_world
 from arena.engine.stages.base import (
     FORWARD,
     FROZEN,
     PICTURE,
+    SAMPLES,
     TOKENS,
     Costs,
     Input,
     Stage,
-    write_samples,
+    collect_samples,
 )
 from arena.errors import ArenaError
 from arena.plugins.base import Attack
 from arena.plugins.spec import PluginSpec
+from arena.release import read_release
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +41,20 @@ class Purify(Stage):
     auxiliary: Input | None
     fitted: Input | None
 
-    def compute(self, job: Job) -> None:
+    def hand_over(self, job: Job, given: Path) -> None:
+        for role in self.inputs:
+            self.copy(job, role, given, self.grants.granted if role == "auxiliary" else None)
+
+    def run(self, desk: Desk) -> None:
         attack = cast(Attack, self.attack.create())
-        samples = list(attack.purify(job.samples("samples"), attacker_world(job, self.grants)))
-        if not samples:
-            raise ArenaError(f"attack {self.attack.id!r}: it left no sample to train on")
-        write_samples(job, samples)
+        samples = list(attack.purify(desk.samples("samples"), attacker_world(desk, self.grants)))
+        check_purified(samples)
+        desk.put(samples)
+
+    def collect(self, job: Job, made: Path) -> None:
+        samples = read_release(made / SAMPLES)
+        check_purified(samples)
+        collect_samples(job, samples)
 
     def global_seed(self) -> int:
         return self.grants.seed or 0
@@ -58,3 +73,27 @@ def attack_flops(attack: PluginSpec, grants: Grants, samples: int, costs: Costs)
     effort = cast(Attack, costs.plugin(attack)).effort()
     passes = effort.forwards * FORWARD + effort.gradients * (FORWARD + FROZEN)
     return passes * samples * TOKENS * costs.parameters(grants.model)
+
+
+def check_purified(samples: Sequence[Any]) -> None:
+    """Refuse what nothing can be trained on. Raises `ArenaError` naming the sample."""
+    if not samples:
+        raise ArenaError("it left no sample to train on")
+    for index, sample in enumerate(samples):
+        if not isinstance(sample, Sample):
+            raise ArenaError(
+                f"it returned a {type(sample).__name__} as sample {index}: return arena.data.sample.Sample"
+            )
+        where = f"sample {index} ({sample.id!r})"
+        if not hasattr(sample.image, "mode"):
+            raise ArenaError(
+                f"{where}: its picture is a {type(sample.image).__name__}: return a PIL image of 8 bits a channel"
+            )
+        if problem := mode_problem(sample.image):
+            raise ArenaError(f"{where}: {problem}")
+        if not (isinstance(sample.question, str) and sample.question.strip()):
+            raise ArenaError(f"{where}: its question is empty or no text")
+    if twice := [id for id, count in Counter(sample.id for sample in samples).items() if count > 1]:
+        raise ArenaError(
+            f"{len(twice)} ids stand more than once in what it returned, such as {twice[0]!r}: give each sample one"
+        )

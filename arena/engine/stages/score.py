@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
-from arena.engine.job import Job, party_seed
-from arena.engine.stages.answering import answer
-from arena.engine.stages.base import ANSWER, FORWARD, TOKENS, Artifact, Costs, Fields, Input, Stage
+from arena.engine.job import Desk, Job, party_seed
+from arena.engine.stages.answering import ANSWERS, judge, read_answers
+from arena.engine.stages.base import ANSWER, FORWARD, TOKENS, Artifact, Costs, Fields, Input, Stage, read_made
 from arena.engine.stages.fine_tune import epochs_kept
+from arena.errors import ArenaError
 from arena.plugins.base import Recipe
 from arena.plugins.spec import PluginSpec, load_model
 
@@ -19,6 +21,7 @@ class Score(Stage):
 
     kind = "scored"
     seconds_per_sample = 0.04
+    preload = (*Stage.preload, "arena.recipes.training")
 
     model: PluginSpec
     recipe: PluginSpec
@@ -28,31 +31,36 @@ class Score(Stage):
     adapter: Input
     test: Input
 
-    def compute(self, job: Job) -> None:
-        from arena.recipes.training import kept_epochs, load_epoch, read_history, tuned_model
+    def hand_over(self, job: Job, given: Path) -> None:
+        self.copy(job, "adapter", given)
+        self.copy(job, "test", given, answers=False)
 
-        adapter, test = job.path("adapter"), job.samples("test")
+    def run(self, desk: Desk) -> None:
+        from arena.recipes.training import kept_epochs, load_epoch, tuned_model
+
+        adapter, test = desk.path("adapter"), desk.samples("test")
         recipe = cast(Recipe, self.recipe.create())
         tuned = tuned_model(load_model(self.model), recipe, party_seed("fine-tune", self.seed))
-        history = read_history(adapter)
-        accuracies: dict[int, float] = {}
-        outcome: Fields = {}
+        said = {}
         for epoch in kept_epochs(adapter):
             load_epoch(tuned, adapter, epoch)
-            answered = answer(tuned, test, self.convention, self.measures)
+            said[str(epoch)] = tuned.generate(test)
+        desk.write(ANSWERS, said)
+
+    def collect(self, job: Job, made: Path) -> None:
+        test = job.samples("test")
+        history = read_made(job.path("adapter") / "history.json", "history.json")
+        accuracies: dict[int, float] = {}
+        outcome: Fields = {}
+        for epoch, said in read_answers(made, len(test)).items():
+            answered = judge(said, test, self.convention, self.measures)
             accuracies[epoch] = sum(answered["correct"]) / len(test)
-            if epoch == history.chosen:
+            if epoch == history["chosen"]:
                 outcome = answered
-        epochs = [
-            {
-                "loss": e.loss,
-                "held_out_loss": e.held_out_loss,
-                "held_out_accuracy": e.held_out_accuracy,
-                "test_accuracy": accuracies.get(i),
-            }
-            for i, e in enumerate(history.epochs)
-        ]
-        job.write("outcome.json", {**outcome, "chosen": history.chosen, "epochs": epochs})
+        if not outcome:
+            raise ArenaError(f"{ANSWERS} lacks the answers of epoch {history['chosen']}, which was chosen")
+        epochs = [{**epoch, "test_accuracy": accuracies.get(i)} for i, epoch in enumerate(history["epochs"])]
+        job.write("outcome.json", {**outcome, "chosen": history["chosen"], "epochs": epochs})
 
     def global_seed(self) -> int:
         return self.seed

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from arena.engine.job import Job
-from arena.engine.stages.base import FORWARD, TEXT, Artifact, Costs, Fields, Input, Stage
+from arena.engine.job import Desk, Job, write_json
+from arena.engine.stages.base import FORWARD, TEXT, Artifact, Costs, Fields, Input, Stage, read_made
+from arena.errors import ArenaError
 from arena.plugins.spec import PluginSpec, load_model
 
-if TYPE_CHECKING:
-    from arena.lvlm.base import LVLM
+READ = "perplexities.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,23 +20,44 @@ class Stealth(Stage):
 
     kind = "stealth"
     seconds_per_sample = 0.02
+    judged_by = ("arena.score.stealth",)
 
     reader: PluginSpec
     originals: Input
     release: Input
 
-    def compute(self, job: Job) -> None:
+    def hand_over(self, job: Job, given: Path) -> None:
+        texts = [[s.question for s in job.samples(role)] for role in ("originals", "release")]
+        changed = texts[0] != texts[1]
+        write_json(given / "texts.json", texts if changed else [[], []])
+
+    def run(self, desk: Desk) -> None:
+        from arena.score.stealth import chunks
+
+        before, after = json.loads(desk.path("texts.json").read_text(encoding="utf-8"))
+        read: list[float] = []
+        if before:
+            lvlm = load_model(self.reader)
+            for texts in chunks(before, after):
+                read += lvlm.perplexities(texts)
+        desk.write(READ, read)
+
+    def collect(self, job: Job, made: Path) -> None:
         from arena.score.stealth import stealth
 
         originals, released = job.samples("originals"), job.samples("release")
-        lvlm: list[LVLM] = []
+        read = read_made(made / READ, READ)
+        changed = any(a.question != b.question for a, b in zip(originals, released, strict=True))
+
+        if not isinstance(read, list) or not all(isinstance(value, int | float) for value in read):
+            raise ArenaError(f"{READ} holds other things than numbers")
+        if len(read) != 2 * len(originals) * changed:
+            raise ArenaError(f"the model gave {len(read)} perplexities of {2 * len(originals)} texts")
+        numbers = iter(read)
 
         def perplexity(texts: list[str]) -> list[float]:
-            if not lvlm:
-                lvlm.append(load_model(self.reader))
-            return lvlm[0].perplexities(texts)
+            return [float(next(numbers)) for _ in texts]
 
-        changed = any(a.question != b.question for a, b in zip(originals, released, strict=True))
         job.write("stealth.json", stealth(originals, released, perplexity if changed else None))
 
     def add_to(self, fields: Fields, role: str, artifact: Artifact) -> None:

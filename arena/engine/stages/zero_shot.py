@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from arena.engine.job import Job
-from arena.engine.stages.answering import answer
+from arena.engine.job import Desk, Job
+from arena.engine.stages.answering import ANSWERS, judge, read_answers
 from arena.engine.stages.base import ANSWER, FORWARD, TOKENS, Artifact, Costs, Fields, Input, Stage
 from arena.plugins.spec import PluginSpec, load_model
 
@@ -22,9 +23,16 @@ class ZeroShot(Stage):
     measures: tuple[str, ...]
     test: Input
 
-    def compute(self, job: Job) -> None:
-        answered = answer(load_model(self.model), job.samples("test"), self.convention, self.measures)
-        job.write("outcome.json", answered)
+    def hand_over(self, job: Job, given: Path) -> None:
+        self.copy(job, "test", given, answers=False)
+
+    def run(self, desk: Desk) -> None:
+        desk.write(ANSWERS, {"0": load_model(self.model).generate(desk.samples("test"))})
+
+    def collect(self, job: Job, made: Path) -> None:
+        test = job.samples("test")
+        (said,) = read_answers(made, len(test)).values()
+        job.write("outcome.json", judge(said, test, self.convention, self.measures))
 
     def add_to(self, fields: Fields, role: str, artifact: Artifact) -> None:
         outcome = artifact.json("outcome.json")

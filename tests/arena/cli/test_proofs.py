@@ -37,7 +37,7 @@ def command(*words: str) -> Result:
 def here(tmp_path: Path, toys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder with the records of a suite of toys, which are installed in this process alone."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(again, "compute", partial(compute, scheduler="sync"))
+    monkeypatch.setattr(again, "compute", partial(compute, scheduler="sync", isolated=False))
     Path("toy.yaml").write_text(toy_suite().model_dump_json(), encoding="utf-8")
     monkeypatch.setattr(arena.cli.proofs, "_suites", lambda others: [(Path("toy.yaml"), find_suite("toy.yaml"))])
     assert command("run", "toy.yaml", "--store", "store", "--scheduler", "sync").exit_code == 0

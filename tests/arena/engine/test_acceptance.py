@@ -26,11 +26,11 @@ QUIET = Console(file=io.StringIO())
 @pytest.fixture(autouse=True)
 def in_this_process(toys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Toys are installed here alone."""
-    monkeypatch.setattr(again, "compute", partial(compute, scheduler="sync"))
+    monkeypatch.setattr(again, "compute", partial(compute, scheduler="sync", isolated=False))
 
 
 def go(folder: Path) -> RunReport:
-    return run(toy_suite(), store=folder / "store", results=folder / "r.jsonl", scheduler="sync", console=QUIET)
+    return run(toy_suite(), store=folder / "store", results=folder / "r.jsonl", scheduler="sync", isolated=False, console=QUIET)
 
 
 def evidence(folder: Path) -> list[acceptance.Evidence]:

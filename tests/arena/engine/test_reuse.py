@@ -22,6 +22,7 @@ import arena.records.accept
 from arena.cli.app import app
 from arena.engine.execute import RunReport, run
 from arena.engine.pools import HerePool
+from arena.engine.worker import Bounds
 from arena.errors import ArenaError, UsageError
 from arena.plugins.registry import Entry
 from arena.records.files import append_record, read_records
@@ -31,12 +32,13 @@ from arena.records.select import by_cell, latest
 
 def go(tmp_path: Path, name: str = "r", store: str = "store", **changes: Any) -> RunReport:
     options = {k: changes.pop(k) for k in ("scheduler", "only", "force_failed") if k in changes}
+    options = {"scheduler": "sync", **options}
     return run(
         toy_suite(**changes),
         store=tmp_path / store,
         results=tmp_path / f"{name}.jsonl",
         console=Console(file=io.StringIO()),
-        **{"scheduler": "sync", **options},
+        **{"isolated": options["scheduler"] != "sync", **options},
     )
 
 
@@ -305,7 +307,7 @@ def test_stages_that_turn_out_the_same_while_both_are_open_are_computed_once(
             offered.append([task.key for task in self._waiting])
             return super().finished()
 
-    monkeypatch.setattr(arena.engine.pools, "open_pool", lambda store, *rest: Wide(store))
+    monkeypatch.setattr(arena.engine.pools, "open_pool", lambda store, *rest: Wide(store, Bounds(), isolated=False))
     suite = {"defenses": ["none"], "attacks": ["none", "toy-keep", "toy-keep-too"], "seeds": [0]}
     report = go(tmp_path, scheduler="processes", **suite)
     found = computed(toys)
@@ -399,8 +401,6 @@ def test_plan_says_which_input_has_other_contents(tmp_path: Path, toys: Path, mo
 def test_what_a_plugin_says_of_its_progress_is_shown(
     tmp_path: Path, toys: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import dask
-
     from arena.engine.execute import Execution
     from arena.engine.progress import Progress
 
@@ -412,15 +412,14 @@ def test_what_a_plugin_says_of_its_progress_is_shown(
 
     real = Progress.update
     monkeypatch.setattr(Progress, "update", update)
-    with dask.config.set({"distributed.worker.preload": ["toys"]}):
-        report = run(
-            toy_suite(defenses=["none", "toy-talking"], attacks=["none"], seeds=[0]),
-            store=tmp_path / "store",
-            results=tmp_path / "r.jsonl",
-            console=Console(file=io.StringIO()),
-            scheduler="processes",
-            workers=1,
-        )
+    report = run(
+        toy_suite(defenses=["none", "toy-talking"], attacks=["none"], seeds=[0]),
+        store=tmp_path / "store",
+        results=tmp_path / "r.jsonl",
+        console=Console(file=io.StringIO()),
+        scheduler="processes",
+        workers=1,
+    )
     assert not report.failed
     told = [text for text in shown if "release toy-talking" in text and "(round " in text]
     assert told, shown

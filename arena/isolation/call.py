@@ -1,0 +1,222 @@
+"""Calling a function in a process of its own, and what comes of it."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import pickle
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from arena.errors import ArenaError
+from arena.isolation import landlock
+from arena.isolation.server import Call
+from arena.isolation.surroundings import environment
+
+KEPT = 2**16
+"""Bytes of what a call prints that are kept, half from the beginning and half from the end."""
+_LINE = 2**12
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How the process of a call ended: its exit code, or minus the signal; why it was ended, where it was (``time``,
+    ``memory``, ``processes``, ``cancelled``); and what it printed, cut."""
+
+    code: int
+    reason: str | None
+    printed: str
+
+    @property
+    def how(self) -> str:
+        """``exit code 3`` or ``signal SIGSEGV``."""
+        if self.code >= 0:
+            return f"exit code {self.code}"
+        try:
+            return f"signal {signal.Signals(-self.code).name}"
+        except ValueError:
+            return f"signal {-self.code}"
+
+
+class Lost(ArenaError):
+    """The server was killed, so that nobody knows how a call ended."""
+
+
+def isolation() -> str:
+    """What keeps plugins to their own here: ``landlock``, or only that they are a ``process``."""
+    return "landlock" if landlock.version() else "process"
+
+
+_PROGRAM = "from arena.isolation.server import main; main()"
+_CODE = str(Path(__file__).parents[2])
+"""Where this package is, whatever else the server's interpreter would find."""
+
+
+class _Server:
+    """The server of this process, started when it is first needed, and again if it dies."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._environment: dict[str, str] = {}
+
+    def send(self, call: Call, handles: list[int]) -> None:
+        """Have a call begun. Raises `ArenaError` where no server can be started."""
+        content = pickle.dumps(call)
+        with self._lock:
+            for _ in range(2):
+                control = self._started()
+                try:
+                    socket.send_fds(control, [len(content).to_bytes(8)], handles)
+                    control.sendall(content)
+                    return
+                except OSError:
+                    self._stop()
+        raise ArenaError(
+            "the server of stage processes ends as soon as it is started: run `python -m arena.isolation.server`"
+        )
+
+    def stop(self) -> None:
+        """End the server; calls that run go on until nobody waits for them."""
+        with self._lock:
+            self._stop()
+
+    def _started(self) -> socket.socket:
+        now = {**environment(), "PYTHONPATH": _CODE}
+        if self._process is not None and (self._process.poll() is not None or now != self._environment):
+            self._stop()
+        if self._control is None:
+            self._environment = now
+            ours, theirs = socket.socketpair()
+            with theirs:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", _PROGRAM],
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    env=self._environment,
+                    cwd="/",
+                    start_new_session=True,
+                )
+            self._control = ours
+        return self._control
+
+    def _stop(self) -> None:
+        if self._control is not None:
+            self._control.close()
+        if self._process is not None:
+            with contextlib.suppress(OSError):
+                self._process.kill()
+            self._process.wait()
+        self._process = self._control = None
+
+
+_SERVER = _Server()
+atexit.register(_SERVER.stop)
+
+
+class Cancel:
+    """Ends a call from another thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._line: socket.socket | None = None
+        self.asked = False
+
+    def attach(self, line: socket.socket | None) -> None:
+        """The call's line, which is cut when it is to end."""
+        with self._lock:
+            self._line = line
+            if self.asked:
+                self._cut()
+
+    def __call__(self) -> None:
+        with self._lock:
+            self.asked = True
+            self._cut()
+
+    def _cut(self) -> None:
+        if self._line is not None:
+            with contextlib.suppress(OSError):
+                self._line.shutdown(socket.SHUT_WR)
+
+
+def run(call: Call, progress: Callable[[float, str], None] | None = None, cancel: Cancel | None = None) -> Ended:
+    """Run a call to its end, in a process of its own, and return how it ended.
+
+    What a plugin reports goes to `progress`. Raises `Lost` where the server was killed.
+    """
+    ours, theirs = socket.socketpair()
+    out_read, out_write = os.pipe()
+    told_read, told_write = os.pipe()
+    with ours, theirs, os.fdopen(out_read, "rb", 0), os.fdopen(told_read, "rb", 0):
+        try:
+            _SERVER.send(call, [theirs.fileno(), out_write, told_write])
+        finally:
+            os.close(out_write)
+            os.close(told_write)
+            theirs.close()
+        if cancel is not None:
+            cancel.attach(ours)
+        try:
+            said, printed = _follow(ours, out_read, told_read, progress)
+        finally:
+            if cancel is not None:
+                cancel.attach(None)
+    if not said:
+        raise Lost("the process that watches over stages was killed")
+    report = json.loads(said)
+    code = os.waitstatus_to_exitcode(report["status"])
+    return Ended(code, "cancelled" if cancel is not None and cancel.asked else report["reason"], printed)
+
+
+def _follow(
+    line: socket.socket, output: int, told: int, progress: Callable[[float, str], None] | None
+) -> tuple[bytes, str]:
+    """What the server says at the end, and what the call printed."""
+    head, tail, count, said, reported = bytearray(), bytearray(), 0, b"", b""
+    with selectors.DefaultSelector() as selector:
+        for source in (line, output, told):
+            selector.register(source, selectors.EVENT_READ)
+        while True:
+            ready = {key.fileobj for key, _ in selector.select()}
+            if output in ready:
+                part = os.read(output, 2**16)
+                count += len(part)
+                free = KEPT // 2 - len(head)
+                head += part[:free]
+                tail = (tail + part[max(free, 0) :])[-KEPT // 2 :]
+                if not part:
+                    selector.unregister(output)
+            if told in ready:
+                part = os.read(told, 2**16)
+                *lines, reported = (reported + part).split(b"\n")
+                reported = reported[-_LINE:]
+                if lines and progress is not None:
+                    _tell(lines[-1], progress)
+                if not part:
+                    selector.unregister(told)
+            if line in ready and ready == {line}:  # what was printed before the end has been read
+                part = line.recv(_LINE)
+                if not part:
+                    break
+                said += part
+    cut = count - len(head) - len(tail)
+    middle = f"\n[{cut} bytes cut]\n".encode() if cut > 0 else b""
+    return said, bytes(head + middle + tail).decode(errors="replace")
+
+
+def _tell(line: bytes, progress: Callable[[float, str], None]) -> None:
+    with contextlib.suppress(ValueError, TypeError, RecursionError):
+        done, note = json.loads(line)
+        progress(min(1.0, max(0.0, float(done))), str(note)[:200])

@@ -1,0 +1,333 @@
+"""The server that processes of plugins are forked from: started once, with slow libraries loaded and no plugin in it.
+
+No plugin's code runs in the server. It watches each call's time, memory and number of processes, and ends all that the
+call started when the call ends, or when nobody waits for it any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import gc
+import importlib
+import json
+import os
+import pickle
+import resource
+import select
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import psutil  # type: ignore[import-untyped]
+
+from arena.isolation import landlock
+from arena.isolation.surroundings import devices, listed, private, readable
+
+_DEATH_SIGNAL, _SUBREAPER = 1, 36
+_GRACE = 5.0
+"""Seconds beyond its time limit that a process has to say where it was."""
+_LOOK = 0.2
+_PROCESSES = 256
+_FILES = 4096
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a call may take: seconds, bytes of memory, bytes of a file that it writes; None without a limit."""
+
+    seconds: float | None = None
+    memory: int | None = None
+    written: int | None = None
+
+
+@dataclass(frozen=True)
+class Call:
+    """A function of ours, ``module:name``, with plain arguments, and what its process may see: a folder of its own,
+    files to read, folders to write to, and the network if need be."""
+
+    function: str
+    arguments: tuple[Any, ...]
+    home: Path
+    read: tuple[Path, ...] = ()
+    write: tuple[Path, ...] = ()
+    network: bool = False
+    preload: tuple[str, ...] = ()
+    limits: Limits = Limits()
+    environment: dict[str, str] = field(default_factory=dict)
+    path: tuple[str, ...] = field(default_factory=lambda: tuple(str(Path(e or ".").absolute()) for e in sys.path))
+    """Where modules are looked for."""
+    folder: Path = field(default_factory=Path.cwd)
+    """What relative names are relative to."""
+    firewall: bool = True
+
+
+def main() -> None:
+    """Serve the socket that is standard input until its other end is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: whoever waits for the calls decides
+    _prctl(_SUBREAPER, 1)
+    _Server(socket.socket(fileno=0)).serve()
+
+
+@dataclass
+class _Running:
+    """A call that runs: its process, the socket of whoever waits for it, when it began, and why it is being ended."""
+
+    call: Call
+    child: int
+    line: int
+    pidfd: int | None
+    started: float
+    reason: str | None = None
+
+
+class _Server:
+    """Forks calls and watches over them. What a call's process starts becomes a child of the server when its parent
+    ends, whatever session it is in."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._calls: dict[int, _Running] = {}
+        """By process."""
+        self._poll = select.poll()
+        self._poll.register(control, select.POLLIN | select.POLLHUP)
+        self._looked = 0.0
+
+    def serve(self) -> None:
+        """Until nobody is there to ask for calls; those that run are ended then."""
+        while True:
+            timeout = _LOOK * 1000 if self._calls else None
+            if self._calls and any(r.pidfd is None for r in self._calls.values()):
+                timeout = 10
+            ready = {handle for handle, _ in self._poll.poll(timeout)}
+            self._reap()
+            for running in list(self._calls.values()):
+                if running.line in ready:
+                    self._end(running, "nobody waits for it")
+            now = time.monotonic()
+            if now - self._looked >= _LOOK:
+                self._looked = now
+                self._look(now)
+            if self._control.fileno() in ready and not self._begin():
+                break
+        for running in list(self._calls.values()):
+            self._end(running, "nobody waits for it")
+        deadline = time.monotonic() + _GRACE
+        while self._calls and time.monotonic() < deadline:
+            self._reap()
+            time.sleep(0.01)
+
+    def _begin(self) -> bool:
+        """Take a call and fork its process; whether there was one."""
+        header, handles, _, _ = socket.recv_fds(self._control, 8, 3)
+        if len(header) < 8:
+            return False
+        content = _exactly(self._control, int.from_bytes(header))
+        call: Call = pickle.loads(content)  # noqa: S301  # from the process that started this one
+        before = len(sys.modules)
+        for module in (call.function.partition(":")[0], *call.preload):
+            with contextlib.suppress(Exception):
+                importlib.import_module(module)
+        if len(sys.modules) != before:  # so that no process copies what its garbage collector looks through
+            gc.collect()
+            gc.freeze()
+        line, output, progress = handles
+        child = os.fork()
+        if child == 0:
+            _inside(call, output, progress)
+        os.close(output)
+        os.close(progress)
+        try:
+            pidfd = os.pidfd_open(child)
+            self._poll.register(pidfd, select.POLLIN)
+        except (AttributeError, OSError):  # not every system has them
+            pidfd = None
+        self._poll.register(line, select.POLLIN | select.POLLHUP)
+        self._calls[child] = _Running(call, child, line, pidfd, time.monotonic())
+        return True
+
+    def _reap(self) -> None:
+        """See which processes ended; what a call left behind is killed before anybody hears of its end."""
+        while True:
+            try:
+                child, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not child:
+                return
+            running = self._calls.pop(child, None)
+            if running is None:
+                continue
+            self._clear(child)
+            self._poll.unregister(running.line)
+            if running.pidfd is not None:
+                self._poll.unregister(running.pidfd)
+                os.close(running.pidfd)
+            with contextlib.suppress(OSError):
+                os.write(running.line, json.dumps({"status": status, "reason": running.reason}).encode())
+            os.close(running.line)
+
+    def _clear(self, ended: int) -> None:
+        """Kill what became a child of the server, which only the descendants of a call do, and the group of the call
+        that ended."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(ended, signal.SIGKILL)
+        deadline = time.monotonic() + _GRACE
+        while time.monotonic() < deadline:
+            orphans = self._orphans()
+            if not orphans:
+                return
+            for process in orphans:
+                _kill(process)
+            for process in orphans:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(process.pid, 0)
+
+    def _orphans(self) -> list[psutil.Process]:
+        return [child for child in psutil.Process().children() if child.pid not in self._calls]
+
+    def _end(self, running: _Running, reason: str) -> None:
+        if running.reason is None:
+            running.reason = reason
+            with contextlib.suppress(psutil.Error):
+                _kill(psutil.Process(running.child))
+
+    def _look(self, now: float) -> None:
+        """End calls that are beyond a limit."""
+        for running in list(self._calls.values()):
+            limits = running.call.limits
+            if limits.seconds is not None and now - running.started > limits.seconds + _GRACE:
+                self._end(running, "time")
+            elif reason := _excess(running.child, limits):
+                self._end(running, reason)
+
+
+def _kill(process: psutil.Process) -> None:
+    """Kill a process and all below it; first it is stopped, so that it starts no more."""
+    with contextlib.suppress(psutil.Error):
+        process.suspend()
+        family = process.children(recursive=True)
+        for each in (process, *family):
+            with contextlib.suppress(psutil.Error):
+                each.kill()
+
+
+def _excess(child: int, limits: Limits) -> str | None:
+    """Which limit a process and its descendants together are beyond."""
+    try:
+        process = psutil.Process(child)
+        family = [process, *process.children(recursive=True)]
+    except psutil.Error:
+        return None
+    if len(family) > _PROCESSES:
+        return "processes"
+    if limits.memory is not None:
+        taken = 0
+        for each in family:
+            with contextlib.suppress(psutil.Error):
+                taken += each.memory_info().rss
+        if taken > limits.memory:
+            return "memory"
+    return None
+
+
+def _exactly(control: socket.socket, size: int) -> bytes:
+    parts = bytearray()
+    while len(parts) < size:
+        part = control.recv(size - len(parts))
+        if not part:
+            os._exit(1)
+        parts += part
+    return bytes(parts)
+
+
+def _prctl(option: int, value: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+# The call's process
+
+
+def _inside(call: Call, output: int, progress: int) -> NoReturn:
+    """Run the function in this process, which is left afterwards; what it prints goes to `output`."""
+    code = 70
+    try:
+        _prctl(_DEATH_SIGNAL, signal.SIGKILL)
+        os.setpgid(0, 0)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        kept = os.dup2(progress, 3, inheritable=False)
+        os.closerange(4, 65536)
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+        sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+        sys.argv = [""]
+        os.environ.update({**call.environment, **private(call.home)})
+        sys.path[:] = call.path
+        importlib.invalidate_caches()
+        with contextlib.suppress(OSError):
+            os.chdir(call.folder)
+        _limit(call.limits)
+        faulthandler.enable(sys.stderr)
+        if call.limits.seconds is not None:  # C code: it fires even while a plugin holds the interpreter lock
+            faulthandler.dump_traceback_later(call.limits.seconds, exit=True, file=sys.stderr)
+        if call.firewall and landlock.version():
+            own = Path(f"/proc/{os.getpid()}")
+            landlock.restrict(
+                [*readable(call.network), own, *call.read],
+                [*devices(), call.home, *call.write],
+                listed(),
+                call.network,
+            )
+        module, _, name = call.function.partition(":")
+        getattr(importlib.import_module(module), name)(*call.arguments, _Reporter(kept))
+        code = 0
+    except BaseException:  # the function says itself what went wrong in a plugin; this is a fault of ours
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _limit(limits: Limits) -> None:
+    def lower(kind: int, value: int) -> None:
+        hard = resource.getrlimit(kind)[1]
+        bound = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(kind, (bound, bound))
+
+    lower(resource.RLIMIT_CORE, 0)
+    lower(resource.RLIMIT_NOFILE, _FILES)
+    if limits.written is not None:
+        lower(resource.RLIMIT_FSIZE, limits.written)
+    if limits.memory is not None and sys.platform == "linux":
+        lower(resource.RLIMIT_DATA, limits.memory)
+
+
+class _Reporter:
+    """Sends what a plugin reports, a line of JSON at a time; a reader that is gone is no news."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle = handle
+
+    def __call__(self, done: float, note: str) -> None:
+        text = json.dumps([float(done), str(note)[:200]]) + "\n"
+        with contextlib.suppress(OSError):
+            os.write(self._handle, text.encode())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""What a plugin says of itself, found out in a process of its own: planning a run executes no plugin's code in the
+process that judges what plugins make."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from arena.errors import ArenaError, UnresolvedRevision, UsageError, describe_error
+from arena.isolation.call import run
+from arena.isolation.server import Call, Limits
+from arena.isolation.surroundings import for_network, hub_cache, hub_home, named
+from arena.plugins.base import Attack, Dataset, ModelSource
+from arena.plugins.registry import FIRST_PARTY, Kind, Registry, installed
+
+_SECONDS = 300.0
+_SAID = "said.json"
+
+
+class BrokenPlugin(ArenaError):
+    """A plugin that cannot even be described: its cells fail, and no others."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What plans and records need of a plugin with its settings; all of it is data."""
+
+    version: str
+    needs: frozenset[str]
+    packages: tuple[str, ...]
+    config: Mapping[str, Any]
+    """The settings that are part of what is asked, as JSON values."""
+    runtime: Mapping[str, Any]
+    """The other settings, pinned to what the fingerprint is of."""
+    fingerprint: str | None
+    convention: str = ""
+    """Of a dataset, as the next."""
+    measures: tuple[str, ...] = ()
+    fits: bool = False
+    """Of an attack, as the next two."""
+    purifies: bool = False
+    trains: bool = False
+    family: str = ""
+    """Of a model."""
+    unresolved: tuple[str, str, str] | None = None
+    """What is wrong, hub id and revision, where its commit could not be found out."""
+
+    @classmethod
+    def here(cls, registry: Registry, kind: Kind, id: str, config: Mapping[str, Any]) -> Card:
+        """The card of a plugin that is made in this process. Raises whatever the plugin raises."""
+        plugin = registry.create(kind, id, dict(config))
+        unresolved = None
+        try:
+            fingerprint, pinned = plugin.fingerprint(), plugin.pinned()
+        except UnresolvedRevision as error:
+            fingerprint, pinned, unresolved = f"{error.id}@{error.revision}", {}, (str(error), error.id, error.revision)
+        facts: dict[str, Any] = {}
+        if isinstance(plugin, Dataset):
+            facts = {"convention": plugin.convention, "measures": tuple(plugin.measures)}
+        elif isinstance(plugin, Attack):
+            facts = {"fits": bool(plugin.fits), "purifies": bool(plugin.purifies), "trains": bool(plugin.trains)}
+        elif isinstance(plugin, ModelSource):
+            facts = {"family": plugin.family}
+        return cls(
+            plugin.version,
+            frozenset(plugin.needs),
+            tuple(plugin.packages),
+            plugin.config.identity(),
+            {**plugin.config.runtime(), **pinned},
+            fingerprint,
+            unresolved=unresolved,
+            **facts,
+        )
+
+    @classmethod
+    def apart(cls, registry: Registry, kind: Kind, id: str, config: Mapping[str, Any]) -> Card:
+        """The same, made in a process of its own, once for each registry.
+
+        Raises `UsageError` as `Registry.configure` does, `BrokenPlugin` where the plugin raises, ends its process or
+        does not come to an end.
+        """
+        known = (kind, id, json.dumps(config, sort_keys=True, default=str))
+        if known not in registry.cards:
+            try:
+                registry.cards[known] = _asked(registry, kind, id, config)
+            except BrokenPlugin as error:
+                registry.cards[known] = error
+        card = registry.cards[known]
+        if isinstance(card, BrokenPlugin):
+            raise BrokenPlugin(*card.args)
+        assert isinstance(card, Card)
+        return card
+
+
+def _asked(registry: Registry, kind: Kind, id: str, config: Mapping[str, Any]) -> Card:
+    entry = registry.get(kind, id)
+    module = entry.point.module
+    home = Path(tempfile.mkdtemp(prefix="arena-card-"))
+    try:
+        call = Call(
+            "arena.plugins.card:describe",
+            (kind, id, dict(config), home),
+            home,
+            (*named(config), hub_home(), hub_cache()),
+            (hub_home(), hub_cache()),
+            network=True,
+            preload=(module,) if module.partition(".")[0] in FIRST_PARTY else (),
+            limits=Limits(_SECONDS),
+            environment=for_network(),
+        )
+        end = run(call)
+        said = _read(home / _SAID)
+        printed = end.printed.strip()[-500:]
+        where = f"{kind} {id!r} of package {entry.origin}"
+        if end.reason is not None or end.code != 0 or said is None:
+            how = (
+                f"it was still at it after {_SECONDS:g} s"
+                if end.reason == "time"
+                else f"its process left with {end.how}"
+            )
+            raise BrokenPlugin(f"{where} cannot be described: {how}" + (f" ({printed})" if printed else ""))
+        return _card(said, where)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def describe(kind: Kind, id: str, config: Mapping[str, Any], home: Path, tell: Callable[[float, str], None]) -> None:
+    """Write the card of a plugin, or what is wrong with it, into `home`; called in a process of its own."""
+    said: dict[str, Any]
+    try:
+        card = Card.here(installed(), kind, id, config)
+        said = {**asdict(card), "needs": sorted(card.needs)}
+        text = json.dumps(said, allow_nan=False)
+    except UsageError as error:
+        text = json.dumps({"usage": str(error)})
+    except BaseException as error:
+        text = json.dumps({"broken": describe_error(error)})
+    (home / _SAID).write_text(text, encoding="utf-8")
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        if path.is_symlink() or path.stat().st_size > 2**24:
+            return None
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _card(said: Mapping[str, Any], where: str) -> Card:
+    if "usage" in said:
+        raise UsageError(str(said["usage"]))
+    if "broken" in said:
+        raise BrokenPlugin(f"{where} cannot be described: {said['broken']}")
+    try:
+        fields = {**said, "needs": frozenset(said["needs"])}
+        for name in ("packages", "measures"):
+            fields[name] = tuple(said[name])
+        if said["unresolved"] is not None:
+            fields["unresolved"] = tuple(said["unresolved"])
+        card = Card(**fields)
+        texts = (card.version, card.convention, card.family, *card.needs, *card.packages, *card.measures)
+        if not all(isinstance(text, str) for text in texts) or not isinstance(card.fingerprint, str | None):
+            raise TypeError("its version, needs, packages, convention, measures, family and fingerprint must be texts")
+    except (TypeError, KeyError, ValueError) as error:
+        raise BrokenPlugin(f"{where} cannot be described: {error}") from None
+    return card
