@@ -1,4 +1,8 @@
-"""The arena's own errors: one paragraph that names the item and the remedy."""
+"""The arena's own errors: one paragraph that names the item and the remedy. What any error says, fit to be shown."""
+
+from __future__ import annotations
+
+from arena.text import shortened
 
 
 class ArenaError(Exception):
@@ -23,3 +27,24 @@ class UnresolvedRevision(ArenaError):
     def __init__(self, message: str, id: str = "", revision: str = "") -> None:  # defaults: it is pickled
         super().__init__(message)
         self.id, self.revision = id, revision
+
+
+def describe_error(error: BaseException) -> str:
+    """``ValueError: text``, without a type for the arena's own paragraphs, and the type's name alone where there is no
+    text.
+
+    Never raises, whatever the error's own code does. What comes back is never empty, can be encoded and printed, and
+    has about 2,000 characters at most: of a longer text the beginning and the end.
+    """
+    name, own = _type_of(error), issubclass(type(error), ArenaError)
+    try:
+        said = "".join([str(error)]).strip()  # a text of a class of its own would be read by its own code
+    except BaseException as broken:  # plugins raise anything, here too
+        own, said = False, f"its message cannot be shown, __str__ raised {_type_of(broken)}"
+    return shortened(said if own and said else f"{name}: {said}" if said else name)
+
+
+def _type_of(error: BaseException) -> str:
+    """The name of its type, past whatever its metaclass says."""
+    name: str = type.__dict__["__name__"].__get__(type(error))
+    return name or "error"

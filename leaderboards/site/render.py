@@ -1,7 +1,7 @@
 """A board as Markdown and as one self-contained HTML page, and the environment of all templates.
 
 Text of records enters Markdown through the filters ``md`` (a run of text) and ``row`` (the cells of a table's row), and
-HTML through autoescaping. Both show control characters as marks.
+HTML through autoescaping. Both show control characters as escapes.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def environment() -> jinja2.Environment:
 
 
 def _finalize(value: Any) -> Any:
-    return printable(value) if isinstance(value, str) else value
+    return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def _plain(value: Any) -> str:

@@ -1,19 +1,22 @@
-"""Text of records made fit to be shown: no control characters, no letters that turn the reading direction."""
+"""Text of records made fit for pages and spreadsheets."""
 
 from __future__ import annotations
 
 import textwrap
 
-_CONTROL = [*range(0x20), *range(0x7F, 0xA0)]
-_DIRECTION = [0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
-_SEPARATORS = [0x2028, 0x2029]
-_SHOWN = dict.fromkeys(_CONTROL + _DIRECTION + _SEPARATORS, "\N{REPLACEMENT CHARACTER}")
-_SHOWN = {code: mark for code, mark in _SHOWN.items() if chr(code) not in "\t\n\r"}
+from arena.text import printable
+
+__all__ = ["csv_text", "printable", "wrapped"]
+
+_FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
+"""What spreadsheets begin to compute at, also in full width and behind white space."""
 
 
-def printable(text: str) -> str:
-    """The text with a mark for each character that would steer a terminal or reorder a line; white space stays."""
-    return text if text.isprintable() else text.translate(_SHOWN)
+def csv_text(value: str) -> str:
+    """A text for a cell of a CSV file: printable, and with an apostrophe before what a spreadsheet would take for a
+    formula. Numbers are not for this function: a negative one would become a text."""
+    computed = value.lstrip().startswith(_FORMULA) or value.startswith(("\t", "\r", "\n"))
+    return f"'{printable(value)}" if computed else printable(value)
 
 
 def wrapped(markdown: str, width: int = 120) -> str:

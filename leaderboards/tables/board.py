@@ -16,6 +16,7 @@ from arena.records.select import latest
 from arena.score.cells import CLEAN, Place
 from arena.score.contest import Contest, Robust
 from arena.score.statistics import RESAMPLES, Bits, Bootstrap, minimum_detectable_difference
+from leaderboards.site.text import csv_text
 from leaderboards.tables.collect import Group, collect, suite_of
 from leaderboards.tables.coverage import Coverage
 from leaderboards.tables.rows import (
@@ -32,9 +33,6 @@ from leaderboards.tables.rows import (
 if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
-
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""How text begins that spreadsheets take for a formula."""
 
 
 @dataclass(frozen=True)
@@ -230,10 +228,10 @@ def _typed(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def _neutral(cells: pd.DataFrame) -> pd.DataFrame:
-    """The table with an apostrophe before text that a spreadsheet would take for a formula."""
+    """The table with its texts as a spreadsheet may read them."""
     texts = cells.select_dtypes(exclude=["number", "bool"])
     return cells.assign(**{str(name): texts[name].map(_no_formula) for name in texts.columns})
 
 
 def _no_formula(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+    return csv_text(value) if isinstance(value, str) else value

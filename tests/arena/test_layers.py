@@ -24,7 +24,10 @@ TIERS: list[tuple[str, ...]] = [
     ("arena.plugins", "arena.release"),
     ("arena.lvlm", "arena.score"),
     ("arena.data", "arena.budget"),
-    ("arena.errors", "arena.files", "arena.environment", "arena.hub_commit"),
+    (
+        *("arena.errors", "arena.files", "arena.environment", "arena.hub_commit"),
+        *("arena.text", "arena.paths", "arena.console"),
+    ),
 ]
 """The arena from the top, a package a tier: a module imports its own tier and lower ones. The longest name that fits a
 module is its place."""
@@ -38,12 +41,12 @@ PLUGINS = (
 
 MAY = (
     *("arena.plugins.base", "arena.lvlm", "arena.data", "arena.budget", "arena.release", "arena.errors"),
-    *("arena.files", "arena.hub_commit"),  # writing in one step; what fingerprints are made of
+    *("arena.files", "arena.paths", "arena.hub_commit"),  # what users name; what fingerprints are made of
     *PLUGINS,
 )
 """What a plugin may import."""
 
-BOARDS_MAY = ("leaderboards", "arena.records", "arena.score", "arena.errors", "arena.files")
+BOARDS_MAY = ("leaderboards", "arena.records", "arena.score", "arena.errors", "arena.files", "arena.text")
 """What the boards may import."""
 
 EXPLAINED = "`arena explain` draws MMGuard's mechanism, which is made of the formulas of its library"
