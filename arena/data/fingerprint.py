@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from arena.errors import UsageError
+from arena.paths import unreadable
 from arena.plugins.base import PluginConfig, setting
 
 _LITTER = frozenset({"thumbs.db", "desktop.ini"})
@@ -45,10 +46,14 @@ def is_data(path: Path) -> bool:
 
 def folder_fingerprint(folder: Path, reads: Callable[[Path], bool] = is_data) -> str:
     """SHA-256 (hex) over names and contents of the files of a folder, also behind links; of those alone whose path
-    within the folder `reads` is true of, so that data stay the same data when somebody looks at the folder."""
-    files = sorted(path for path in _files(folder, frozenset()) if reads(path.relative_to(folder)))
-    stats = tuple((p.relative_to(folder).as_posix(), p.stat().st_size, p.stat().st_mtime_ns) for p in files)
-    return _digest(folder.absolute(), stats)
+    within the folder `reads` is true of, so that data stay the same data when somebody looks at the folder. Raises
+    `ArenaError` naming what cannot be read."""
+    try:
+        files = sorted(path for path in _files(folder, frozenset()) if reads(path.relative_to(folder)))
+        stats = tuple((p.relative_to(folder).as_posix(), p.stat().st_size, p.stat().st_mtime_ns) for p in files)
+        return _digest(folder.absolute(), stats)
+    except OSError as error:
+        raise unreadable(error.filename or folder, error) from error
 
 
 def _files(folder: Path, above: frozenset[Path]) -> Iterator[Path]:

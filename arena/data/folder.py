@@ -17,6 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from arena.budget import mode_problem
 from arena.data.sample import Sample
 from arena.errors import ArenaError, UsageError
+from arena.paths import is_file, is_folder, unreadable
 
 MAX_PIXELS = 64 * 2**20
 """Pictures of more pixels are refused before they are decoded."""
@@ -77,7 +78,7 @@ def read_rows(folder: Path, columns: Mapping[str, str], required: Sequence[str])
             if (other := taken.setdefault(value, line)) != line:
                 raise ArenaError(f"{where}: {name} {value!r} is already used in line {other}: remove or rename one")
         samples.append(sample)
-    pictures = (p for p in folder.rglob("*") if is_read(p) and p.name not in METADATA and p.is_file())
+    pictures = (p for p in folder.rglob("*") if is_read(p) and p.name not in METADATA and is_file(p))
     orphans = sorted({p.relative_to(folder).as_posix() for p in pictures} - set(files))
     if orphans:
         raise ArenaError(
@@ -90,10 +91,10 @@ def read_rows(folder: Path, columns: Mapping[str, str], required: Sequence[str])
 
 
 def _metadata(folder: Path) -> Path:
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise UsageError(f"{folder} is not a folder: name one that holds pictures and a metadata.jsonl or metadata.csv")
     for name in METADATA:
-        if (path := folder / name).is_file():
+        if is_file(path := folder / name):
             return path
     below = sorted(p.parent.name for p in folder.glob("*/metadata.*"))
     hint = f"; its subfolders {', '.join(below)} have one: name one of them" if below else ""
@@ -102,7 +103,10 @@ def _metadata(folder: Path) -> Path:
 
 def _rows(metadata: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The rows with their line numbers, from 1."""
-    content = metadata.read_bytes()
+    try:
+        content = metadata.read_bytes()
+    except OSError as error:
+        raise unreadable(metadata, error) from error
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -209,4 +213,6 @@ def decode(source: Path | io.BytesIO, where: str) -> Image.Image:
     except UnidentifiedImageError:  # which would print where a file's bytes lie in memory
         refuse("is damaged or no picture (of no known format): restore it or remove its row")
     except Exception as error:  # decoders raise anything on damaged files
+        if isinstance(error, OSError) and error.errno is not None:
+            refuse(f"cannot be read ({error.strerror}): check its name and permissions, or remove its row")
         refuse(f"is damaged or no picture ({error}): restore it or remove its row")

@@ -15,6 +15,7 @@ from arena.data.fingerprint import LocalConfig, folder_fingerprint
 from arena.data.folder import is_read, read_imagefolder
 from arena.data.sample import Splits
 from arena.errors import ArenaError, UsageError
+from arena.paths import is_folder
 from arena.plugins.base import Dataset, PluginConfig, setting
 
 
@@ -48,7 +49,7 @@ class ImageFolder(Dataset):
         Raises `UsageError` where there is no folder, or other data than those that the setting `fingerprint` names.
         """
         folder = Path(self.config.source)
-        if not folder.is_dir():
+        if not is_folder(folder):
             raise UsageError(f"{folder} is not a folder: name one that holds pictures and a metadata.jsonl or .csv")
         return self.config.identified(folder_fingerprint(folder, is_read))
 
@@ -59,7 +60,7 @@ class ImageFolder(Dataset):
         """
         folder = Path(self.config.source)
         ours, theirs = np.random.SeedSequence(seed).spawn(2)
-        if not ((folder / "train").is_dir() and (folder / "test").is_dir()):
+        if not (is_folder(folder / "train") and is_folder(folder / "test")):
             return divide(self._drawing(folder, ours), train, auxiliary, test)
         training = self._drawing(folder / "train", ours)
         scored = self._drawing(folder / "test", theirs).take("test", test)

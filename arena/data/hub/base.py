@@ -20,6 +20,7 @@ from arena.data.hub.table import open_split
 from arena.data.sample import Sample, Splits
 from arena.errors import ArenaError, UsageError
 from arena.hub_commit import resolve
+from arena.paths import is_folder
 from arena.plugins.base import Dataset, setting
 
 Row = Mapping[str, Any]
@@ -97,13 +98,13 @@ class HubDataset(Dataset):
         setting `fingerprint` names.
         """
         c, folder = self.config, Path(self.config.source)
-        if folder.is_dir():
+        if is_folder(folder):
             return c.identified(folder_fingerprint(folder))
         return c.identified(f"{c.source}@{resolve(c.source, c.revision, 'dataset')}")
 
     def pinned(self) -> Mapping[str, Any]:
         c = self.config
-        return {} if Path(c.source).is_dir() else {"revision": resolve(c.source, c.revision, "dataset")}
+        return {} if is_folder(c.source) else {"revision": resolve(c.source, c.revision, "dataset")}
 
     def dry_run(self, folder: Path, rows: int) -> Mapping[str, Any] | None:
         from arena.data.fixtures import FIXTURES, write

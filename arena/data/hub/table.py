@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from arena.errors import ArenaError
+from arena.paths import is_file, is_folder
 
 BROKEN = (OSError, ValueError, RuntimeError, KeyError, IndexError, TypeError, AttributeError)
 """What `datasets` raises for files that are not what they should be."""
@@ -31,7 +32,7 @@ def open_split(source: str, subset: str, revision: str, split: str) -> Any:
                 if split not in saved:
                     raise ValueError(f"it has the splits {', '.join(saved)}")
                 return saved[split]
-            if folder.is_dir():
+            if is_folder(folder):
                 return datasets.load_dataset(source, subset or None, split=split)
             return datasets.load_dataset(source, subset or None, split=split, revision=revision)
     except (*BROKEN, DatasetsError, HfHubHTTPError, HFValidationError) as error:
@@ -40,7 +41,7 @@ def open_split(source: str, subset: str, revision: str, split: str) -> Any:
 
 def is_saved(folder: Path) -> bool:
     """Whether ``save_to_disk`` wrote the folder."""
-    return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
+    return is_file(folder / "dataset_dict.json") or is_file(folder / "state.json")
 
 
 def load_saved(folder: Path) -> Any:
@@ -83,7 +84,7 @@ def _remedy(source: str, revision: str, split: str, error: BaseException) -> str
         return any(isinstance(cause, kinds) for cause in causes)
 
     name = f"data set {source!r}"
-    if Path(source).is_dir():
+    if is_folder(source):
         return (
             f"{name}, split {split!r}, cannot be read: {error}. Give a folder that save_to_disk wrote or that "
             "datasets.load_dataset reads, and its own splits with training_split and evaluation_split"
