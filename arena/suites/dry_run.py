@@ -64,7 +64,7 @@ class _Maker:
     def content(self) -> dict[str, Any]:
         """The suite's fields with everything in them small."""
         content = self.suite.model_dump(mode="json", exclude={"skip"})
-        content["id"] = f"{self.suite.id}-tiny"
+        content["id"] = f"{self.suite.id[:90].rstrip('-')}-tiny"
         content["seeds"] = list(self.suite.tiny.seeds)
         for use in content["datasets"]:
             self._dataset(use)

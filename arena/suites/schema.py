@@ -36,6 +36,7 @@ from arena.budget import Budget
 from arena.errors import UsageError
 from arena.plugins.registry import ID, near_misses
 from arena.suites.yaml_lines import Document, Location, read_yaml
+from arena.text import shortened
 
 TARGET = "target"
 """As a surrogate: the model of the cell itself, that is, a white-box defender."""
@@ -241,7 +242,9 @@ class Combination(NamedTuple):
 class Suite(_Part):
     """What meets what. Every combination of the lists is a cell, but for those that `skip` leaves out."""
 
-    id: str = Field(pattern=f"^{ID.pattern}$", description="name of the suite and of its files of records and board")
+    id: str = Field(
+        pattern=f"^{ID.pattern}$", max_length=100, description="name of the suite and of its files of records and board"
+    )
     title: str = Field(default="", description="for people")
     description: str = Field(default="", description="for people: what the suite asks, and what it leaves out")
     models: tuple[PluginUse, ...] = Field(min_length=1, description="base models that are fine-tuned")
@@ -343,4 +346,5 @@ def _problem(error: Any) -> str:
     message = message.replace("Tuple", "List").replace("tuple", "list")
     if error["type"] == "model_type":
         message = "Input should be a mapping of fields, or for a plugin its id"
-    return message + ("" if isinstance(error["input"], dict | list | tuple) else f", not {error['input']!r}")
+    given = "" if isinstance(error["input"], dict | list | tuple) else f", not {shortened(repr(error['input']), 200)}"
+    return message + given

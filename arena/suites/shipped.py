@@ -7,20 +7,22 @@ from importlib.resources import files
 from pathlib import Path
 
 from arena.errors import UsageError
+from arena.paths import is_file
 from arena.plugins.registry import near_misses
 from arena.suites.schema import Suite, load_suite
+from arena.text import shortened
 
 
 def find_suite(name: str) -> Suite:
     """A suite by the path of its file, or by the id of a shipped one."""
     path = Path(name)
-    if path.suffix in (".yaml", ".yml") or path.is_file():
+    if path.suffix in (".yaml", ".yml") or is_file(path):
         return load_suite(path)
     shipped = shipped_suites()
     if name not in shipped:
         raise UsageError(
-            f"no suite is called {name!r}{near_misses(name, shipped)}; shipped are {', '.join(shipped) or 'none'}, "
-            "others are named by the path of their YAML file"
+            f"no suite is called '{shortened(name, 400)}'{near_misses(name, shipped)}; shipped are "
+            f"{', '.join(shipped) or 'none'}, others are named by the path of their YAML file"
         )
     return load_suite(suite_file(name))
 

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
+from yaml.composer import ComposerError
+from yaml.constructor import ConstructorError
 
 from arena.errors import UsageError
+from arena.text import shortened
 
 Location = tuple[str | int, ...]
 """Keys and item numbers that lead from the root to a value."""
+
+DEPTH = 64
+"""Levels of lists and mappings in each other, at most."""
+
+_TAG = "tag:yaml.org,2002:"
 
 
 @dataclass
@@ -34,35 +43,87 @@ class Document:
 
 
 def read_yaml(path: Path) -> Document:
-    """Read one YAML document, UTF-8, plain data only. Raises `UsageError` naming file and line.
+    """Read one YAML document, UTF-8, plain data only, that is, what JSON has. Raises `UsageError` naming file and line.
 
-    Refused: duplicate keys, of which YAML would keep the last in silence, and aliases, of which a few lines unfold into
-    gigabytes.
+    Refused: duplicate keys, of which YAML would keep the last in silence; aliases, of which a few lines unfold into
+    gigabytes; what goes deeper than `DEPTH`, whole numbers beyond 64 bits, and texts that are not UTF-8. A date is a
+    text.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: not UTF-8 text (byte {error.start}): save the file as UTF-8") from None
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}): check the path") from None
-    document = Document(str(path))
+        raise UsageError(f"{shortened(str(path), 400)}: cannot be read ({error.strerror}): check the path") from None
+    document = _read(text, str(path))
+    if not document.lines:
+        raise UsageError(f"{path} is empty")
+    return document
+
+
+def read_value(text: str) -> object:
+    """The plain data of a YAML text, with the refusals of `read_yaml`; None for an empty one. Raises `UsageError`."""
+    return _read(text, "").data
+
+
+def _read(text: str, source: str) -> Document:
+    document = Document(source)
     try:
-        loader = yaml.SafeLoader(text)
+        loader = _Loader(text)
         try:
             node = loader.get_single_node()
-            if node is None:
-                raise UsageError(f"{path} is empty")
-            _walk(node, (), document, set())
-            document.data = loader.construct_document(node)
+            if node is not None:
+                _walk(node, (), document, set())
+                document.data = loader.construct_document(node)
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = f", line {mark.line + 1}" if mark else ""
-        raise UsageError(f"{path}{line}: not valid YAML: {error.problem or error.context}") from None
+        line, problem = f"line {mark.line + 1}" if mark else "", error.problem or error.context
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    return document
+        line, problem = "", " ".join(str(error).split())
+    else:
+        return document
+    place = ", ".join(filter(None, (source, line)))
+    raise UsageError(f"{place}: not valid YAML: {problem}" if place else f"not valid YAML: {problem}")
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain data, and for whatever cannot be made of a value the line that it is in."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [(tag, pattern) for tag, pattern in known if tag != f"{_TAG}timestamp"]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self._depth += 1
+        if self._depth > DEPTH:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise ComposerError(None, None, f"it is more than {DEPTH} levels deep", mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        kind = node.tag.removeprefix(_TAG)
+        if kind in ("timestamp", "binary", "set", "omap", "pairs"):
+            raise ConstructorError(None, None, f"!!{kind} is not used here: write plain data", node.start_mark)
+        try:
+            found = super().construct_object(node, deep)
+            if isinstance(found, str) and not found.isascii():  # JSON writes one character as two halves
+                found = found.encode("utf-16", "surrogatepass").decode("utf-16")
+            if isinstance(found, int) and not -(2**63) <= found < 2**64:
+                raise ValueError
+        except (ValueError, LookupError, AttributeError, TypeError) as error:
+            known = {"int": "whole number of up to 64 bits", "str": "text of whole characters"}
+            problem = f"'{shortened(str(node.value), 60)}' is not a {known.get(kind, kind)}"
+            raise ConstructorError(None, None, problem, node.start_mark) from error
+        return found
 
 
 def _walk(node: yaml.Node, at: Location, document: Document, seen: set[int]) -> None:
@@ -76,6 +137,8 @@ def _walk(node: yaml.Node, at: Location, document: Document, seen: set[int]) -> 
     elif isinstance(node, yaml.MappingNode):
         keys: dict[str, int] = {}
         for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise ComposerError(None, None, "a key must be a text", key.start_mark)
             name, line = str(key.value), key.start_mark.line + 1
             place = (*at, name)
             if name in keys:
