@@ -16,7 +16,12 @@ from arena.data.folder import FIELDS, METADATA, SUFFIXES, escapes
 from arena.data.hub.table import BROKEN, is_saved, load_saved, without_bars
 from arena.data.sample import Sample
 from arena.errors import ArenaError, UsageError
+from arena.paths import exists, is_file, is_folder
 from arena.release import read_imagefolder
+from arena.text import shortened
+
+LONGEST = 255
+"""Bytes of a file's name, at most, on the file systems in use."""
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
@@ -59,7 +64,7 @@ def read_originals(
 def imagefolder(source: str, split: str) -> Path | None:
     """The imagefolder that `source` is or has as its `split`; None if it is something else."""
     folder = Path(source)
-    if (folder / split).is_dir() and _has_metadata(folder / split):
+    if is_folder(folder / split) and _has_metadata(folder / split):
         return folder / split
     if not _has_metadata(folder):
         return None
@@ -69,12 +74,12 @@ def imagefolder(source: str, split: str) -> Path | None:
 
 
 def _has_metadata(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in METADATA)
+    return any(is_file(folder / name) for name in METADATA)
 
 
 def _file_names(folder: Path) -> list[str]:
     """The column ``file_name`` of metadata that `read_imagefolder` has found good."""
-    path = next(folder / name for name in METADATA if (folder / name).is_file())
+    path = next(folder / name for name in METADATA if is_file(folder / name))
     text = path.read_bytes().decode("utf-8-sig")
     if path.suffix == ".csv":
         return [row["file_name"] for row in csv.DictReader(io.StringIO(text, newline=""))]
@@ -87,9 +92,15 @@ def released_name(file: str) -> str:
 
 
 def _distinct(files: list[str]) -> list[str]:
-    """`files`; an error now, not after hours of crafting, where two of them would be one file of the release."""
+    """`files`; an error now, not after hours of crafting, where two of them would be one file of the release, or one
+    has a name that no file can have."""
     seen: dict[str, str] = {}
     for file in files:
+        if any(len(part.encode()) > LONGEST for part in PurePosixPath(released_name(file)).parts):
+            raise UsageError(
+                f"the picture '{shortened(file, 400)}' would be released under a name of more than {LONGEST} bytes, "
+                "which no file can have: rename it"
+            )
         if (other := seen.setdefault(released_name(file).casefold(), file)) is not file:
             raise UsageError(
                 f"the pictures {other!r} and {file!r} would both be released as {released_name(file)!r}: rename one"
@@ -135,13 +146,13 @@ def _load(source: str, split: str) -> Any:
     from datasets.exceptions import DatasetsError
 
     path = Path(source)
-    if not path.exists() and not HUB_ID.fullmatch(source):
+    if not exists(path) and not HUB_ID.fullmatch(source):
         raise UsageError(f"{source} does not exist: name a folder, a parquet file or the hub id of a data set")
-    if path.is_file() and path.suffix != ".parquet":
+    if (file := is_file(path)) and path.suffix != ".parquet":
         raise UsageError(f"{source} is a file: name a folder, a parquet file or the hub id of a data set")
     try:
         with without_bars():
-            if path.is_file():
+            if file:
                 return datasets.load_dataset("parquet", data_files={split: str(path)}, split=split)
             if is_saved(path):
                 saved = load_saved(path)

@@ -15,9 +15,12 @@ from arena.data.sample import digest
 from arena.engine.describe import Model, Plugins
 from arena.errors import ArenaError, UsageError
 from arena.files import write_atomically
+from arena.owner.interrupts import Progress
 from arena.owner.originals import read_originals
 from arena.owner.report import FILE, Report, Request, read_report
-from arena.owner.session import Progress, Session, Surrogates
+from arena.owner.session import Session
+from arena.owner.surrogates import Surrogates
+from arena.paths import exists, is_file, is_folder, unreadable
 from arena.plugins.base import Defense
 from arena.plugins.registry import Registry
 
@@ -54,7 +57,7 @@ def protect_folder(
     Raises `UsageError` for a wrong request or folder, `BudgetError` for a defense beyond its budget, `ArenaError` for
     damaged data, a failing defense or a failing disk.
     """
-    origin, out = str(Path(source).absolute() if Path(source).exists() else source), Path(out).absolute()
+    origin, out = str(Path(source).absolute() if exists(source) else source), Path(out).absolute()
     _check_place(Path(origin), out, resume)
     plugins, config = Plugins(Registry()), dict(config or {})
     plugin, spec = plugins.plugin("defense", defense, config)
@@ -77,7 +80,7 @@ def protect_folder(
         seed=seed,
     )
     work = out / WORK
-    if (out / FILE).exists():
+    if exists(out / FILE):
         report = read_report(out)
         _compare(report.request, request, out)
     else:
@@ -106,7 +109,7 @@ def surrogate(name: str, plugins: Plugins) -> Model:
     settings: dict[str, Any] = {}
     if given:
         path = Path(checkpoint)
-        settings["checkpoint"] = str(path.absolute()) if path.exists() else checkpoint
+        settings["checkpoint"] = str(path.absolute()) if exists(path) else checkpoint
         if "device" in plugins.registry.get("model", id).load().Config.model_fields:
             import torch
 
@@ -117,14 +120,18 @@ def surrogate(name: str, plugins: Plugins) -> Model:
 
 def _check_place(source: Path, out: Path, resume: bool) -> None:
     """Refuse an output that is in use, or that would write into the input."""
-    if source.exists():
+    there = exists(out)
+    if exists(source):
         inner, outer = out.resolve(), source.resolve()
         if inner.is_relative_to(outer) or outer.is_relative_to(inner):
             raise UsageError(f"{out} and the source {source} lie in each other: name an output folder apart from it")
-    if out.exists() and not out.is_dir():
+    if there and not is_folder(out):
         raise UsageError(f"{out} is a file: name a new folder")
-    found = sorted(p.name for p in out.iterdir()) if out.exists() else []
-    ours = (out / FILE).is_file() or (out / WORK / "request.json").is_file() or found == [WORK]
+    try:
+        found = sorted(p.name for p in out.iterdir()) if there else []
+    except OSError as error:
+        raise unreadable(out, error) from error
+    ours = is_file(out / FILE) or is_file(out / WORK / "request.json") or found == [WORK]
     if not found or (resume and ours):
         return
     if resume:
@@ -148,6 +155,8 @@ def _begin(work: Path, request: Request) -> bool:
     if path.exists():
         try:
             before = Request.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise unreadable(path, error) from error
         except ValidationError as error:
             raise ArenaError(f"{path} is damaged or from another version: start anew in another folder") from error
         _compare(before, request, work.parent)

@@ -20,6 +20,8 @@ from arena.budget import Budget, words
 from arena.data.colours import amplified, colours
 from arena.data.sample import Sample
 from arena.errors import ArenaError, UsageError
+from arena.paths import is_file, unreadable
+from arena.text import printable
 
 FILE = "report.json"
 LARGEST_SIDE = 480
@@ -89,12 +91,15 @@ class Report(_Part):
 
 
 def read_report(folder: Path) -> Report:
-    """The report of a folder that `arena protect` finished. Raises `UsageError` where there is none."""
+    """The report of a folder that `arena protect` finished. Raises `UsageError` where there is none, `ArenaError` where
+    it cannot be read."""
     path = folder / FILE
-    if not path.is_file():
+    if not is_file(path):
         raise UsageError(f"{folder} has no {FILE}: name a folder that `arena protect` made and finished")
     try:
         return Report.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise unreadable(path, error) from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
@@ -199,12 +204,17 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
+def _finalize(value: Any) -> Any:
+    return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
 @cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("arena.owner"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_finalize,
         trim_blocks=True,
         lstrip_blocks=True,
     )

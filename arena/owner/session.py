@@ -5,63 +5,29 @@ from __future__ import annotations
 import json
 import random
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from arena.budget import check
 from arena.data.sample import Sample, digest
-from arena.engine.describe import Model
 from arena.engine.job import party_seed
 from arena.environment import Meter, stage_environment
-from arena.errors import ArenaError
+from arena.errors import ArenaError, describe_error
+from arena.owner.interrupts import Interrupts, Progress
 from arena.owner.originals import Originals, released_name
 from arena.owner.report import ReleasedSample, Report, Request, inserted_span, measure, write_report
+from arena.owner.surrogates import Surrogates
 from arena.plugins.base import DefenderWorld, Defense
-from arena.plugins.spec import load_model
 from arena.release import build_release, read_release, write_release
-
-if TYPE_CHECKING:
-    from arena.lvlm.base import LVLM
 
 SHOWN = 4
 """Samples pictured in the report."""
-
-Progress = Callable[[float, str], None]
-
-
-class Surrogates:
-    """The surrogates, loaded when asked for."""
-
-    def __init__(self, models: Sequence[Model]) -> None:
-        self._specs = tuple(m.spec for m in models)
-        self._tokenizer: Any = None
-
-    def __bool__(self) -> bool:
-        return bool(self._specs)
-
-    def load(self) -> tuple[LVLM, ...]:
-        """All of them, freshly."""
-        models = tuple(map(load_model, self._specs))
-        self._tokenizer = models[0].tokenizer
-        return models
-
-    def first(self) -> LVLM:
-        """The first one, freshly."""
-        lvlm = load_model(self._specs[0])
-        self._tokenizer = lvlm.tokenizer
-        return lvlm
-
-    def count_tokens(self, text: str) -> int:
-        """Tokens of a text under the first surrogate's tokenizer."""
-        if self._tokenizer is None:
-            self.first()
-        return len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 @dataclass(frozen=True)
@@ -78,9 +44,10 @@ class Session:
 
     def run(self) -> Report:
         samples, data = self.originals.samples, self.work / "data"
-        world = self._world()
-        with _seeded(self.request.seed), Meter() as meter:
-            released = self._release(world)
+        interrupts = Interrupts(self.tell)
+        world = self._world(interrupts.tell)
+        with interrupts, _seeded(self.request.seed), Meter() as meter:
+            released = self._release(world, interrupts)
         self.tell(1.0, "writing and checking the release")
         if data.exists():
             shutil.rmtree(data)
@@ -127,7 +94,7 @@ class Session:
     def _crafting(self) -> Path:
         return self.work / "crafting"
 
-    def _world(self) -> DefenderWorld:
+    def _world(self, tell: Progress) -> DefenderWorld:
         """The defender's world as a suite would make it, so that both give the same release."""
         self._crafting.mkdir(exist_ok=True)
         needs = self.defense.needs
@@ -136,18 +103,20 @@ class Session:
             seed=party_seed("defense", self.request.seed) if "seed" in needs else None,
             surrogates=self.models.load if "surrogates" in needs else None,
             workspace=self._crafting,
-            progress=self.tell,
+            progress=tell,
         )
 
-    def _release(self, world: DefenderWorld) -> list[Sample]:
+    def _release(self, world: DefenderWorld, interrupts: Interrupts) -> list[Sample]:
         samples, tokens = self.originals.samples, self.models.count_tokens if self.models else None
         try:
             return build_release(samples, self.defense.protect(samples, world), self.request.budget, tokens)
         except ArenaError:
             raise
-        except Exception as error:  # plugins raise anything
+        except BaseException as error:  # plugins raise anything; leaving with exit code 0 would look like a release
+            if interrupts.came:  # whatever the plugin made of it
+                raise KeyboardInterrupt from error
             raise ArenaError(
-                f"defense {self.request.defense['id']!r} failed: {type(error).__name__}: {error}. --debug shows where; "
+                f"defense {self.request.defense['id']!r} failed: {describe_error(error)}. --debug shows where; "
                 "--resume goes on from what it saved"
             ) from error
 
