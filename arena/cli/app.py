@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
-from typing import Annotated
+from types import FrameType
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from arena.cli import boards, owner, plugins, proofs, suites, zoo
 from arena.cli.console import stderr
 
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:  # before typer leaves without a word
+            raise _Stop(*stop.args) from stop
+
+
 app = typer.Typer(
     name="arena",
+    cls=_Commands,
     help="Data protections for vision-language models against the attacks of fine-tuners.",
     no_args_is_help=True,
     add_completion=False,
@@ -46,14 +59,38 @@ def options(
     logging.getLogger("arena").setLevel(logging.DEBUG if debug else logging.INFO)
 
 
-def main() -> None:
-    """The entry point: an error is a paragraph on standard error; exit code 2 is usage, 1 failure, 130 Ctrl-C."""
-    from arena.errors import ArenaError, UsageError
+class _Stop(BaseException):
+    """The user stopped a command; the message is what the command says is kept."""
 
+
+def main() -> None:
+    """The entry point: an error is a paragraph on standard error; exit code 2 is usage, 1 failure, 130 Ctrl-C, and 143
+    SIGTERM, which is heeded in the same way."""
+    from arena.errors import ArenaError, UsageError, describe_error
+
+    stopped_by = signal.SIGINT
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        nonlocal stopped_by
+        stopped_by = signal.SIGTERM
+        raise KeyboardInterrupt
+
+    if ours := signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, terminate)
     try:
         app()
-    except ArenaError as error:
+    except (ArenaError, OSError) as error:  # files and folders that nobody foresaw are no traceback either
         if "--debug" in sys.argv:
             raise
-        stderr().print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        _say(f"error: {describe_error(error)}")
         sys.exit(2 if isinstance(error, UsageError) else 1)
+    except (_Stop, KeyboardInterrupt) as stop:
+        _say(": ".join(filter(None, ("interrupted", str(stop)))))
+        sys.exit(128 + stopped_by)
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _say(paragraph: str) -> None:
+    stderr().print(paragraph, soft_wrap=True)

@@ -1,8 +1,15 @@
-"""What commands print beside plans and plugins: costs of a suite, modules that a recipe trains."""
+"""What commands print beside plans and plugins: costs of a suite, modules that a recipe trains, settings, failures."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING
+
+from arena.cli.console import plain, table
+from arena.text import shortened
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -12,6 +19,12 @@ if TYPE_CHECKING:
     from arena.engine.cost import Costs
     from arena.engine.graph import Plan
     from arena.plugins.registry import Registry
+    from arena.records.schema import Record
+
+ROOM = 100
+"""Columns of a terminal from which on a plugin's settings are a table."""
+CAUSES, NAMED = 10, 6
+"""Causes of failures, and labels of an axis, that are listed."""
 
 
 def show_costs(costs: Costs, out: Console) -> None:
@@ -72,9 +85,6 @@ def show_why(plan: Plan, results: Path | None, out: Console) -> None:
 
 def show_trained(registry: Registry, recipe: str, model: str, out: Console) -> None:
     """What a recipe trains in a model, which is loaded for it."""
-    from rich.table import Table
-    from rich.text import Text
-
     from arena.environment import quiet_libraries
 
     quiet_libraries()
@@ -85,13 +95,89 @@ def show_trained(registry: Registry, recipe: str, model: str, out: Console) -> N
 
     lvlm = load_model(surrogate(model, Plugins(registry)).spec)
     parts, total = trained_modules(registry.create("recipe", recipe), lvlm)
-    table = Table(f"trained in {model}", "what", "parameters", "share", box=None, pad_edge=False, show_footer=True)
-    for column in table.columns[2:]:
-        column.justify = "right"
+    trained = table(f"trained in {model}", "what", "parameters", "share", right=2)
+    trained.show_footer = True
     for part in parts:
-        table.add_row(Text(part.modules), part.what, f"{part.parameters:,}", f"{part.parameters / total:.2%}")
+        trained.add_row(part.modules, part.what, f"{part.parameters:,}", f"{part.parameters / total:.2%}")
     learning = sum(part.parameters for part in parts)
     footers = ("all", f"of {total:,}", f"{learning:,}", f"{learning / total:.2%}")
-    for column, footer in zip(table.columns, footers, strict=True):
+    for column, footer in zip(trained.columns, footers, strict=True):
         column.footer = footer
-    out.print(table)
+    out.print(trained)
+
+
+def show_settings(settings: Sequence[Mapping[str, str | None]], out: Console) -> None:
+    """A plugin's settings as `arena.plugins.registry.describe` has them: a table where there is room, else one below
+    the other."""
+    from rich.padding import Padding
+
+    shown = [{**setting, "default": setting["default"] or "(must be given)"} for setting in settings]
+    fields = ("name", "type", "default", "range", "description")
+    if shown and out.width >= ROOM:
+        listed = table("setting", *fields[1:])
+        for setting in shown:
+            listed.add_row(*(setting[field] or "" for field in fields))
+        out.print(listed)
+        return
+    for setting in shown:
+        out.print(plain(setting["name"] or "", "bold"))
+        about = [f"{field}: {setting[field]}" for field in fields[1:-1] if setting[field]]
+        for line in (", ".join(about), setting["description"]):
+            if line:
+                out.print(Padding(plain(line), (0, 0, 0, 2)))
+
+
+@dataclass(frozen=True)
+class _Cause:
+    """Failures that have one cause."""
+
+    stage: str
+    error: str
+    records: list[Record]
+
+
+def show_failures(records: Sequence[Record], results: Path, out: Console) -> None:
+    """The failed cells among the records of a run, a paragraph a cause."""
+    failed = [record for record in records if record.failure is not None]
+    causes = _causes(failed)
+    for cause in causes[:CAUSES]:
+        count = counted(len(cause.records), "cell")
+        out.print(f"failed: {count} ({named(cause.records)}): {cause.stage}: {cause.error}", soft_wrap=True)
+    if len(causes) > CAUSES:
+        out.print(f"failed: {counted(sum(len(c.records) for c in causes[CAUSES:]), 'cell')} more, of other causes")
+    out.print(
+        f"{len(failed)} of {len(records)} cells failed; tracebacks are in {results}, --force-failed tries them again",
+        soft_wrap=True,
+    )
+
+
+def _causes(failed: Iterable[Record]) -> list[_Cause]:
+    """Failures of one kind of stage with one error but for its numbers, such as a seed's; most cells first."""
+    found: dict[tuple[str, str], _Cause] = {}
+    for record in failed:
+        assert record.failure is not None
+        stage, error = record.failure.stage, record.failure.error.strip() or "without a message"
+        key = stage.partition(" ")[0], re.sub(r"\d+", "0", error)
+        found.setdefault(key, _Cause(stage, shortened(error, 1000), [])).records.append(record)
+    return sorted(found.values(), key=lambda cause: -len(cause.records))
+
+
+def named(records: Sequence[Record]) -> str:
+    """Some cells in a line: every label once where all combinations of them are there, else the first few cells. Data
+    sets, models and budgets are named where there are several."""
+    every = [(r.dataset.id, r.model.id, f"{r.budget.image:g}/255") for r in records]
+    several = [number for number in range(3) if len({names[number] for names in every}) > 1]
+    cells = [
+        (*(names[n] for n in several), r.defense.label, r.attack.label, r.recipe.label, f"seed {r.seed}")
+        for names, r in zip(every, records, strict=True)
+    ]
+    axes = [list(dict.fromkeys(names)) for names in zip(*cells, strict=True)]
+    if prod(map(len, axes)) == len(set(cells)):
+        parts = [f"{', '.join(axis[:NAMED])}{_more(len(axis) - NAMED)}" for axis in axes]
+        return f"{' / '.join(parts[:-1])}, {parts[-1]}"
+    listed = [f"{' / '.join(cell[:-1])}, {cell[-1]}" for cell in dict.fromkeys(cells)]
+    return "; ".join(listed[:3]) + _more(len(listed) - 3)
+
+
+def _more(count: int) -> str:
+    return f" and {count} more" if count > 0 else ""

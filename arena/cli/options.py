@@ -24,7 +24,18 @@ Tiny = Annotated[
         "--tiny", help="A dry run: random tiny models of the same architectures, drawn data of the same schemas."
     ),
 ]
-Results = Annotated[Path | None, typer.Option("--results", help="JSONL file of the records.")]
+
+
+def possible(path: Path | None) -> Path | None:
+    """A path that something can be at; raises `UsageError` for a name too long or links in a circle."""
+    from arena.paths import exists
+
+    if path is not None:
+        exists(path)
+    return path
+
+
+Results = Annotated[Path | None, typer.Option("--results", callback=possible, help="JSONL file of the records.")]
 
 
 def chosen_suite(name: str, registry: Registry, store: Store, tiny: bool, out: Console) -> Suite:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from arena.cli.console import stderr, stdout
+
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
     from arena.owner.report import Report
@@ -48,6 +49,7 @@ def protect(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in --out.")] = False,
 ) -> None:
     """Protect a folder of pictures and questions: writes a release and a report. The input is only read."""
+    from arena.engine.progress import Display
     from arena.environment import quiet_libraries
     from arena.owner.protect import protect_folder
 
@@ -59,27 +61,26 @@ def protect(
         "aliases": aliases,
         "choices": choices,
     }
-    console = _console(stderr=True)
+    settings, budget = _settings(config or []), _budget(budget_image, budget_text)
     quiet_libraries()
     try:
-        with _Bar(console) as bar:
+        with Display(stderr(), 1.0, note="reading the samples") as display:
             report = protect_folder(
                 source,
                 out,
                 defense,
                 surrogates or (),
-                config=_settings(config or []),
-                budget=_budget(budget_image, budget_text),
+                config=settings,
+                budget=budget,
                 seed=seed,
                 columns={field: column for field, column in columns.items() if column is not None},
                 split=split,
                 limit=limit,
                 resume=resume,
-                progress=bar,
+                progress=display,
             )
-    except KeyboardInterrupt:
-        console.print(f"interrupted: what is finished is kept in {out}; --resume goes on with it", soft_wrap=True)
-        raise
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(f"what is finished is kept in {out}; --resume goes on with it") from stop
     _say(report, out)
 
 
@@ -107,41 +108,14 @@ def explain(
         draw(explanation, path)
     except OSError as error:
         raise ArenaError(f"{path} cannot be written: {error}") from error
-    console = _console()
+    console = stdout()
     console.print(_masses(explanation))
     for bound in explanation.bounds:
         console.print(
             f"Theorem 5.1, {bound.target}: eta {bound.eta:.4f}, bound {bound.bound:.4f}, measured {bound.measured:.4f} "
             "(total variation of the answer's attention, mean of all layers)"
         )
-    console.print(f"picture: {path}", soft_wrap=True, markup=False)
-
-
-class _Bar:
-    """A progress bar with the time left; calling it moves it."""
-
-    def __init__(self, console: Console) -> None:
-        from rich import progress
-
-        columns = (
-            progress.BarColumn(30),
-            progress.TaskProgressColumn(),
-            progress.TimeRemainingColumn(),
-            progress.TextColumn("{task.description}", markup=False),
-        )
-        # Over ten minutes: a step of a large model may take one of them.
-        self._bar = progress.Progress(*columns, console=console, transient=True, speed_estimate_period=600)
-        self._task = self._bar.add_task("", total=1.0)
-
-    def __enter__(self) -> _Bar:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.stop()
-
-    def __call__(self, done: float, note: str) -> None:
-        self._bar.update(self._task, completed=done, description=note)
+    console.print(f"picture: {path}", soft_wrap=True)
 
 
 def _budget(image: float, text: int) -> Any:
@@ -159,19 +133,19 @@ def _budget(image: float, text: int) -> Any:
 
 def _settings(given: list[str]) -> dict[str, Any]:
     """``KEY=VALUE`` words as settings, values in YAML."""
-    import yaml
-
     from arena.errors import UsageError
+    from arena.suites.yaml_lines import read_value
+    from arena.text import shortened
 
     settings = {}
     for word in given:
         key, sign, value = word.partition("=")
         if not sign or not key:
-            raise UsageError(f"--config {word!r}: give KEY=VALUE, such as rounds=5")
+            raise UsageError(f"--config '{shortened(word, 100)}': give KEY=VALUE, such as rounds=5")
         try:
-            settings[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise UsageError(f"--config {word!r}: the value is not YAML ({error})") from None
+            settings[key] = read_value(value)
+        except UsageError as error:
+            raise UsageError(f"--config '{shortened(word, 100)}': {error}") from None
     return settings
 
 
@@ -188,7 +162,7 @@ def _say(report: Report, out: Path) -> None:
         f"report, to keep to yourself: {out / 'report.html'}",
     )
     for line in lines:
-        _console().print(line, markup=False, highlight=False, soft_wrap=True)
+        stdout().print(line, soft_wrap=True)
 
 
 def _masses(e: Explanation) -> Table:
@@ -204,9 +178,3 @@ def _masses(e: Explanation) -> Table:
         cells = [" / ".join("-" if v is None else f"{v[k]:.4f}" for v in pair) for pair in sides]
         table.add_row(str(k + 1), *cells)
     return table
-
-
-def _console(*, stderr: bool = False) -> Console:
-    from rich.console import Console
-
-    return Console(stderr=stderr)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from arena.cli import displays
-from arena.cli.console import plain, stdout
+from arena.cli.console import plain, stdout, table
 
 commands = typer.Typer()
 
@@ -26,12 +26,10 @@ class PluginKind(StrEnum):
 @commands.command("list")
 def list_plugins(kind: Annotated[PluginKind | None, typer.Argument(help="Only these.")] = None) -> None:
     """List the installed plugins."""
-    from rich.table import Table
-
     from arena.plugins.registry import BASES, Registry
 
     registry = Registry()
-    table = Table("kind", "id", "package", "about", box=None, pad_edge=False)
+    listed = table("kind", "id", "package", "about")
     for each in BASES:
         if kind is not None and f"{each}s" != kind:
             continue
@@ -42,8 +40,8 @@ def list_plugins(kind: Annotated[PluginKind | None, typer.Argument(help="Only th
                 about = lines[0] if lines else ""
             else:
                 about = f"broken: {about}"
-            table.add_row(each, entry.id, str(entry.origin), plain(about))
-    stdout().print(table)
+            listed.add_row(each, entry.id, str(entry.origin), about)
+    stdout().print(listed)
 
 
 @commands.command()
@@ -55,8 +53,6 @@ def show(
     ] = None,
 ) -> None:
     """Show a plugin: what it does, its settings, where it comes from; of a recipe also what it trains in a model."""
-    from rich.table import Table
-
     from arena.errors import UsageError
     from arena.plugins.registry import BASES, Registry, describe, near_misses
 
@@ -68,17 +64,12 @@ def show(
     out = stdout()
     for kind in kinds:
         about = describe(registry.get(kind, id))
-        out.print(f"[bold]{kind} {id}[/]  {about['origin']['package']} {about['origin']['version']}")
-        out.print(plain(about["doc"]))
+        package = f"  {about['origin']['package']} {about['origin']['version']}"
+        out.print(plain(f"{kind} {id}", "bold").append_text(plain(package)))
+        out.print(about["doc"])
         out.print(f"needs: {', '.join(about['needs']) or 'nothing'} · version {about['version']}")
         out.print(f"source {about['digest']}", soft_wrap=True)
-        settings = Table("setting", "type", "default", "range", "description", box=None, pad_edge=False)
-        for setting in about["config"]:
-            default = "(must be given)" if setting["default"] is None else setting["default"]
-            cells = (setting["name"], setting["type"], default, setting["range"], setting["description"])
-            settings.add_row(*(plain(cell) for cell in cells))
-        if about["config"]:
-            out.print(settings)
+        displays.show_settings(about["config"], out)
     if model is not None:
         if "recipe" not in kinds:
             raise UsageError(

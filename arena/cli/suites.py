@@ -8,7 +8,7 @@ import typer
 
 from arena.cli import displays
 from arena.cli.boards import show_board
-from arena.cli.console import stderr, stdout
+from arena.cli.console import stderr, stdout, table
 from arena.cli.options import Results, StoreUrl, SuiteName, Tiny, chosen_suite
 
 commands = typer.Typer()
@@ -28,8 +28,6 @@ def show_plan(
     import os
     from collections import Counter
 
-    from rich.table import Table
-
     from arena.engine.cost import CostModel
     from arena.engine.plan import plan as planned
     from arena.engine.progress import duration
@@ -44,9 +42,7 @@ def show_plan(
     model = CostModel(plan)
     big = any(model.known(stage.model) for stage in plan.stages.values() if isinstance(stage, ZeroShot))
     estimates = ("GPU hours", "disk") if big else ("estimate",)
-    table = Table("stage", "all", "cached", "to compute", *estimates, box=None, pad_edge=False)
-    for column in table.columns[1:]:
-        column.justify = "right"
+    stages = table("stage", "all", "cached", "to compute", *estimates, right=1)
     every, left = Counter(s.kind for s in plan.stages.values()), Counter(s.kind for s in missing)
     costs = model.costs(missing) if big else None
     for kind, count in every.items():
@@ -54,9 +50,9 @@ def show_plan(
             cells = [displays.hours(costs.gpu_hours(kind)), displays.gigabytes(costs.disk.get(kind, 0.0))]
         else:
             cells = [duration(sum(plan.seconds[s.name] for s in missing if s.kind == kind))]
-        table.add_row(kind, str(count), str(count - left[kind]), str(left[kind]), *cells)
+        stages.add_row(kind, str(count), str(count - left[kind]), str(left[kind]), *cells)
     out.print(f"suite {plan.suite.id} · digest {plan.digest[:12]} · {len(plan.cells)} cells · store {plan.store.url}")
-    out.print(table)
+    out.print(stages)
     if costs is not None:
         displays.show_costs(costs, out)
     else:
@@ -90,31 +86,28 @@ def run_suite(
     from arena.store.local import Store
 
     registry, opened = Registry(), Store(store)
-    chosen = chosen_suite(suite, registry, opened, tiny, stderr())
-    if tiny and results is None:
-        from arena.suites.dry_run import default_results
+    try:
+        chosen = chosen_suite(suite, registry, opened, tiny, stderr())
+        if tiny and results is None:
+            from arena.suites.dry_run import default_results
 
-        results = default_results(chosen.id)
-    report = run(
-        chosen,
-        store=opened,
-        registry=registry,
-        scheduler=scheduler,
-        workers=workers,
-        results=results,
-        force_failed=force_failed,
-        console=stderr(),
-        only=cell or (),
-    )
-    if report.failed:
-        for record in report.failed:
-            assert record.failure is not None
-            line = f"{record.defense.label} / {record.attack.label} / {record.recipe.label}, seed {record.seed}"
-            stderr().print(f"failed: {line}: {record.failure.stage}: {record.failure.error}", markup=False)
-        stderr().print(
-            f"{len(report.failed)} of {len(report.records)} cells failed; tracebacks are in {report.results}, "
-            "--force-failed tries them again"
+            results = default_results(chosen.id)
+        report = run(
+            chosen,
+            store=opened,
+            registry=registry,
+            scheduler=scheduler,
+            workers=workers,
+            results=results,
+            force_failed=force_failed,
+            console=stderr(),
+            only=cell or (),
         )
+    except KeyboardInterrupt as stop:
+        kept = f"finished cells are recorded and finished stages kept in {opened.url}; run again to go on"
+        raise KeyboardInterrupt(*(stop.args or (kept,))) from stop
+    if report.failed:
+        displays.show_failures(report.records, report.results, stderr())
     show_board(report.records, report.results.parent, report.results.parent, chosen.id)
     if report.failed:
         raise typer.Exit(1)
