@@ -31,7 +31,12 @@ ENDED = "ended.json"
 
 
 def compute(
-    stage: Stage | Asking, desk: tuple[Path, Path, Path | None], home: Path, tell: Progress, here: bool = False
+    stage: Stage | Asking,
+    desk: tuple[Path, Path, Path | None],
+    home: Path,
+    threads: int,
+    tell: Progress,
+    here: bool = False,
 ) -> None:
     """The plugins' part of a stage. What goes wrong is written to `ENDED`, whatever it is, but for an interruption of
     the harness's own process, if that is `here`."""
@@ -41,7 +46,7 @@ def compute(
         if isinstance(stage, Stage):
             for spec in stage.plugins().values():
                 installed().get(spec.kind, spec.id).load()
-            seed_globals(stage)
+            seed_globals(stage, threads)
         stage.run(Desk(*desk, tell))
         ended = {"status": "done"}
     except ChangedSource as error:
@@ -53,7 +58,7 @@ def compute(
     measured = {
         "seconds": round(time.perf_counter() - started, 4),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _MAXRSS, 1),
-        "environment": stage_environment(THREADS),
+        "environment": stage_environment(threads),
     }
     write_json(home / ENDED, {**ended, **measured})
 
@@ -89,7 +94,7 @@ def fetch(spec: PluginSpec, home: Path, tell: Progress) -> None:
     write_json(home / ENDED, ended)
 
 
-def seed_globals(stage: Stage) -> None:
+def seed_globals(stage: Stage, threads: int) -> None:
     """Put the global generators, from which libraries that plugins use may draw, where the stage has them begin."""
     given = stage.global_seed()
     if given is None:
@@ -99,7 +104,7 @@ def seed_globals(stage: Stage) -> None:
     np.random.seed(seed)
     if torch := sys.modules.get("torch"):  # stages load it beforehand
         torch.manual_seed(seed)
-        torch.set_num_threads(THREADS)
+        torch.set_num_threads(threads)
 
 
 def trace_of(error: BaseException) -> str:

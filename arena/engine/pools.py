@@ -17,8 +17,9 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
+from arena.engine.apart import Bounds, ignore
 from arena.engine.job import Progress
-from arena.engine.worker import Bounds, Result, Task, ignore, run_task
+from arena.engine.worker import Result, Task, run_task
 from arena.errors import UsageError, describe_error
 from arena.isolation.call import Cancel
 from arena.store.local import Store

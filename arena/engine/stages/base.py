@@ -77,6 +77,16 @@ class Asking:
 
     model: PluginSpec
     preload: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft", "arena.lvlm.base")
+    network: ClassVar[bool] = False
+
+    @property
+    def plugin(self) -> str:
+        """Whose failure it is."""
+        return f"model {self.model.id!r}"
+
+    def plugins(self) -> dict[str, PluginSpec]:
+        """The plugins that run, by their places."""
+        return {"model": self.model}
 
     def run(self, desk: Desk) -> None:
         """Tokens of each of the texts in ``texts.json``, without special ones."""

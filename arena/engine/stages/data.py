@@ -81,7 +81,7 @@ def check_splits(parts: Mapping[str, Sequence[Sample]]) -> None:
     counts = Counter(sample.id for samples in parts.values() for sample in samples)
     if twice := [id for id, count in counts.items() if count > 1]:
         raise ArenaError(
-            f"{len(twice)} ids stand more than once in its splits, such as {twice[0]!r}: give each sample one of its own"
+            f"{len(twice)} ids stand more than once in its splits, such as {twice[0]!r}: give each its own"
         )
     seen: dict[str, str] = {}
     for name, samples in parts.items():

@@ -20,9 +20,9 @@ import arena.engine.pools
 import arena.engine.stages.base
 import arena.records.accept
 from arena.cli.app import app
+from arena.engine.apart import Bounds
 from arena.engine.execute import RunReport, run
 from arena.engine.pools import HerePool
-from arena.engine.worker import Bounds
 from arena.errors import ArenaError, UsageError
 from arena.plugins.registry import Entry
 from arena.records.files import append_record, read_records
