@@ -78,8 +78,9 @@ def _record(plan: Plan, cell: Cell, measured: dict[str, Any], samples: str | Non
 
 
 def _artifact(store: Store, key: str) -> Artifact:
-    path, manifest = store.get(key), store.manifest(key)
-    if path is None or manifest is None:
+    """An artifact of which every digest was checked: what it says goes into a record."""
+    path, manifest = store.require(key), store.manifest(key)
+    if manifest is None:
         raise MissingArtifact(key)
     return Artifact(path, manifest)
 

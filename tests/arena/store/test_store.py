@@ -5,17 +5,16 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import multiprocessing
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from arena.errors import ArenaError
 from arena.plugins.identity import digest_of
 from arena.store.local import MissingArtifact, Store, StoreError, default_root
 
@@ -113,113 +112,11 @@ def test_changed_bytes_of_the_same_length_are_found_on_reading(tmp_path: Path) -
     assert store.get(KEY) is None
 
 
-def test_remote_artifact_is_fetched_once_by_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    url = f"memory://shared-{time.time_ns()}"
-    fill(Store(url))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another machine"))
-    there = Store(url)
-    assert there.manifest(KEY) is None and KEY in there
-    path = there.get(KEY)
-    assert path is not None and path.is_relative_to(tmp_path / "another machine") and there.verify(KEY)
-    there._remote = None  # the second look does not ask the network
-    assert there.get(KEY) == path
-
-
-def test_interrupted_upload_is_not_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    url = f"memory://torn-{time.time_ns()}"
-    store = Store(url)
-    assert store._remote is not None
-    real = store._remote.send
-    sent: list[str] = []
-
-    def lose_connection(local: Path, name: str) -> None:
-        if len(sent) == 2:
-            raise ConnectionError("the network is gone")
-        sent.append(name)
-        real(local, name)
-
-    monkeypatch.setattr(store._remote, "send", lose_connection)
-    with pytest.raises(ConnectionError):
-        fill(store)
-    monkeypatch.undo()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another machine"))
-    assert len(sent) == 2 and not any(name.endswith("manifest.json") for name in sent)
-    assert KEY not in Store(url) and Store(url).get(KEY) is None
-
-
 def test_other_schema_version_is_refused_with_a_remedy(tmp_path: Path) -> None:
     fill(Store(tmp_path))
     (tmp_path / "store.json").write_text('{"schema_version": 99}', encoding="utf-8")
     with pytest.raises(StoreError, match=r"schema version 99.*reads 1.*--store"):
         Store(tmp_path)
-
-
-@pytest.mark.parametrize("place", ["block", "manifest"])
-def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
-    store = Store(tmp_path / "store")
-    full = OSError(errno.ENOSPC, "No space left on device")
-    if place == "manifest":
-        fill(store, "f" * 64)
-
-        def fsync(descriptor: int) -> None:
-            raise full
-
-        monkeypatch.setattr(os, "fsync", fsync)
-    with pytest.raises(StoreError, match=r"store .*disk is full.*--store"), store.put(KEY, "data", DOCUMENT) as folder:
-        (folder / "a.txt").write_text("half", encoding="utf-8")
-        if place == "block":
-            raise full
-    assert KEY not in store and not list((store.folder / "partial").iterdir())
-
-
-def test_a_file_where_the_store_should_be(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("x", encoding="utf-8")
-    with pytest.raises(StoreError, match="cannot be written"):
-        fill(Store(tmp_path / "file"))
-
-
-def test_claim_keeps_a_second_run_waiting(tmp_path: Path) -> None:
-    store, other = Store(tmp_path), Store(tmp_path)
-    order: list[str] = []
-    held = threading.Event()
-
-    def first() -> None:
-        with store.claim(KEY):
-            held.set()
-            time.sleep(0.5)
-            order.append("first")
-
-    thread = threading.Thread(target=first)
-    thread.start()
-    held.wait()
-    with other.claim(KEY):
-        order.append("second")
-    thread.join()
-    assert order == ["first", "second"]
-
-
-def _claim_and_die(root: Path, ready: multiprocessing.synchronize.Event) -> None:
-    store = Store(root)
-    with store.claim(KEY), store.put(KEY, "data", DOCUMENT) as folder:
-        (folder / "a.txt").write_text("half", encoding="utf-8")
-        ready.set()
-        time.sleep(60)
-
-
-def test_killed_holder_releases_its_claim_and_its_leftovers_go(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    ready = context.Event()
-    process = context.Process(target=_claim_and_die, args=(tmp_path, ready))
-    process.start()
-    assert ready.wait(30)
-    process.kill()
-    process.join()
-    store = Store(tmp_path)
-    assert list((tmp_path / "partial").iterdir())
-    start = time.monotonic()
-    with store.claim(KEY):
-        assert time.monotonic() - start < 5
-        assert not list((tmp_path / "partial").iterdir())
 
 
 def test_two_writers_of_one_key(tmp_path: Path) -> None:
@@ -232,14 +129,64 @@ def test_two_writers_of_one_key(tmp_path: Path) -> None:
     assert not list((tmp_path / "partial").iterdir())
 
 
-def test_workspace_survives_and_tells_nothing(tmp_path: Path) -> None:
-    store = Store(tmp_path / "store")
+def test_workspace_survives_in_the_store_and_tells_nothing(root: str) -> None:
+    store = Store(root)
     (store.workspace(KEY) / "state").write_text("1", encoding="utf-8")
-    again = store.workspace(KEY)
+    again = Store(root).workspace(KEY)
     assert (again / "state").exists()
-    assert KEY not in str(again) and not again.is_relative_to(store.folder)
+    assert KEY not in str(again) and again.is_relative_to(store.folder)
+    assert again != store.workspace("f" * 64)
     store.clear_workspace(KEY)
     assert not again.exists()
+    store.clear_workspace(KEY)
+    assert not again.exists()
+
+
+def test_a_store_keeps_its_place_when_the_directory_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = Store("store")
+    assert store.url == str(tmp_path / "store") == Store("file://store").url
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert fill(store).is_relative_to(tmp_path / "store") and KEY in Store(store.url)
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda folder: (folder / "x").symlink_to("/etc/passwd"), "'x' is a link"),
+        (lambda folder: (folder / "x").symlink_to("nowhere"), "'x' is a link"),
+        (lambda folder: (folder / "sub" / "up").symlink_to(".."), "'sub/up' is a link"),
+        (lambda folder: os.mkfifo(folder / "sub" / "pipe"), "'sub/pipe' is no plain file"),
+        (lambda folder: (folder / "manifest.json").write_text("{}"), "'manifest.json' is the name"),
+        (lambda folder: (folder / os.fsdecode(b"\xff")).mkdir(), "not UTF-8"),
+    ],
+)
+def test_what_an_artifact_cannot_have(tmp_path: Path, make: Callable[[Path], object], said: str) -> None:
+    store = Store(tmp_path / "store")
+    with pytest.raises(ArenaError, match=said) as caught, store.put(KEY, "data", DOCUMENT) as folder:
+        (folder / "sub").mkdir()
+        make(folder)
+    assert not isinstance(caught.value, StoreError)
+    assert KEY not in store and not list((store.folder / "partial").iterdir())
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def deny(path: Path) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("arena.store.manifest.digest_file", deny)
+    with pytest.raises(ArenaError, match=r"'a\.txt' cannot be read: leave the files"):
+        fill(Store(tmp_path / "store"))
+
+
+def test_cost_can_be_told(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.put(KEY, "data", DOCUMENT, cost=(12.5, 99.0)):
+        pass
+    manifest = store.manifest(KEY)
+    assert manifest is not None and (manifest.seconds, manifest.peak_memory_mb) == (12.5, 99.0)
 
 
 def test_default_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
