@@ -19,7 +19,7 @@ from arena.engine.worker import Task
 from arena.errors import UsageError
 from arena.plugins.registry import Registry
 from arena.records.accept import Standing, current_sources
-from arena.records.files import append_record, default_results, read_all, record_files
+from arena.records.files import append_record, default_results, end_of, read_all, record_files, try_appending
 from arena.records.schema import Asked, Record, SuiteRef
 from arena.records.select import by_cell
 from arena.store.local import MissingArtifact, Store, StoreError
@@ -86,10 +86,11 @@ def run(
     standing = Standing.read(results.parent)
     standing.refuse_withdrawn(cell.asked for cell in whole.cells)
     cells = chosen_cells(whole, only)
+    since = end_of(results)  # before it is read: what another run appends from now on counts as this run's own
     known = recorded(suite, whole.cells, results)
     sources = current_sources(cell.asked for cell in cells)
     todo = [c for c in cells if why_run(c, known.get(c.key), sources, standing, force_failed) is not None]
-    fresh = compute(whole, todo, results, console, scheduler, workers)
+    fresh = compute(whole, todo, results, console, scheduler, workers, since=since)
     done = {**known, **fresh.records}
     return RunReport(whole, tuple(done[c.key] for c in cells), tuple(fresh.computed), results)
 
@@ -135,9 +136,15 @@ def compute(
     console: Console,
     scheduler: str = "processes",
     workers: int | None = None,
+    since: int | None = None,
 ) -> Execution:
-    """Compute cells of a plan and append their records to `results`; all else is as in `run`."""
-    execution = Execution(whole, list(todo), results, console)
+    """Compute cells of a plan and append their records to `results`, which is tried before; all else is as in `run`.
+
+    A cell is not appended that another run has appended since the file had `since` bytes, by default now.
+    """
+    if todo:
+        try_appending(results)
+    execution = Execution(whole, list(todo), results.absolute(), console, end_of(results) if since is None else since)
     try:
         execution.record_finished()
         if execution.open:
@@ -175,6 +182,8 @@ class Execution:
     todo: list[Cell]
     results: Path
     console: Console
+    since: int
+    """How long the file of results was when the run began."""
     records: dict[str, Record] = field(default_factory=dict)
     computed: list[str] = field(default_factory=list)
     """Names of the stages that were computed."""
@@ -216,7 +225,8 @@ class Execution:
             while len(self.running) < pool.slots and (task := self._next(pool.slots)) is not None:
                 self.running[task.key] = task
                 pool.submit(task)
-            for key, result in pool.finished():
+            # What says that the store is unusable comes first: the others may have failed for the same reason.
+            for key, result in sorted(pool.finished(), key=lambda ended: ended[1].status != "unusable"):
                 self._ended(self.running.pop(key), result)
             self.record_finished()
             if self._tell is not None:
@@ -299,7 +309,9 @@ class Execution:
                 self._close(cell, failed_record(self.plan, cell, keys, stage, result.message, result.trace))
 
     def _close(self, cell: Cell, record: Record) -> None:
-        append_record(self.results, record)
+        written = append_record(self.results, record, self.since)
+        if written is not record:  # another run was faster
+            record = labelled(written, record.suite, cell.asked)
         self.records[cell.key] = record
         del self.open[cell.key]
         if record.failure is not None:
