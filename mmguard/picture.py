@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from mmguard.explain import Explanation, Pair
 
 OMEGA = r"$\Omega_\delta$"
+SOFTWARE = "arena explain"
+"""Stands in the file, so that it can be told from the user's own."""
+
 CLEAN, PROTECTED = "#7b8794", "#d1495b"
 OUTLINE = (("black", 5), ("white", 2))
 """Colours and widths: to be seen on any picture."""
@@ -43,7 +46,7 @@ def draw(explanation: Explanation, path: Path) -> None:
     axes[0].set_ylabel("share of attention")
     handles = [Patch(color=CLEAN, label="clean"), Patch(color=PROTECTED, label="protected")]
     bars.legend(handles=handles, loc="outside upper right", ncols=2, frameon=False)
-    figure.savefig(path, format="png", metadata={"Software": None})
+    figure.savefig(path, format="png", metadata={"Software": SOFTWARE})
 
 
 def _heading(figure: Any, e: Explanation) -> None:

@@ -98,14 +98,19 @@ def explain(
     """Show where the answer of one sample looks, clean and protected: a picture and its numbers."""
     from arena.environment import quiet_libraries
     from arena.errors import ArenaError
+    from arena.files import atomically, refuse_foreign
     from arena.owner.explain import explain as measure
-    from mmguard.picture import draw
+    from arena.owner.explain import refuse_among_samples
+    from mmguard.picture import SOFTWARE, draw
 
     quiet_libraries()
     path = out or folder / f"explain-{sample}.png"
+    refuse_among_samples(folder, path)
+    refuse_foreign(path, "a picture that `arena explain` made", b"\x89PNG", SOFTWARE.encode())
     explanation = measure(folder, sample, surrogate, layer)
     try:
-        draw(explanation, path)
+        with atomically(path) as partial:
+            draw(explanation, partial)
     except OSError as error:
         raise ArenaError(f"{path} cannot be written: {error}") from error
     console = stdout()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,14 @@ def explain(folder: str | Path, sample: int, surrogate: str | None = None, layer
     name, lvlm = _model(report, surrogate)
     tau = report.request.defense["config"].get("tau_delta", Binds.model_validate({}).tau_delta)
     return measure(lvlm, original, released, about.trigger, layer, float(tau), name)
+
+
+def refuse_among_samples(folder: Path, picture: Path) -> None:
+    """Raise `UsageError` where a picture would lie among the samples that it is about, released or original."""
+    report, place = read_report(folder), Path(os.path.realpath(picture))
+    for samples in (folder / "data", Path(report.request.source)):
+        if samples.is_dir() and place.is_relative_to(os.path.realpath(samples)):
+            raise UsageError(f"{picture} would lie among the samples in {samples}: name a place apart from them")
 
 
 def _original(report: Report, index: int) -> Sample:

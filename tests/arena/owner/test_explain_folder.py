@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from owner_folder import QUICK, load_checkpoint, write_checkpoint, write_owner_folder
+from owner_folder import QUICK, load_checkpoint, tree, write_checkpoint, write_owner_folder
 from PIL import Image
+from typer.testing import CliRunner
 
 from arena.budget import Budget
+from arena.cli.app import app
 from arena.errors import ArenaError, UsageError
 from arena.owner.explain import explain
 from arena.owner.protect import protect_folder
@@ -120,3 +122,36 @@ def test_the_command_prints_the_numbers(crafted: Path, tmp_path: Path) -> None:
         assert image.format == "PNG"
     draw(found, tmp_path / "q.png")
     assert (tmp_path / "p.png").read_bytes() == (tmp_path / "q.png").read_bytes()
+
+
+def test_no_picture_takes_the_place_of_another_file(
+    crafted: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("arena.owner.explain.explain", lambda *arguments: pytest.fail("it was measured before"))
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (8, 8)).save(photo)
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "link.png").symlink_to("nowhere")
+    cases = {
+        photo: "is not a picture that `arena explain` made: it is left as it is",
+        crafted / "report.json": "is not a picture that `arena explain` made",
+        tmp_path / "folder.png": "is not a picture that `arena explain` made",
+        tmp_path / "link.png": "is not a picture that `arena explain` made",
+        source / "grey.png": "would lie among the samples",
+        source / "new.png": "would lie among the samples",
+        crafted / "data" / "new.png": "would lie among the samples",
+    }
+    for path, said in cases.items():
+        before = tree(source) | tree(crafted) | tree(tmp_path)
+        words = ["explain", str(crafted), "--sample", "1", "--out", str(path)]
+        ran = CliRunner().invoke(app, words)
+        assert isinstance(ran.exception, ArenaError) and said in str(ran.exception) and str(path) in str(ran.exception)
+        assert tree(source) | tree(crafted) | tree(tmp_path) == before
+
+
+def test_a_picture_takes_the_place_of_an_earlier_one(crafted: Path, tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "p.png"
+    words = ["explain", str(crafted), "--sample", "0", "--out", str(path)]
+    for _ in range(2):
+        assert CliRunner().invoke(app, words, catch_exceptions=False).exit_code == 0
+    assert [p.name for p in path.parent.iterdir()] == ["p.png"]
