@@ -1,8 +1,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+KILLS ?= 30
+INPUTS ?= 1000
+SEED ?= 0
+MINUTES ?= 60
+CHAOS ?=
 
-.PHONY: demo test lint docs bench clean
+.PHONY: demo test lint docs bench chaos clean
 
 demo: $(INSTALLED)  ## run the quick suite and print its board
 	$(BIN)/arena run quick --results build/demo/quick.jsonl
@@ -20,6 +25,9 @@ docs: $(INSTALLED)  ## write the pages that are generated from code
 
 bench: $(INSTALLED)
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only
+
+chaos: $(INSTALLED)  ## kill, starve and fuzz runs at random; CHAOS has other options, see tests/chaos
+	$(BIN)/python -m tests.chaos --kills $(KILLS) --inputs $(INPUTS) --seed $(SEED) --minutes $(MINUTES) $(CHAOS)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
