@@ -112,17 +112,20 @@ def _processor() -> str:
 def stage_environment(threads: int) -> dict[str, Any]:
     """What a record says of the process a stage ran in. Looks at torch only where a stage has loaded it."""
     commit, dirty = code_state()
-    torch = sys.modules.get("torch")
-    cuda = torch is not None and torch.cuda.is_available()
-    doubts = []
-    if cuda:
-        doubts.append("CUDA kernels: sums of floats may be taken in another order")
     return {
         "packages": packages(),
         "git_commit": commit,
         "git_dirty": dirty,
-        "device": torch.cuda.get_device_name() if torch is not None and cuda else "cpu",
+        **device_environment(),
         "threads": threads,
-        "nondeterminism": doubts,
         "machine": machine(),
     }
+
+
+def device_environment() -> dict[str, Any]:
+    """The part of it that only the process itself can say."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return {"device": "cpu", "nondeterminism": []}
+    doubt = "CUDA kernels: sums of floats may be taken in another order"
+    return {"device": torch.cuda.get_device_name(), "nondeterminism": [doubt]}

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from arena.engine.inside import THREADS, compute, read_ended
 from arena.engine.job import Progress
-from arena.engine.stages import Stage
+from arena.engine.stages import Input, Stage, TrainingPart
 from arena.engine.stages.base import Asking
 from arena.environment import stage_environment
 from arena.errors import ArenaError, ChangedSource
 from arena.isolation.call import Cancel, Ended, isolation, run
-from arena.isolation.server import Call, Limits
+from arena.isolation.server import PROCESSES, Call, Limits
 from arena.isolation.surroundings import for_network, hub_cache, hub_home, named
 from arena.plugins.card import Card
 from arena.plugins.registry import FIRST_PARTY, Registry
 from arena.plugins.spec import PluginSpec
+from arena.text import printable, shortened
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Apart:
     cancel: Cancel | None = None
     isolated: bool = True
     threads: int = THREADS
+    registry: Registry = field(default_factory=Registry)
 
     def folder(self, name: str) -> Path:
         """A new folder that nobody else reads."""
@@ -76,18 +80,21 @@ class Apart:
         return ended
 
     def judge(self, end: Ended, home: Path) -> dict[str, Any]:
-        """What a process said at its end, or what is to be said of one that did not."""
+        """What a process said at its end, or what is to be said of one that did not; and what it took."""
+        took = {"seconds": round(end.seconds, 4), "peak_memory_mb": round(end.peak_memory_mb, 1)}
         said = read_ended(home)
-        if end.reason is None and end.code == 0 and said is not None:
-            return said
-        return {"status": "failed", "message": self._why(end), "trace": end.printed[-8000:]}
+        if end.reason is not None or end.code != 0 or said is None:
+            return {"status": "failed", "message": self._why(end), "trace": end.printed[-8000:], **took}
+        if said["status"] == "memory":
+            limit = f"a stage has {_gb(self.bounds.memory)} GB of memory (limits.stage_memory_gb of the suite)"
+            said |= {"message": f"{said.get('message')}: {limit}" if self.bounds.memory else said.get("message")}
+        return {**said, **took}
 
     def _why(self, end: Ended) -> str:
         b = self.bounds
         if end.reason == "cancelled":
             return "it was ended with the run"
-        if end.reason == "time" or (b.seconds is not None and end.code == 1 and _TIMEOUT in end.printed):
-            assert b.seconds is not None
+        if b.seconds is not None and end.lived >= b.seconds and (end.reason == "time" or _TIMEOUT in end.printed):
             return (
                 f"it ran past its time limit of {b.seconds / 60:.3g} minutes (limits.stage_minutes of the suite) and "
                 "was ended"
@@ -97,8 +104,10 @@ class Apart:
                 f"it took more than {_gb(b.memory)} GB of memory (limits.stage_memory_gb of the suite) and was ended: "
                 "give it fewer samples or a smaller batch, or raise the limit"
             )
+        if end.reason == "output":
+            return f"it wrote more than {_gb(b.output)} GB (limits.stage_output_gb of the suite) and was ended"
         if end.reason == "processes":
-            return "it started more than 256 processes and was ended"
+            return f"it started more than {PROCESSES} processes and was ended"
         if end.code == -9:
             return "its process was ended by signal SIGKILL, as the kernel does to one that is out of memory"
         if end.code >= 0:
@@ -107,7 +116,8 @@ class Apart:
 
     def failure(self, stage: Stage | Asking, ended: Mapping[str, Any]) -> ArenaError:
         """The error of a stage that ended so."""
-        message, trace = str(ended.get("message", ""))[:4000], str(ended.get("trace", ""))[-20_000:]
+        message = printable(str(ended.get("message", ""))[:4000])  # whatever it is, it was a plugin's to write
+        trace = printable(str(ended.get("trace", ""))[-20_000:])
         if ended["status"] == "changed" and self._changed(stage):
             return ChangedSource(message)
         own = str(self.place)
@@ -123,16 +133,21 @@ class Apart:
 
     def _inspect(self, who: str, made: Path) -> None:
         """Refuse whatever is no plain file or folder, before anything reads it, and more of it than is allowed."""
-        total = 0
-        for folder, names, files in os.walk(made):
-            for name in (*names, *files):
-                found = (Path(folder) / name).lstat()
-                where = (Path(folder) / name).relative_to(made)
-                if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
-                    raise StageFailed(f"{who}: it left {where}, which is no plain file: links and devices are not read")
-                if stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
-                    raise StageFailed(f"{who}: it left {where}, which is linked to another file")
-                total += found.st_size
+        total, waiting = 0, [made]
+        while waiting:
+            folder = waiting.pop()
+            try:
+                found = [(path, path.lstat()) for path in folder.iterdir()]
+            except OSError as error:  # too deep, or not to be read
+                raise StageFailed(f"{who}: what it left cannot be read ({error.strerror})") from None
+            for path, status in found:
+                problem = _problem(path, status)
+                if problem is not None:
+                    where = shortened(str(path.relative_to(made)), 200)
+                    raise StageFailed(f"{who}: it left {where}, {problem}")
+                if stat.S_ISDIR(status.st_mode):
+                    waiting.append(path)
+                total += status.st_size
         if self.bounds.output is not None and total > self.bounds.output:
             raise StageFailed(
                 f"{who}: it left {total / 1e9:.3g} GB of files, more than {_gb(self.bounds.output)} GB "
@@ -152,28 +167,38 @@ class Apart:
         write = [made, *([workspace] if workspace else []), *([hub_home(), hub_cache()] if network else [])]
         call = Call(
             "arena.engine.inside:compute",
-            (stage, desk, home, self.threads),
+            (bare(stage), desk, home, self.threads),
             home,
             tuple(read),
             tuple(write),
             network=network,
-            preload=(*stage.preload, *_modules(specs)),
+            preload=(*stage.preload, *self._modules(specs)),
             limits=Limits(self.bounds.seconds, self.bounds.memory, self.bounds.output),
             environment=for_network() if network else {},
         )
         return self.judge(run(call, self.progress, self.cancel), home)
+
+    def _modules(self, specs: Sequence[PluginSpec]) -> Iterator[str]:
+        """Modules of our own plugins, which may be loaded before a process is forked; a stranger's are not."""
+        for spec in specs:
+            module = self.registry.get(spec.kind, spec.id).point.module
+            if module.partition(".")[0] in FIRST_PARTY:
+                yield module
 
     def _files(self, specs: list[PluginSpec], network: bool) -> Iterator[Path]:
         """Files and folders that the plugins' settings name, and their checkpoints in the hub's cache."""
         for spec in specs:
             settings = {**spec.config, **spec.runtime}
             for path in named(settings):
-                if not network and self.hidden.is_relative_to(path.resolve()):
+                real, hidden = path.resolve(), self.hidden.resolve()
+                if not network and (hidden.is_relative_to(real) or real.is_relative_to(hidden)):
+                    if not path.is_absolute():  # a word that happens to be a name
+                        continue
                     raise StageFailed(
-                        f"{spec.kind} {spec.id!r}: its settings name {path}, which holds {self.hidden.name!r} with "
-                        "results in it: keep them apart"
+                        f"{spec.kind} {spec.id!r}: its settings name {path}, and results are kept in {self.hidden}: "
+                        "keep them apart"
                     )
-                yield path
+                yield path.absolute()
             for value in settings.values():
                 if isinstance(value, str) and value.count("/") == 1:
                     yield hub_cache() / f"models--{value.replace('/', '--')}"
@@ -207,9 +232,11 @@ class Apart:
         """What is known of the process: of the device alone it is asked itself."""
         own, said = stage_environment(self.threads), ended.get("environment")
         if isinstance(said, dict):
-            for name, kind in (("device", str), ("nondeterminism", list)):
-                if isinstance(said.get(name), kind):
-                    own[name] = said[name]
+            device, doubts = said.get("device"), said.get("nondeterminism")
+            if isinstance(device, str):
+                own["device"] = shortened(device, 200)
+            if isinstance(doubts, list):
+                own["nondeterminism"] = [shortened(doubt, 200) for doubt in doubts[:20] if isinstance(doubt, str)]
         return {**own, "isolation": isolation() if self.isolated else "none"}
 
 
@@ -222,13 +249,41 @@ def _gb(size: int | None) -> str:
 
 
 def number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
+    """A measured number, 0 for what is none."""
+    try:
+        found = float(value) if isinstance(value, int | float) else 0.0
+    except OverflowError:
+        return 0.0
+    return found if math.isfinite(found) and found > 0 else 0.0
 
 
-def _modules(specs: Sequence[PluginSpec]) -> Iterator[str]:
-    """Modules of our own plugins, which may be loaded before a process is forked; a stranger's are not."""
-    registry = Registry()
-    for spec in specs:
-        module = registry.get(spec.kind, spec.id).point.module
-        if module.partition(".")[0] in FIRST_PARTY:
-            yield module
+_TEXT = 2**28
+"""Bytes of a JSON file that the harness reads."""
+
+
+def _problem(path: Path, status: os.stat_result) -> str | None:
+    """What is wrong with a file that a stage left."""
+    if stat.S_ISDIR(status.st_mode):
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        return "which is no plain file: links and devices are not read"
+    if status.st_nlink > 1:
+        return "which is linked to another file"
+    if path.suffix in (".json", ".jsonl") and status.st_size > _TEXT:
+        return f"which has {status.st_size / 1e9:.3g} GB: texts of at most {_gb(_TEXT)} GB are read"
+    return None
+
+
+def bare(part: Any) -> Any:
+    """A stage, or a part of one, as its plugins' process gets it: without its label, which may name another party's
+    plugin, and the names of the stages that it reads, which are digests of what these ask."""
+    values: dict[str, Any] = {}
+    for name in (f.name for f in dataclasses.fields(part)):
+        value = getattr(part, name)
+        if name == "label":
+            values[name] = ""
+        elif isinstance(value, Input):
+            values[name] = Input("", value.output)
+        elif isinstance(value, tuple):
+            values[name] = tuple(bare(v) if isinstance(v, TrainingPart) else v for v in value)
+    return dataclasses.replace(part, **values)

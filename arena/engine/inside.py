@@ -17,8 +17,9 @@ import numpy as np
 
 from arena.engine.job import Desk, Job, Progress, party_seed, write_json
 from arena.engine.stages.base import Asking, Stage
-from arena.environment import quiet_libraries, stage_environment
+from arena.environment import device_environment, quiet_libraries
 from arena.errors import ChangedSource, describe_error
+from arena.isolation.server import MAXRSS
 from arena.plugins.registry import installed
 from arena.plugins.spec import PluginSpec
 from arena.store.local import MissingArtifact, Store, StoreError
@@ -54,17 +55,22 @@ def compute(
     except BaseException as error:
         if here and isinstance(error, KeyboardInterrupt):
             raise
-        ended = {"status": "failed", "message": describe_error(error), "trace": trace_of(error)}
+        ended = {
+            "status": "memory" if _without_memory(error) else "failed",
+            "message": describe_error(error),
+            "trace": trace_of(error),
+        }
     measured = {
         "seconds": round(time.perf_counter() - started, 4),
-        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _MAXRSS, 1),
-        "environment": stage_environment(threads),
+        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MAXRSS, 1),
+        "environment": device_environment(),
     }
     write_json(home / ENDED, {**ended, **measured})
 
 
-_MAXRSS = 2**20 if sys.platform == "darwin" else 2**10
-"""Units of `ru_maxrss` in a megabyte."""
+def _without_memory(error: BaseException) -> bool:
+    """Whether the system refused memory, in the words of Python or of torch."""
+    return isinstance(error, MemoryError) or (type(error) is RuntimeError and "can't allocate memory" in str(error))
 
 
 def collect(

@@ -21,7 +21,8 @@ from arena.engine.apart import Bounds, ignore
 from arena.engine.job import Progress
 from arena.engine.worker import Result, Task, run_task
 from arena.errors import UsageError, describe_error
-from arena.isolation.call import Cancel
+from arena.isolation.call import Cancel, isolation
+from arena.isolation.surroundings import exposed
 from arena.store.local import Store
 from arena.suites.schema import Limits as SuiteLimits
 
@@ -241,9 +242,13 @@ def open_pool(store: Store, scheduler: str, workers: int | None, limits: SuiteLi
     """The pool that `scheduler` names: ``processes`` (local), ``sync`` (one at a time), or the address of a dask
     scheduler. `workers` is how many local stages run at a time, by default one a core.
 
-    Raises `UsageError` for a scheduler that does not exist or does not answer.
+    Raises `UsageError` for a scheduler that does not exist or does not answer, and for a store that plugins could read.
     """
     slots = workers or os.cpu_count() or 1
+    if isolated and isolation() == "landlock" and (around := exposed(store.folder)) is not None:
+        raise UsageError(
+            f"store {store.folder}: it lies in {around}, which plugins may read; name another (--store, ARENA_STORE)"
+        )
     if scheduler == "sync" or not isolated:
         return HerePool(store, bounds_of(limits, 1), isolated)
     if scheduler == "processes":

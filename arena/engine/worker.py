@@ -16,10 +16,10 @@ from arena.engine.inside import THREADS, collect, read_ended, seed_globals
 from arena.engine.job import Desk, Job, Progress
 from arena.engine.stages import Stage
 from arena.environment import quiet_libraries
-from arena.errors import ChangedSource, describe_error
+from arena.errors import ArenaError, ChangedSource, describe_error
 from arena.isolation.call import Cancel, Lost, run
+from arena.isolation.leftovers import remove
 from arena.isolation.server import Call
-from arena.plugins.registry import Registry
 from arena.store.local import MissingArtifact, Store, StoreError
 
 
@@ -75,6 +75,8 @@ def run_task(
         return Result("lost", message=str(error))
     except StageFailed as error:
         return Result("failed", message=str(error), trace=error.trace)
+    except ArenaError as error:  # what it made cannot be kept
+        return Result("failed", message=f"{task.stage.plugin}: {error}")
     except Exception as error:  # of the harness; what plugins do is no exception here
         if (unusable := _of_store(url, error)) is not None:
             return Result("unusable", message=unusable)
@@ -94,12 +96,12 @@ def _private(store: Store, key: str) -> Iterator[Path]:
     root = store.folder / "stages"
     root.mkdir(parents=True, exist_ok=True)
     for leftover in root.glob(f"{key}-*"):  # of a run that was killed; the claim is ours
-        shutil.rmtree(leftover, ignore_errors=True)
+        remove(leftover)
     place = Path(tempfile.mkdtemp(prefix=f"{key}-", dir=root))
     try:
         yield place
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        remove(place)
 
 
 @dataclass
@@ -110,9 +112,8 @@ class _Computation:
 
     def run(self) -> None:
         task, stage, apart = self.task, self.task.stage, self.apart
-        registry = Registry()
         for spec in stage.plugins().values():
-            spec.check_source(registry)
+            spec.check_source(apart.registry)
         given, made = apart.folder("given"), apart.folder("made")
         job = Job(task.inputs, self.store, apart.place / "none", task.key)
         stage.hand_over(job, given)
@@ -120,7 +121,8 @@ class _Computation:
         asking = stage.ask(job, made, question := apart.folder("question"))
         if asking is not None:
             apart.compute(asking, question, reply := apart.folder("reply"))
-            for path in reply.iterdir():
+            for path in filter(Path.is_file, reply.iterdir()):
+                remove(made / path.name)
                 shutil.copyfile(path, made / path.name)
         cost = number(ended.get("seconds")), number(ended.get("peak_memory_mb"))
         document, environment = stage.describe(), apart.environment(ended)

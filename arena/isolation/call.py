@@ -25,16 +25,22 @@ from arena.isolation.surroundings import environment
 KEPT = 2**16
 """Bytes of what a call prints that are kept, half from the beginning and half from the end."""
 _LINE = 2**12
+_PATIENCE = 6.0
+"""Seconds that the server has to end when it is told to."""
 
 
 @dataclass(frozen=True)
 class Ended:
     """How the process of a call ended: its exit code, or minus the signal; why it was ended, where it was (``time``,
-    ``memory``, ``processes``, ``cancelled``); and what it printed, cut."""
+    ``memory``, ``output``, ``processes``, ``cancelled``); what it printed, cut; how many seconds it lived, and how many
+    of these were the function's; and the most memory that it, or a process that it waited for, had."""
 
     code: int
     reason: str | None
     printed: str
+    lived: float
+    seconds: float
+    peak_memory_mb: float
 
     @property
     def how(self) -> str:
@@ -72,7 +78,7 @@ class _Server:
 
     def send(self, call: Call, handles: list[int]) -> None:
         """Have a call begun. Raises `ArenaError` where no server can be started."""
-        content = pickle.dumps(call)
+        content = pickle.dumps(call.watch)
         with self._lock:
             for _ in range(2):
                 control = self._started()
@@ -87,7 +93,7 @@ class _Server:
         )
 
     def stop(self) -> None:
-        """End the server; calls that run go on until nobody waits for them."""
+        """End the server, and calls that run."""
         with self._lock:
             self._stop()
 
@@ -115,9 +121,11 @@ class _Server:
         if self._control is not None:
             self._control.close()
         if self._process is not None:
-            with contextlib.suppress(OSError):
+            try:
+                self._process.wait(_PATIENCE)  # it ends its calls with all that they started
+            except subprocess.TimeoutExpired:
                 self._process.kill()
-            self._process.wait()
+                self._process.wait()
         self._process = self._control = None
 
 
@@ -156,64 +164,90 @@ def run(call: Call, progress: Callable[[float, str], None] | None = None, cancel
 
     What a plugin reports goes to `progress`. Raises `Lost` where the server was killed.
     """
+    content = pickle.dumps(call)
     ours, theirs = socket.socketpair()
     out_read, out_write = os.pipe()
     told_read, told_write = os.pipe()
+    call_read, call_write = os.pipe()
     with ours, theirs, os.fdopen(out_read, "rb", 0), os.fdopen(told_read, "rb", 0):
-        try:
-            _SERVER.send(call, [theirs.fileno(), out_write, told_write])
-        finally:
-            os.close(out_write)
-            os.close(told_write)
-            theirs.close()
+        with contextlib.suppress(BrokenPipeError), os.fdopen(call_write, "wb") as asked:  # its end is heard of below
+            try:
+                _SERVER.send(call, [theirs.fileno(), out_write, told_write, call_read])
+            finally:
+                for handle in (out_write, told_write, call_read):
+                    os.close(handle)
+                theirs.close()
+            asked.write(content)
         if cancel is not None:
             cancel.attach(ours)
         try:
-            said, printed = _follow(ours, out_read, told_read, progress)
+            said, printed, begun = _follow(ours, out_read, told_read, progress)
         finally:
             if cancel is not None:
                 cancel.attach(None)
     if not said:
         raise Lost("the process that watches over stages was killed")
     report = json.loads(said)
-    code = os.waitstatus_to_exitcode(report["status"])
-    return Ended(code, "cancelled" if cancel is not None and cancel.asked else report["reason"], printed)
+    code, ended = os.waitstatus_to_exitcode(report["status"]), cancel is not None and cancel.asked
+    reason = "cancelled" if ended else report["reason"]
+    lived = report["lived"]
+    seconds = 0.0 if begun is None else min(lived, report["ended"] - begun)
+    return Ended(code, reason, printed, lived, seconds, report["peak_memory_mb"])
 
 
 def _follow(
     line: socket.socket, output: int, told: int, progress: Callable[[float, str], None] | None
-) -> tuple[bytes, str]:
-    """What the server says at the end, and what the call printed."""
-    head, tail, count, said, reported = bytearray(), bytearray(), 0, b"", b""
+) -> tuple[bytes, str, float | None]:
+    """What the server says at the end, nothing if it was killed; what the call printed; and when its function began."""
+    printed, said, reported, over = _Printed(), b"", b"", False
+    begun: float | None = None
     with selectors.DefaultSelector() as selector:
         for source in (line, output, told):
             selector.register(source, selectors.EVENT_READ)
         while True:
-            ready = {key.fileobj for key, _ in selector.select()}
+            ready = {key.fileobj for key, _ in selector.select(0 if over else None)}
             if output in ready:
                 part = os.read(output, 2**16)
-                count += len(part)
-                free = KEPT // 2 - len(head)
-                head += part[:free]
-                tail = (tail + part[max(free, 0) :])[-KEPT // 2 :]
+                printed.add(part)
                 if not part:
                     selector.unregister(output)
             if told in ready:
                 part = os.read(told, 2**16)
                 *lines, reported = (reported + part).split(b"\n")
                 reported = reported[-_LINE:]
+                if lines and begun is None:  # the first line is the server's
+                    begun = float(lines.pop(0))
                 if lines and progress is not None:
                     _tell(lines[-1], progress)
                 if not part:
                     selector.unregister(told)
-            if line in ready and ready == {line}:  # what was printed before the end has been read
+            if line in ready:
                 part = line.recv(_LINE)
-                if not part:
-                    break
                 said += part
-    cut = count - len(head) - len(tail)
-    middle = f"\n[{cut} bytes cut]\n".encode() if cut > 0 else b""
-    return said, bytes(head + middle + tail).decode(errors="replace")
+                if not part:  # what was printed before the end is still to be read
+                    over = True
+                    selector.unregister(line)
+            elif over and (output not in ready or not said):
+                return said, str(printed), begun
+
+
+class _Printed:
+    """What a call prints: the beginning and the end of it."""
+
+    def __init__(self) -> None:
+        self._head, self._tail, self._count = bytearray(), bytearray(), 0
+
+    def add(self, part: bytes) -> None:
+        """More of it."""
+        self._count += len(part)
+        free = KEPT // 2 - len(self._head)
+        self._head += part[:free]
+        self._tail = (self._tail + part[free:])[-KEPT // 2 :]
+
+    def __str__(self) -> str:
+        cut = self._count - len(self._head) - len(self._tail)
+        middle = f"\n[{cut} bytes cut]\n".encode() if cut > 0 else b""
+        return bytes(self._head + middle + self._tail).decode(errors="replace")
 
 
 def _tell(line: bytes, progress: Callable[[float, str], None]) -> None:

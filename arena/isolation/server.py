@@ -1,7 +1,8 @@
 """The server that processes of plugins are forked from: started once, with slow libraries loaded and no plugin in it.
 
-No plugin's code runs in the server. It watches each call's time, memory and number of processes, and ends all that the
-call started when the call ends, or when nobody waits for it any more.
+No plugin's code runs in the server, and it never learns what a call is about: that goes to the call's process alone,
+since every process has the server's memory. It watches each call's time, memory, writing and number of processes, and
+ends all that the call started when the call ends, or when nobody waits for it any more.
 """
 
 from __future__ import annotations
@@ -30,17 +31,18 @@ import psutil  # type: ignore[import-untyped]
 from arena.isolation import landlock
 from arena.isolation.surroundings import devices, listed, private, readable
 
-_DEATH_SIGNAL, _SUBREAPER = 1, 36
+_DEATH_SIGNAL, _SUBREAPER, _NO_NEW_PRIVILEGES = 1, 36, 38
 _GRACE = 5.0
 """Seconds beyond its time limit that a process has to say where it was."""
 _LOOK = 0.2
-_PROCESSES = 256
+PROCESSES = 256
+"""How many a call may have at a time."""
 _FILES = 4096
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a call may take: seconds, bytes of memory, bytes of a file that it writes; None without a limit."""
+    """What a call may take: seconds, bytes of memory, bytes that it writes; None without a limit."""
 
     seconds: float | None = None
     memory: int | None = None
@@ -67,19 +69,40 @@ class Call:
     """What relative names are relative to."""
     firewall: bool = True
 
+    @property
+    def watch(self) -> Watch:
+        """What the server is told."""
+        return Watch((self.function.partition(":")[0], *self.preload), self.limits)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What the server knows of a call: modules that its process is to find loaded, and its limits."""
+
+    modules: tuple[str, ...]
+    limits: Limits
+
+
+HANDLES = 4
+"""What comes with a call: the socket of whoever waits for it, pipes for what it prints and reports, and one that the
+pickled `Call` is read from."""
+
 
 def main() -> None:
     """Serve the socket that is standard input until its other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: whoever waits for the calls decides
     _prctl(_SUBREAPER, 1)
-    _Server(socket.socket(fileno=0)).serve()
+    handles = _Server(socket.socket(fileno=0)).serve()
+    if handles is not None:  # in a call's process, where nothing of the server's is held any more
+        _inside(*handles)
+    os._exit(0)  # at once, whatever was loaded
 
 
 @dataclass
 class _Running:
     """A call that runs: its process, the socket of whoever waits for it, when it began, and why it is being ended."""
 
-    call: Call
+    limits: Limits
     child: int
     line: int
     pidfd: int | None
@@ -99,8 +122,9 @@ class _Server:
         self._poll.register(control, select.POLLIN | select.POLLHUP)
         self._looked = 0.0
 
-    def serve(self) -> None:
-        """Until nobody is there to ask for calls; those that run are ended then."""
+    def serve(self) -> tuple[int, int, int] | None:
+        """Until nobody is there to ask for calls; those that run are ended then. Returns once more in the process of
+        every call, with the handles for what it prints and reports and of its content."""
         while True:
             timeout = _LOOK * 1000 if self._calls else None
             if self._calls and any(r.pidfd is None for r in self._calls.values()):
@@ -114,49 +138,55 @@ class _Server:
             if now - self._looked >= _LOOK:
                 self._looked = now
                 self._look(now)
-            if self._control.fileno() in ready and not self._begin():
-                break
+            if self._control.fileno() in ready:
+                begun = self._begin()
+                if begun is None:
+                    break
+                if isinstance(begun, tuple):
+                    return begun
         for running in list(self._calls.values()):
             self._end(running, "nobody waits for it")
         deadline = time.monotonic() + _GRACE
         while self._calls and time.monotonic() < deadline:
             self._reap()
             time.sleep(0.01)
+        return None
 
-    def _begin(self) -> bool:
-        """Take a call and fork its process; whether there was one."""
-        header, handles, _, _ = socket.recv_fds(self._control, 8, 3)
+    def _begin(self) -> int | tuple[int, int, int] | None:
+        """Take a call and fork its process, whose number is returned, None if there is no call; in that process what
+        `serve` returns."""
+        header, handles, _, _ = socket.recv_fds(self._control, 8, HANDLES)
         if len(header) < 8:
-            return False
-        content = _exactly(self._control, int.from_bytes(header))
-        call: Call = pickle.loads(content)  # noqa: S301  # from the process that started this one
+            return None
+        watch: Watch = pickle.loads(_exactly(self._control, int.from_bytes(header)))  # noqa: S301  # from who started us
         before = len(sys.modules)
-        for module in (call.function.partition(":")[0], *call.preload):
+        for module in watch.modules:
             with contextlib.suppress(Exception):
                 importlib.import_module(module)
         if len(sys.modules) != before:  # so that no process copies what its garbage collector looks through
             gc.collect()
             gc.freeze()
-        line, output, progress = handles
+        line, output, progress, content = handles
         child = os.fork()
         if child == 0:
-            _inside(call, output, progress)
-        os.close(output)
-        os.close(progress)
+            self._control.detach()  # its handle is another's soon
+            return output, progress, content
+        for handle in (output, progress, content):
+            os.close(handle)
         try:
             pidfd = os.pidfd_open(child)
             self._poll.register(pidfd, select.POLLIN)
         except (AttributeError, OSError):  # not every system has them
             pidfd = None
         self._poll.register(line, select.POLLIN | select.POLLHUP)
-        self._calls[child] = _Running(call, child, line, pidfd, time.monotonic())
-        return True
+        self._calls[child] = _Running(watch.limits, child, line, pidfd, time.monotonic())
+        return child
 
     def _reap(self) -> None:
         """See which processes ended; what a call left behind is killed before anybody hears of its end."""
         while True:
             try:
-                child, status = os.waitpid(-1, os.WNOHANG)
+                child, status, used = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if not child:
@@ -169,72 +199,124 @@ class _Server:
             if running.pidfd is not None:
                 self._poll.unregister(running.pidfd)
                 os.close(running.pidfd)
+            report = {
+                "status": status,
+                "reason": running.reason,
+                "lived": time.monotonic() - running.started,
+                "ended": time.monotonic(),
+                "peak_memory_mb": used.ru_maxrss / MAXRSS,
+            }
             with contextlib.suppress(OSError):
-                os.write(running.line, json.dumps({"status": status, "reason": running.reason}).encode())
+                os.write(running.line, json.dumps(report).encode())
             os.close(running.line)
 
     def _clear(self, ended: int) -> None:
-        """Kill what became a child of the server, which only the descendants of a call do, and the group of the call
-        that ended."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(ended, signal.SIGKILL)
+        """Kill the group of a call that ended, and what became a child of the server, which only descendants of calls
+        do that have ended: until then they fall to their call's process."""
+        _kill_group(ended)
         deadline = time.monotonic() + _GRACE
-        while time.monotonic() < deadline:
-            orphans = self._orphans()
-            if not orphans:
-                return
-            for process in orphans:
-                _kill(process)
+        while (orphans := _children(os.getpid()) - self._calls.keys()) and time.monotonic() < deadline:
+            _kill(orphans)
             for process in orphans:
                 with contextlib.suppress(ChildProcessError):
-                    os.waitpid(process.pid, 0)
-
-    def _orphans(self) -> list[psutil.Process]:
-        return [child for child in psutil.Process().children() if child.pid not in self._calls]
+                    os.waitpid(process, os.WNOHANG)
 
     def _end(self, running: _Running, reason: str) -> None:
         if running.reason is None:
             running.reason = reason
-            with contextlib.suppress(psutil.Error):
-                _kill(psutil.Process(running.child))
+            _kill_group(running.child)  # at one stroke; who left the group is cleared away with the end
+            _signal(running.child, signal.SIGKILL)
 
     def _look(self, now: float) -> None:
         """End calls that are beyond a limit."""
         for running in list(self._calls.values()):
-            limits = running.call.limits
+            limits = running.limits
             if limits.seconds is not None and now - running.started > limits.seconds + _GRACE:
                 self._end(running, "time")
             elif reason := _excess(running.child, limits):
                 self._end(running, reason)
 
 
-def _kill(process: psutil.Process) -> None:
-    """Kill a process and all below it; first it is stopped, so that it starts no more."""
-    with contextlib.suppress(psutil.Error):
-        process.suspend()
-        family = process.children(recursive=True)
-        for each in (process, *family):
-            with contextlib.suppress(psutil.Error):
-                each.kill()
+MAXRSS = 2**20 if sys.platform == "darwin" else 2**10
+"""Units of `ru_maxrss` in a megabyte."""
+
+
+def _kill_group(group: int) -> None:
+    with contextlib.suppress(OSError):
+        os.killpg(group, signal.SIGKILL)
+
+
+def _signal(process: int, number: int) -> None:
+    with contextlib.suppress(OSError):
+        os.kill(process, number)
+
+
+def _kill(processes: set[int]) -> None:
+    """Kill processes and all below them; first all are stopped, so that they start no more."""
+    stopped = set[int]()
+    while fresh := _with_descendants(processes) - stopped:
+        for process in fresh:
+            _signal(process, signal.SIGSTOP)
+        stopped |= fresh
+    for process in stopped:
+        _signal(process, signal.SIGKILL)
+
+
+def _with_descendants(processes: set[int]) -> set[int]:
+    found = set(processes)
+    waiting = list(processes)
+    while waiting:
+        fresh = _children(waiting.pop()) - found
+        found |= fresh
+        waiting += fresh
+    return found
+
+
+_CHILDREN = Path(f"/proc/self/task/{os.getpid()}/children").exists()
+"""Whether the kernel lists them, so that not all processes of the machine have to be looked at."""
+
+
+def _children(process: int) -> set[int]:
+    try:
+        if not _CHILDREN:
+            return {child.pid for child in psutil.Process(process).children()}
+        threads = Path(f"/proc/{process}/task").iterdir()
+        return {int(child) for thread in threads for child in (thread / "children").read_text("ascii").split()}
+    except (OSError, psutil.Error):  # it ended
+        return set()
 
 
 def _excess(child: int, limits: Limits) -> str | None:
     """Which limit a process and its descendants together are beyond."""
-    try:
-        process = psutil.Process(child)
-        family = [process, *process.children(recursive=True)]
-    except psutil.Error:
-        return None
-    if len(family) > _PROCESSES:
+    family = []
+    for process in _with_descendants({child}):
+        with contextlib.suppress(psutil.Error):
+            family.append(psutil.Process(process))
+    if len(family) > PROCESSES:
         return "processes"
-    if limits.memory is not None:
-        taken = 0
-        for each in family:
-            with contextlib.suppress(psutil.Error):
+    taken = written = 0
+    for each in family:
+        with contextlib.suppress(psutil.Error):
+            if limits.memory is not None:
                 taken += each.memory_info().rss
-        if taken > limits.memory:
-            return "memory"
+            if limits.written is not None and hasattr(each, "io_counters"):  # of its children that ended too
+                counted = each.io_counters()
+                written += max(counted.write_bytes, getattr(counted, "write_chars", 0))
+    if limits.memory is not None and taken > limits.memory and _shared_out(family) > limits.memory:
+        return "memory"
+    if limits.written is not None and written > limits.written:
+        return "output"
     return None
+
+
+def _shared_out(family: list[psutil.Process]) -> int:
+    """Memory of processes together, where pages that several have count once; which takes a while to find out."""
+    total = 0
+    for each in family:
+        with contextlib.suppress(psutil.Error):
+            found = each.memory_full_info()
+            total += getattr(found, "pss", found.uss)
+    return total
 
 
 def _exactly(control: socket.socket, size: int) -> bytes:
@@ -255,13 +337,17 @@ def _prctl(option: int, value: int) -> None:
 # The call's process
 
 
-def _inside(call: Call, output: int, progress: int) -> NoReturn:
-    """Run the function in this process, which is left afterwards; what it prints goes to `output`."""
+def _inside(output: int, progress: int, content: int) -> NoReturn:
+    """Run a call's function in this process, which is left afterwards; what it prints goes to `output`."""
     code = 70
     try:
         _prctl(_DEATH_SIGNAL, signal.SIGKILL)
+        _prctl(_SUBREAPER, 1)  # what its children leave behind stays below it, and is counted
+        _prctl(_NO_NEW_PRIVILEGES, 1)
         os.setpgid(0, 0)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        with open(content, "rb") as file:
+            call: Call = pickle.load(file)  # noqa: S301  # from the process that started the server
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
         os.dup2(output, 1)
@@ -290,7 +376,9 @@ def _inside(call: Call, output: int, progress: int) -> NoReturn:
                 call.network,
             )
         module, _, name = call.function.partition(":")
-        getattr(importlib.import_module(module), name)(*call.arguments, _Reporter(kept))
+        function = getattr(importlib.import_module(module), name)
+        os.write(kept, f"{time.monotonic()}\n".encode())
+        function(*call.arguments, _Reporter(kept))
         code = 0
     except BaseException:  # the function says itself what went wrong in a plugin; this is a fault of ours
         import traceback

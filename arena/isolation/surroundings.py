@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 _SYSTEM = (
-    *("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/opt"),
+    *("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/opt/rocm", "/opt/nvidia", "/opt/intel", "/opt/amdgpu"),
     *("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives", "/etc/localtime"),
     *("/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/etc/mime.types", "/etc/fonts", "/etc/OpenCL"),
     *(
@@ -109,9 +109,15 @@ def readable(network: bool) -> Iterator[Path]:
     homes = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix, *sysconfig.get_paths().values()}
     yield from {Path(home).resolve() for home in homes}
     yield from (Path(sys.executable).parent, Path(sys.executable).resolve().parent)
+    yield from (Path(e) for e in os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if Path(e).is_absolute())
     yield from _importable()
     for entry in listed():
         yield from (found for found in entry.iterdir() if _is_code(found))
+
+
+def exposed(folder: Path) -> Path | None:
+    """The part of what every process may read that a folder lies in, None where it lies in none."""
+    return next((r for r in map(Path.resolve, readable(network=False)) if folder.resolve().is_relative_to(r)), None)
 
 
 def devices() -> Iterator[Path]:
@@ -138,7 +144,7 @@ def _importable() -> Iterator[Path]:
 
 def _is_code(path: Path) -> bool:
     """Whether something in a folder of the interpreter's path is code, or says what is installed there."""
-    if path.suffix in (".py", ".pyc", ".so", ".pth", ".dist-info", ".egg-info"):
+    if path.suffix in (".py", ".pyc", ".so", ".pth", ".dist-info", ".egg-info") or path.name == "__pycache__":
         return True
     return path.name != _BOARDS and path.is_dir() and (path / "__init__.py").is_file()
 
@@ -148,7 +154,7 @@ _BOARDS = "leaderboards"
 
 
 def named(values: Mapping[str, object]) -> Iterator[Path]:
-    """Files and folders that settings name, at any depth."""
+    """Files and folders that settings name, at any depth; relative names as they are."""
     waiting: list[object] = list(values.values())
     while waiting:
         value = waiting.pop()
@@ -159,7 +165,7 @@ def named(values: Mapping[str, object]) -> Iterator[Path]:
         elif isinstance(value, str) and 0 < len(value) < 4096 and "\0" not in value:
             path = Path(value)
             try:
-                if path.is_absolute() and path.exists():
+                if path.exists():
                     yield path
-            except OSError:
+            except (OSError, ValueError):
                 continue

@@ -4,19 +4,22 @@ process that judges what plugins make."""
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from arena.errors import ArenaError, UnresolvedRevision, UsageError, describe_error
-from arena.isolation.call import run
+from arena.isolation.call import Lost, run
+from arena.isolation.leftovers import remove
 from arena.isolation.server import Call, Limits
 from arena.isolation.surroundings import for_network, hub_cache, hub_home, named
 from arena.plugins.base import Attack, Dataset, ModelSource
 from arena.plugins.registry import FIRST_PARTY, Kind, Registry, installed
+from arena.text import printable
 
 _SECONDS = 300.0
 _SAID = "said.json"
@@ -107,26 +110,25 @@ def _asked(registry: Registry, kind: Kind, id: str, config: Mapping[str, Any]) -
             (kind, id, dict(config), home),
             home,
             (*named(config), hub_home(), hub_cache()),
-            (hub_home(), hub_cache()),
             network=True,
             preload=(module,) if module.partition(".")[0] in FIRST_PARTY else (),
             limits=Limits(_SECONDS),
             environment=for_network(),
         )
-        end = run(call)
+        try:
+            end = run(call)
+        except Lost:  # once more, with a server of its own
+            end = run(call)
         said = _read(home / _SAID)
-        printed = end.printed.strip()[-500:]
         where = f"{kind} {id!r} of package {entry.origin}"
         if end.reason is not None or end.code != 0 or said is None:
-            how = (
-                f"it was still at it after {_SECONDS:g} s"
-                if end.reason == "time"
-                else f"its process left with {end.how}"
-            )
+            late = end.lived >= _SECONDS
+            how = f"it was still at it after {_SECONDS:g} s" if late else f"its process left with {end.how}"
+            printed = printable(end.printed.strip()[-500:])
             raise BrokenPlugin(f"{where} cannot be described: {how}" + (f" ({printed})" if printed else ""))
         return _card(said, where)
     finally:
-        shutil.rmtree(home, ignore_errors=True)
+        remove(home)
 
 
 def describe(kind: Kind, id: str, config: Mapping[str, Any], home: Path, tell: Callable[[float, str], None]) -> None:
@@ -147,10 +149,15 @@ def _read(path: Path) -> dict[str, Any] | None:
     try:
         if path.is_symlink() or path.stat().st_size > 2**24:
             return None
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+        json.dumps(found, ensure_ascii=False).encode()  # halves of surrogate pairs have no place in a record
     except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _card(said: Mapping[str, Any], where: str) -> Card:
@@ -159,15 +166,8 @@ def _card(said: Mapping[str, Any], where: str) -> Card:
     if "broken" in said:
         raise BrokenPlugin(f"{where} cannot be described: {said['broken']}")
     try:
-        fields = {**said, "needs": frozenset(said["needs"])}
-        for name in ("packages", "measures"):
-            fields[name] = tuple(said[name])
-        if said["unresolved"] is not None:
-            fields["unresolved"] = tuple(said["unresolved"])
-        card = Card(**fields)
-        texts = (card.version, card.convention, card.family, *card.needs, *card.packages, *card.measures)
-        if not all(isinstance(text, str) for text in texts) or not isinstance(card.fingerprint, str | None):
-            raise TypeError("its version, needs, packages, convention, measures, family and fingerprint must be texts")
-    except (TypeError, KeyError, ValueError) as error:
-        raise BrokenPlugin(f"{where} cannot be described: {error}") from None
-    return card
+        return TypeAdapter(Card).validate_python(said)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join(map(str, first["loc"]))
+        raise BrokenPlugin(f"{where} cannot be described: its {name}: {first['msg']}") from None
