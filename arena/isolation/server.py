@@ -29,7 +29,7 @@ from typing import Any, NoReturn
 import psutil  # type: ignore[import-untyped]
 
 from arena.isolation import landlock
-from arena.isolation.surroundings import devices, listed, private, readable
+from arena.isolation.surroundings import devices, has_accelerator, listed, private, readable
 
 _DEATH_SIGNAL, _SUBREAPER, _NO_NEW_PRIVILEGES = 1, 36, 38
 _GRACE = 5.0
@@ -406,8 +406,8 @@ def _limit(limits: Limits) -> None:
     lower(resource.RLIMIT_NOFILE, _FILES)
     if limits.written is not None:
         lower(resource.RLIMIT_FSIZE, limits.written)
-    if limits.memory is not None and sys.platform == "linux":
-        lower(resource.RLIMIT_DATA, limits.memory)
+    if limits.memory is not None and sys.platform == "linux" and not has_accelerator():
+        lower(resource.RLIMIT_DATA, limits.memory)  # drivers of accelerators map more than they use: watched alone
 
 
 class _Reporter:

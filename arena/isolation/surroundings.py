@@ -22,7 +22,7 @@ _SYSTEM = (
         "/proc/sys",
         "/proc/driver",
     ),
-    *("/sys/devices/system", "/sys/fs/cgroup", "/sys/class", "/sys/module", "/sys/bus/pci", "/sys/devices/pci0000:00"),
+    *("/sys/devices/system", "/sys/fs/cgroup", "/sys/class", "/sys/module", "/sys/bus/pci"),
     *("/dev/urandom", "/dev/random"),
 )
 _NETWORK = (
@@ -106,6 +106,7 @@ def readable(network: bool) -> Iterator[Path]:
     """What every process may read and execute: the interpreter and the packages it finds, system libraries, what the
     system says of its processors and devices."""
     yield from map(Path, (*_SYSTEM, *(_NETWORK if network else ())))
+    yield from Path("/sys/devices").glob("pci*")
     homes = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix, *sysconfig.get_paths().values()}
     yield from {Path(home).resolve() for home in homes}
     yield from (Path(sys.executable).parent, Path(sys.executable).resolve().parent)
@@ -125,6 +126,11 @@ def devices() -> Iterator[Path]:
     yield from map(Path, _DEVICES)
     for pattern in _DEVICE_PATTERNS:
         yield from Path("/dev").glob(pattern)
+
+
+def has_accelerator() -> bool:
+    """Whether there is a device of NVIDIA's or AMD's."""
+    return Path("/dev/kfd").exists() or any(Path("/dev").glob("nvidia[0-9]*"))
 
 
 def listed() -> list[Path]:
