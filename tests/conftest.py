@@ -29,8 +29,10 @@ def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     log = tmp_path / "stages.log"
     monkeypatch.setenv("TOY_LOG", str(log))
     from arena.engine.stages import KINDS
+    from arena.plugins.registry import installed
     from arena.store.local import Store
 
+    installed.cache_clear()  # tests before may have asked without the toys
     for kind in KINDS:
         monkeypatch.setattr(kind, "run", kind.run)
         monkeypatch.setattr(kind, "preload", kind.preload)

@@ -12,7 +12,7 @@ from rich.console import Console
 from synthetic import QUICK, quick, record
 
 from leaderboards.site.render import environment
-from leaderboards.site.text import wrapped
+from leaderboards.site.text import csv_text, wrapped
 from leaderboards.tables.board import Board, Verification, Withdrawn, build, summary, write
 
 
@@ -75,7 +75,7 @@ def test_terminal_summary_lets_no_escape_sequence_through() -> None:
     console = Console(width=240, file=file, force_terminal=False)
     console.print(summary(build(quick({**QUICK, (evil, "none"): 0.4}, model=evil))))
     printed = file.getvalue()
-    assert "red\N{REPLACEMENT CHARACTER}[31m" in printed
+    assert "red\\x1b[31m\\x07\\u202eline" in printed
     assert not {"\x1b", "\x07", "\u202e", "\x85"} & set(printed)
 
 
@@ -108,7 +108,7 @@ def test_a_label_at_the_start_of_a_line_begins_no_list(label: str) -> None:
     assert shown.replace("\\", "", 1) == label and "\\" in shown[: shown.index(" ")]
 
 
-@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t"])
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", " =", "\n-", "\uff1d"])
 def test_labels_that_spreadsheets_would_compute_are_neutralised_in_csv(start: str, tmp_path: Path) -> None:
     label = f"{start}HYPERLINK(1)"
     board = build(quick({**QUICK, (label, "none"): 0.95}))
@@ -118,6 +118,31 @@ def test_labels_that_spreadsheets_would_compute_are_neutralised_in_csv(start: st
     assert drop(board, label) < 0
     assert csv.loc[csv["defense"] == f"'{label}", "drop"].item() == pytest.approx(drop(board, label))
     assert label in set(pd.read_parquet(files[".parquet"])["defense"])
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("em", "em"),
+        ("em(step=-1)", "em(step=-1)"),
+        ("-1+x", "'-1+x"),
+        ("\r=1", "'\\r=1"),
+        ("\u202e=1", "\\u202e=1"),
+        ("a\x1b]8;;http://x\x07b", "a\\x1b]8;;http://x\\x07b"),
+        ("half \ud800", "half \\ud800"),
+    ],
+)
+def test_a_text_in_a_cell_of_csv(text: str, cell: str) -> None:
+    assert csv_text(text) == cell
+
+
+def test_no_control_or_direction_reaches_the_csv_and_numbers_stay_numbers(tmp_path: Path) -> None:
+    records = quick({**QUICK, ("none", "none"): 0.5, ("none", "jpeg"): 0.5, (EVIL, "none"): 0.9}, model=EVIL)
+    board = build(records)
+    content = next(p for p in write(board, tmp_path, "b") if p.suffix == ".csv").read_bytes().decode()
+    assert not {"\x1b", "\x00", "\u202e"} & set(content) and "\\x1b[31m\\x00\\u202e" in content
+    drops = pd.read_csv(io.StringIO(content))["drop"]
+    assert drops.dtype == float and drops.min() < 0
 
 
 def test_prose_of_a_page_is_wrapped_and_tables_are_not() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from owner_folder import ANSWERS, FILES, QUESTIONS, QUICK, load_checkpoint, tree, write_checkpoint, write_owner_folder
 from PIL import Image
 
@@ -294,7 +295,7 @@ def test_a_defense_beyond_its_budget_releases_nothing(tmp_path: Path, toys: Path
     with pytest.raises(BudgetError, match=r"\|delta\| = 30/255 > 8/255"):
         protect_folder(folder, tmp_path / "loud", "toy-loud")
     assert [p.name for p in (tmp_path / "loud").iterdir()] == [".work"]
-    with pytest.raises(ArenaError, match="defense 'toy-raising' failed"):
+    with pytest.raises(ArenaError, match="defense 'toy-raising': ValueError: the toy is broken"):
         protect_folder(folder, tmp_path / "raising", "toy-raising")
     with pytest.raises(UsageError, match="auxiliary samples, which only a suite can grant"):
         protect_folder(folder, tmp_path / "crafted", "toy-crafted", ["toy-model"])
@@ -305,10 +306,57 @@ def test_a_defense_beyond_its_budget_releases_nothing(tmp_path: Path, toys: Path
     assert report.stealth["perplexity_ratio"] == pytest.approx(25 / 18)
 
 
+def test_a_surrogate_with_weights_that_are_no_numbers_is_refused(source: Path, tmp_path: Path) -> None:
+    lvlm = load_checkpoint(write_checkpoint(tmp_path / "model"))
+    with torch.no_grad():
+        lvlm.model.get_input_embeddings().weight[3, 1] = float("nan")
+    lvlm.model.save_pretrained(tmp_path / "model")
+    surrogates, config = [f"llava={tmp_path / 'model'}"], {"rounds": 1}
+    with pytest.raises(ArenaError, match=r"surrogate 'llava': NaN or infinite weights in \d of its parameters"):
+        protect_folder(source, tmp_path / "out", "em", surrogates, config=config)
+    assert [p.name for p in (tmp_path / "out").iterdir()] == [".work"]
+
+
+def test_a_name_that_no_release_can_have_is_refused_before_crafting(tmp_path: Path) -> None:
+    folder = tmp_path / "long"
+    folder.mkdir()
+    name = "x" * 253
+    Image.new("RGB", (8, 8)).save(folder / name, "PNG")
+    row = {"file_name": name, "question": "what?", "answer": "it"}
+    (folder / "metadata.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    with pytest.raises(UsageError, match=r"x' would be released under a name of more than 255 bytes"):
+        protect_folder(folder, tmp_path / "out", "none")
+
+
+def test_a_report_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "report.json").symlink_to("/proc/self/mem")
+    with pytest.raises(ArenaError, match=r"report\.json cannot be read \("):
+        read_report(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    for name in ("loop", "x" * 300):
+        with pytest.raises(UsageError, match=r"cannot be used \("):
+            read_report(tmp_path / name)
+
+
+def test_nothing_of_a_sample_steers_the_page(tmp_path: Path) -> None:
+    evil = "a\x1b]8;;http://x\x07\u202eb"
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.new("RGB", (8, 8)).save(folder / "\u202egnp.jpg")
+    row = {"file_name": "\u202egnp.jpg", "question": f"what {evil}?", "answer": evil, "id": evil}
+    (folder / "metadata.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    protect_folder(folder, tmp_path / "out", "random")
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert not {"\x1b", "\x07", "\u202e"} & set(page)
+    assert "what a\\x1b]8;;http://x\\x07\\u202eb?" in page and "\\u202egnp.jpg" in page
+    assert read_release(tmp_path / "out" / "data")[0].id == evil
+
+
 def test_what_the_disk_holds_is_what_is_checked(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def torn(samples: list[Sample], folder: Path, names: list[str]) -> None:
+    def torn(samples: list[Sample], folder: Path, names: list[str] | None = None) -> None:
         write_release(samples, folder, names)
-        Image.new("RGB", (48, 48)).save(folder / "a b" / "übung.png")
+        if names is not None:  # the release, not what the defense is given
+            Image.new("RGB", (48, 48)).save(folder / "a b" / "übung.png")
 
     monkeypatch.setattr(arena.owner.session, "write_release", torn)
     with pytest.raises(ArenaError, match="does not read back as it was written"):

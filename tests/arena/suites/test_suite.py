@@ -10,6 +10,7 @@ from arena.errors import UsageError
 from arena.plugins.base import PluginConfig
 from arena.plugins.registry import Registry, near_misses
 from arena.suites.schema import TARGET, Skip, Suite, digest, load_suite
+from arena.suites.shipped import find_suite
 from arena.suites.validation import validate
 
 QUICK = """\
@@ -222,7 +223,10 @@ def test_several_errors_are_all_named(write):
         ("just words", "quick.yaml, line 1: Input should be a mapping of fields"),
         (b"id: \xff\xfe", "not UTF-8 text (byte 4)"),
         ("id: a\n---\nid: b\n", "line 2: not valid YAML: but found another document"),
-        ("[" * 5000, "not valid YAML"),
+        ("[" * 5000, "quick.yaml, line 1: not valid YAML: it is more than 64 levels deep"),
+        ("id: a\nx: " + "{a: " * 3000, "line 2: not valid YAML: it is more than 64 levels deep"),
+        ("id: a\n? [b]\n: c", "line 2: not valid YAML: a key must be a text"),
+        ("? " * 200, "more than 64 levels deep"),
         ("id: \x00", "not valid YAML"),
     ],
 )
@@ -235,6 +239,64 @@ def test_files_that_are_no_suite(write, text, said):
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(UsageError, match=r"nowhere\.yaml: cannot be read \(No such file"):
         load_suite(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize("name", [300 * "x", 300 * "x" + ".yaml", "loop", "loop.yaml", "loop/suite.yaml"])
+def test_a_file_that_cannot_be_there(tmp_path, name):
+    for loop in ("loop", "loop.yaml"):
+        (tmp_path / loop).symlink_to(loop)
+    with pytest.raises(UsageError, match=r"too long|symbolic links"):
+        find_suite(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("!!timestamp x", "!!timestamp is not used here: write plain data"),
+        ("!!timestamp 2001-01-01", "!!timestamp is not used here"),
+        ("!!set {a, b}", "!!set is not used here"),
+        ("!!binary aGk=", "!!binary is not used here"),
+        ("!!omap [a: 1]", "!!omap is not used here"),
+        ("!!int x", "'x' is not a whole number of up to 64 bits"),
+        ("!!bool x", "'x' is not a bool"),
+        ("!!float x", "'x' is not a float"),
+        ("!!seq x", "expected a sequence node"),
+        ("1" * 5000, "is not a whole number of up to 64 bits"),
+        ("-" + "1" * 400, "is not a whole number of up to 64 bits"),
+        ("0x" + "f" * 5000, "is not a whole number of up to 64 bits"),
+        ('"\\ud800"', "'\\ud800' is not a text of whole characters"),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_a_value_that_json_does_not_have_is_refused_with_its_line(write, value, said):
+    with pytest.raises(UsageError) as error:
+        load_suite(write(QUICK.replace("quality: 30", f"quality: {value}", 1)))
+    assert "quick.yaml, line 16: not valid YAML: " in str(error.value) and said in str(error.value)
+    assert len(str(error.value)) < 400
+
+
+def test_dates_are_texts_and_halves_of_a_character_one(write):
+    text = QUICK.replace("title: A title", 'title: 2001-01-01\ndescription: "\\ud83d\\ude00"')
+    suite = load_suite(write(text.replace("{quality: 30}", "{quality: 2001-13-45}", 1)))
+    assert (suite.title, suite.description) == ("2001-01-01", "\U0001f600")
+    assert suite.attacks[2].config == {"quality": "2001-13-45"}
+    with pytest.raises(UsageError, match=r"line 5, datasets\[0\]\.train: .*, not '2001-01-01'"):
+        load_suite(write(QUICK.replace("train: 256", "train: 2001-01-01")))
+
+
+def test_a_problem_with_a_long_value_is_short(write):
+    with pytest.raises(UsageError) as error:
+        load_suite(write(QUICK.replace("train: 256", f"train: {'x' * 100_000}")))
+    assert "line 5, datasets[0].train" in str(error.value) and len(str(error.value)) < 500
+    with pytest.raises(UsageError, match="line 1, id: String should have at most 100 characters"):
+        load_suite(write(QUICK.replace("id: quick", f"id: {'x' * 300}")))
+
+
+@pytest.mark.parametrize("minutes", ["1e9", "1.0e+9", "43201", ".inf", ".nan", "0", "-1", "1" * 400])
+def test_limits_that_no_clock_keeps_are_refused(write, minutes):
+    with pytest.raises(UsageError, match=r"quick\.yaml, line 20"):
+        load_suite(write(QUICK + f"limits: {{stage_minutes: {minutes}}}\n"))
+    assert load_suite(write(QUICK + "limits: {stage_minutes: 43200}\n")).limits.stage_minutes == 43200
 
 
 @pytest.mark.parametrize(
