@@ -38,13 +38,14 @@ def possible(path: Path | None) -> Path | None:
 Results = Annotated[Path | None, typer.Option("--results", callback=possible, help="JSONL file of the records.")]
 
 
-def chosen_suite(name: str, registry: Registry, store: Store, tiny: bool, out: Console) -> Suite:
-    """The suite of a name, validated; with `tiny` its dry run, of which `out` says what it is."""
+def chosen_suite(name: str, registry: Registry, store: Store, tiny: bool, out: Console, apart: bool = False) -> Suite:
+    """The suite of a name, validated; with `tiny` its dry run, of which `out` says what it is; with
+    `apart` no plugin is imported here."""
     from arena.suites.shipped import find_suite
     from arena.suites.validation import validate
 
     suite = find_suite(name)
-    validate(suite, registry)
+    validate(suite, registry, apart)
     if not tiny:
         return suite
     from arena.suites.dry_run import tiny as made
@@ -52,5 +53,5 @@ def chosen_suite(name: str, registry: Registry, store: Store, tiny: bool, out: C
     dry = made(suite, registry, store.folder / "tiny")
     for note in dry.notes:
         out.print(f"tiny: {note}", markup=False, highlight=False, soft_wrap=True)
-    validate(dry.suite, registry)
+    validate(dry.suite, registry, apart)
     return dry.suite

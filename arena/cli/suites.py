@@ -70,7 +70,7 @@ def run_suite(
     suite: SuiteName,
     store: StoreUrl = None,
     scheduler: Annotated[
-        str, typer.Option(help="processes, threads, sync, or the address of a dask scheduler (tcp://host:8786).")
+        str, typer.Option(help="processes, sync, or the address of a dask scheduler (tcp://host:8786).")
     ] = "processes",
     workers: Annotated[int | None, typer.Option(min=1, help="Local workers; by default one a core.")] = None,
     results: Results = None,
@@ -79,6 +79,12 @@ def run_suite(
     cell: Annotated[
         list[str] | None, typer.Option("--cell", metavar="NAME", help="Only this cell, by the beginning. Repeatable.")
     ] = None,
+    check_determinism: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Record nothing: compute N releases and N purifications twice, and compare them."
+        ),
+    ] = None,
 ) -> None:
     """Run a suite: compute what is missing, record every cell, write the board. Exits 1 if a cell failed."""
     from arena.engine.execute import run
@@ -86,8 +92,14 @@ def run_suite(
     from arena.store.local import Store
 
     registry, opened = Registry(), Store(store)
+    if check_determinism is not None:
+        from arena.cli.audits import show_determinism
+
+        return show_determinism(
+            chosen_suite(suite, registry, opened, tiny, stderr(), apart=True), registry, check_determinism, workers
+        )
     try:
-        chosen = chosen_suite(suite, registry, opened, tiny, stderr())
+        chosen = chosen_suite(suite, registry, opened, tiny, stderr(), apart=True)
         if tiny and results is None:
             from arena.suites.dry_run import default_results
 
@@ -108,6 +120,12 @@ def run_suite(
         raise KeyboardInterrupt(*(stop.args or (kept,))) from stop
     if report.failed:
         displays.show_failures(report.records, report.results, stderr())
-    show_board(report.records, report.results.parent, report.results.parent, chosen.id)
-    if report.failed:
+    show_board(
+        report.records,
+        report.results.parent,
+        report.results.parent,
+        chosen.id,
+        [cell.asked for cell in report.plan.cells],
+    )
+    if report.failed or report.plan.broken:
         raise typer.Exit(1)

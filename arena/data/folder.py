@@ -189,11 +189,11 @@ def _image(path: Path, where: str) -> Image.Image:
     return Image.fromarray(np.asarray(upright))
 
 
-def decode(source: Path | io.BytesIO, where: str) -> Image.Image:
+def decode(source: Path | io.BytesIO, where: str, size: tuple[int, int] | None = None) -> Image.Image:
     """The picture of a file or of its bytes, in its own mode, turned upright as its camera noted.
 
-    Raises `ArenaError`, which begins with `where`, for a picture that is missing, damaged or of more than `MAX_PIXELS`
-    pixels; the last is found before anything is decoded.
+    Raises `ArenaError`, which begins with `where`, for a picture that is missing, damaged, of more than `MAX_PIXELS`
+    pixels, or of another `size` (width, height) where one is wanted; the last two are found before anything is decoded.
     """
 
     def refuse(problem: str) -> NoReturn:
@@ -205,7 +205,11 @@ def decode(source: Path | io.BytesIO, where: str) -> Image.Image:
             with Image.open(source, formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
+                if size is not None and image.size != size:
+                    refuse(f"is of {image.width} x {image.height} pixels instead of {size[0]} x {size[1]}")
                 return ImageOps.exif_transpose(image)
+    except ArenaError:
+        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         refuse(f"is too large to decode safely ({error}; the limit is {MAX_PIXELS} pixels): scale it down")
     except FileNotFoundError:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.text import Text
 
 from arena.engine.graph import Cell, Plan
 from arena.engine.plan import plan
@@ -49,7 +50,8 @@ class RunReport:
 
     @property
     def failed(self) -> tuple[Record, ...]:
-        """Records of cells that failed, in this run or before."""
+        """Records of cells that failed, in this run or before; those of plugins that cannot even be described have none
+        (`Plan.broken`)."""
         return tuple(r for r in self.records if r.status == "failed")
 
 
@@ -63,15 +65,17 @@ def run(
     force_failed: bool = False,
     console: Console | None = None,
     only: Sequence[str] = (),
+    isolated: bool = True,
 ) -> RunReport:
     """Run a suite, by its file or the id of a shipped one, and append a record a cell to the JSONL file `results`.
 
     Cells that have a record which still holds are left alone, whichever suite it was made for; a record holds while the
     source of its plugins and of the engine is what it was, or accepted as alike (`arena.records.accept`). Stages in
-    `store` are not computed again. `scheduler` is ``processes`` (local, a worker a core), ``threads``, ``sync`` (this
-    process) or the address of a dask scheduler. Cells recorded as failed are tried again with `force_failed`. `only`
-    has beginnings of the names of the cells to run, all where empty. Progress goes to `console`, by default standard
-    error.
+    `store` are not computed again. `scheduler` is ``processes`` (on this machine, `workers` stages at a time, one a
+    core by default), ``sync`` (one at a time) or the address of a dask scheduler. Cells recorded as failed are tried
+    again with `force_failed`. `only` has beginnings of the names of the cells to run, all where empty. Progress goes to
+    `console`, by default standard error. With `isolated` off, plugins run in this process one after the other,
+    unwatched, which is for debugging; records say so.
 
     Raises `UsageError` for a suite that cannot run, `StoreError` when the store cannot be used; a plugin's failure is a
     record.
@@ -80,9 +84,9 @@ def run(
     registry = registry or Registry()
     store = store if isinstance(store, Store) else Store(store)
     console = console or Console(stderr=True)
-    validate(suite, registry)
+    validate(suite, registry, isolated)
     results = Path(results) if results is not None else default_results(suite.id)
-    whole = plan(suite, registry, store)
+    whole = plan(suite, registry, store, apart=isolated)
     standing = Standing.read(results.parent)
     standing.refuse_withdrawn(cell.asked for cell in whole.cells)
     cells = chosen_cells(whole, only)
@@ -90,7 +94,11 @@ def run(
     known = recorded(suite, whole.cells, results)
     sources = current_sources(cell.asked for cell in cells)
     todo = [c for c in cells if why_run(c, known.get(c.key), sources, standing, force_failed) is not None]
-    fresh = compute(whole, todo, results, console, scheduler, workers, since=since)
+    for problem, count in Counter(broken.problem for broken in whole.broken).items():
+        console.print(
+            Text.assemble(("failed", "red"), f" {count} cells, which have no record: {problem}"), soft_wrap=True
+        )
+    fresh = compute(whole, todo, results, console, scheduler, workers, isolated, since=since)
     done = {**known, **fresh.records}
     return RunReport(whole, tuple(done[c.key] for c in cells), tuple(fresh.computed), results)
 
@@ -136,6 +144,7 @@ def compute(
     console: Console,
     scheduler: str = "processes",
     workers: int | None = None,
+    isolated: bool = True,
     since: int | None = None,
 ) -> Execution:
     """Compute cells of a plan and append their records to `results`, which is tried before; all else is as in `run`.
@@ -150,10 +159,10 @@ def compute(
         if execution.open:
             from arena.engine.pools import open_pool
 
-            limit = whole.suite.limits.stage_minutes * 60
+            limits = whole.suite.limits
             with (
                 execution.progress(),
-                _closing(open_pool(whole.store, scheduler, workers, limit)) as pool,
+                _closing(open_pool(whole.store, scheduler, workers, limits, isolated)) as pool,
             ):
                 execution.drive(pool)
     except KeyboardInterrupt:
@@ -198,6 +207,7 @@ class Execution:
         self.notes: dict[str, tuple[float, str]] = {}
         """How far running stages are, by the key of their artifact."""
         self.reopened = Counter[str]()
+        self.lost = Counter[str]()
         self.closure = {cell.key: self.plan.closure(cell.stages.values()) for cell in self.todo}
         self.rank: dict[str, int] = {}
         for number, cell in enumerate(self.todo):
@@ -278,6 +288,8 @@ class Execution:
             raise StoreError(result.message)
         elif result.status == "missing" and self.reopened[result.key] < _REOPENED:
             self._reopen(result.key)
+        elif result.status == "lost" and self.lost[task.key] < 1:
+            self.lost[task.key] += 1  # it is ready still, and starts again
         else:
             for name in same:
                 self._fail(self.plan.stages[name], result)
@@ -315,9 +327,12 @@ class Execution:
         self.records[cell.key] = record
         del self.open[cell.key]
         if record.failure is not None:
-            self.console.print(f"[red]failed[/] {cell.label}: {record.failure.error.splitlines()[0]}", soft_wrap=True)
+            self._say("failed", "red", f"{cell.label}: {record.failure.error.splitlines()[0]}")
         elif record.outcome is not None:
-            self.console.print(f"[green]done[/] {cell.label}: accuracy {record.outcome.accuracy:.3f}", soft_wrap=True)
+            self._say("done", "green", f"{cell.label}: accuracy {record.outcome.accuracy:.3f}")
+
+    def _say(self, how: str, colour: str, what: str) -> None:
+        self.console.print(Text.assemble((how, colour), " ", what), soft_wrap=True)
 
     @contextmanager
     def progress(self) -> Iterator[None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
@@ -15,13 +15,10 @@ from arena.data.sample import digest
 from arena.engine.describe import Model, Plugins
 from arena.errors import ArenaError, UsageError
 from arena.files import write_atomically
-from arena.owner.interrupts import Progress
 from arena.owner.originals import read_originals
 from arena.owner.report import FILE, Report, Request, read_report
-from arena.owner.session import Session
-from arena.owner.surrogates import Surrogates
+from arena.owner.session import Progress, Session
 from arena.paths import exists, is_file, is_folder, unreadable
-from arena.plugins.base import Defense
 from arena.plugins.registry import Registry
 
 WORK = ".work"
@@ -41,13 +38,15 @@ def protect_folder(
     limit: int | None = None,
     resume: bool = False,
     progress: Progress | None = None,
+    isolated: bool = True,
 ) -> Report:
     """Protect the samples of `source` and write the release and its report into the folder `out`.
 
     `source`, `columns`, `split` and `limit` are those of `arena.owner.originals.read_originals`; the source is only
     read. `defense` is a registered id, `config` its settings; `surrogates` are names as `surrogate` takes them.
-    `budget` is 8/255 and 5 words by default. `progress` is called with the share done, 0 to 1, and a note. The same
-    arguments give the same release on one machine and thread count.
+    `budget` is 8/255 and 5 words by default. `progress` is called with the share done, 0 to 1, and a note. Defense and
+    surrogates run in processes of their own unless `isolated` is off, which is for debugging. The same arguments give
+    the same release on one machine and thread count.
 
     ``out/data`` becomes an imagefolder with the pictures' own names, ending in ``.png``; ``out/report.json`` and
     ``out/report.html`` tell what was measured on it. Until then everything is in ``out/.work``, and `resume` goes on
@@ -59,11 +58,10 @@ def protect_folder(
     """
     origin, out = str(Path(source).absolute() if exists(source) else source), Path(out).absolute()
     _check_place(Path(origin), out, resume)
-    plugins, config = Plugins(Registry()), dict(config or {})
-    plugin, spec = plugins.plugin("defense", defense, config)
-    party = cast(Defense, plugin)
+    plugins, config = Plugins(Registry(), apart=isolated), dict(config or {})
+    card, spec = plugins.plugin("defense", defense, config)
     models = [surrogate(name, plugins) for name in surrogates]
-    _check_needs(defense, party, models)
+    _check_needs(defense, card.needs, models)
     tell = progress or (lambda done, note: None)
     tell(0.0, "reading the samples")
     originals = read_originals(origin, columns, split, limit)
@@ -88,7 +86,9 @@ def protect_folder(
             work.mkdir(parents=True, exist_ok=True)
             with FileLock(work / "lock", timeout=0):
                 resumed = _begin(work, request)
-                report = Session(request, originals, party, Surrogates(models), work, tell, resumed).run()
+                specs = tuple(model.spec for model in models)
+                session = Session(request, originals, spec, card.needs, specs, work, tell, resumed, isolated)
+                report = session.run()
                 _publish(work, out)
         except Timeout:
             raise UsageError(f"{out}: another process is protecting into this folder: let it finish") from None
@@ -114,7 +114,6 @@ def surrogate(name: str, plugins: Plugins) -> Model:
             import torch
 
             settings |= {"device": "cuda"} if torch.cuda.is_available() else {}
-    plugins.registry.configure("model", id, settings)
     return plugins.model(id, settings)
 
 
@@ -140,12 +139,12 @@ def _check_place(source: Path, out: Path, resume: bool) -> None:
     raise UsageError(f"{out} is not empty ({found[0]!r} is in it): {remedy}")
 
 
-def _check_needs(name: str, defense: Defense, surrogates: Sequence[Model]) -> None:
-    if "surrogates" in defense.needs and not surrogates:
+def _check_needs(name: str, needs: frozenset[str], surrogates: Sequence[Model]) -> None:
+    if "surrogates" in needs and not surrogates:
         raise UsageError(
             f"defense {name!r} needs a surrogate model: name one with --surrogate, see `arena list models`"
         )
-    if "auxiliary" in defense.needs:
+    if "auxiliary" in needs:
         raise UsageError(f"defense {name!r} needs public auxiliary samples, which only a suite can grant")
 
 

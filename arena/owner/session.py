@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import random
+import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,47 +16,64 @@ import numpy as np
 
 from arena.budget import check
 from arena.data.sample import Sample, digest
-from arena.engine.job import party_seed
-from arena.environment import Meter, stage_environment
-from arena.errors import ArenaError, describe_error
-from arena.owner.interrupts import Interrupts, Progress
+from arena.engine.apart import Apart, Bounds, StageFailed, number
+from arena.engine.job import party_seed, write_json
+from arena.engine.stages import Input, Release, Stealth
+from arena.engine.stages.base import SAMPLES, Asking
+from arena.engine.stages.release import DRAFTS, read_counts, read_diagnostics
+from arena.engine.stages.stealth import read_perplexities
+from arena.errors import ArenaError
+from arena.isolation.leftovers import remove
 from arena.owner.originals import Originals, released_name
 from arena.owner.report import ReleasedSample, Report, Request, inserted_span, measure, write_report
-from arena.owner.surrogates import Surrogates
-from arena.plugins.base import DefenderWorld, Defense
-from arena.release import build_release, read_release, write_release
+from arena.plugins.spec import PluginSpec
+from arena.release import read_drafts, read_release, write_release
+
+Progress = Callable[[float, str], None]
+"""Told the share done, 0 to 1, and a note."""
 
 SHOWN = 4
 """Samples pictured in the report."""
 
 
 @dataclass(frozen=True)
+class _Made:
+    """What the defense made, checked against the originals, and what it took."""
+
+    released: list[Sample]
+    diagnostics: dict[str, float]
+    seconds: float
+    peak_memory_mb: float
+    environment: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Session:
-    """One session of a run in its work folder."""
+    """One session of a run in its work folder. Defense and surrogates run in processes of their own, with copies of the
+    samples, unless `isolated` is off."""
 
     request: Request
     originals: Originals
-    defense: Defense
-    models: Surrogates
+    defense: PluginSpec
+    needs: frozenset[str]
+    surrogates: tuple[PluginSpec, ...]
     work: Path
     tell: Progress
     resumed: bool
+    isolated: bool = True
 
     def run(self) -> Report:
         samples, data = self.originals.samples, self.work / "data"
-        interrupts = Interrupts(self.tell)
-        world = self._world(interrupts.tell)
-        with interrupts, _seeded(self.request.seed), Meter() as meter:
-            released = self._release(world, interrupts)
+        self._crafting.mkdir(exist_ok=True)
+        made, tokens = self._craft()
         self.tell(1.0, "writing and checking the release")
         if data.exists():
             shutil.rmtree(data)
-        write_release(released, data, self.originals.files)
-        written = digest(released)
+        write_release(made.released, data, self.originals.files)
+        written = digest(made.released)
         released = read_release(data)
         if digest(released) != written:
             raise ArenaError(f"{data} does not read back as it was written: check the disk, then use --resume")
-        tokens = self.models.count_tokens if self.models else None
         for index, (original, sample) in enumerate(zip(samples, released, strict=True)):
             check(original, sample, self.request.budget, tokens, index)
         self.tell(1.0, "measuring what shows")
@@ -67,7 +84,7 @@ class Session:
             resumed=self.resumed,
             measured=measure(samples, released, self.request.budget, tokens),
             stealth=scores,
-            diagnostics={name: float(value) for name, value in world.diagnostics.items()},
+            diagnostics=made.diagnostics,
             log=self._log(),
             notes=notes,
             samples=[
@@ -81,9 +98,9 @@ class Session:
                 )
                 for original, sample, file in zip(samples, released, self.originals.files, strict=True)
             ],
-            seconds=meter.seconds,
-            peak_memory_mb=meter.peak_memory_mb,
-            environment=stage_environment(_threads(), crowded=False),
+            seconds=made.seconds,
+            peak_memory_mb=made.peak_memory_mb,
+            environment=made.environment,
         )
         rng = np.random.default_rng(party_seed("report", self.request.seed))
         shown = sorted(int(i) for i in rng.choice(len(samples), min(SHOWN, len(samples)), replace=False))
@@ -94,31 +111,54 @@ class Session:
     def _crafting(self) -> Path:
         return self.work / "crafting"
 
-    def _world(self, tell: Progress) -> DefenderWorld:
-        """The defender's world as a suite would make it, so that both give the same release."""
-        self._crafting.mkdir(exist_ok=True)
-        needs = self.defense.needs
-        return DefenderWorld(
-            self.request.budget,
-            seed=party_seed("defense", self.request.seed) if "seed" in needs else None,
-            surrogates=self.models.load if "surrogates" in needs else None,
-            workspace=self._crafting,
-            progress=tell,
-        )
-
-    def _release(self, world: DefenderWorld, interrupts: Interrupts) -> list[Sample]:
-        samples, tokens = self.originals.samples, self.models.count_tokens if self.models else None
+    @contextmanager
+    def _apart(self) -> Iterator[Apart]:
+        """Processes for plugins, with a folder that is gone afterwards."""
+        place = self.work / "stage"
+        remove(place)
+        place.mkdir(mode=0o700)
         try:
-            return build_release(samples, self.defense.protect(samples, world), self.request.budget, tokens)
-        except ArenaError:
-            raise
-        except BaseException as error:  # plugins raise anything; leaving with exit code 0 would look like a release
-            if interrupts.came:  # whatever the plugin made of it
-                raise KeyboardInterrupt from error
-            raise ArenaError(
-                f"defense {self.request.defense['id']!r} failed: {describe_error(error)}. --debug shows where; "
-                "--resume goes on from what it saved"
-            ) from error
+            yield Apart(place, self.work, Bounds(), self.tell, isolated=self.isolated, threads=os.cpu_count() or 1)
+        except StageFailed as error:
+            told = ArenaError(f"{error}. --debug shows where; --resume goes on from what it saved")
+            told.add_note(error.trace)
+            raise told from error
+        finally:
+            remove(place)
+
+    def _craft(self) -> tuple[_Made, Callable[[str], int] | None]:
+        """What the defense makes, as a suite would have it made, so that both give the same release; and how many
+        tokens a text has under the first surrogate's tokenizer."""
+        samples, request = self.originals.samples, self.request
+        stage = Release(
+            label=self.defense.id,
+            size=len(samples),
+            defense=self.defense,
+            budget=request.budget,
+            surrogates=self.surrogates if "surrogates" in self.needs else None,
+            seed=request.seed if "seed" in self.needs else None,
+            train=Input("", SAMPLES),
+            auxiliary=None,
+        )
+        with self._apart() as apart:
+            given, folder = apart.folder("given"), apart.folder("made")
+            write_release(samples, given / "train")
+            ended = apart.compute(stage, given, folder, self._crafting)
+            released = read_drafts(folder / DRAFTS, samples)
+            texts = list(dict.fromkeys(s.question for part in (samples, released) for s in part))
+            tokens = self._counted(apart, texts) if self.surrogates else None
+            for index, (original, sample) in enumerate(zip(samples, released, strict=True)):
+                check(original, sample, request.budget, tokens, index)
+            environment = apart.environment(ended)
+            took = number(ended.get("seconds")), number(ended.get("peak_memory_mb"))
+            return _Made(released, read_diagnostics(folder), *took, environment), tokens
+
+    def _counted(self, apart: Apart, texts: Sequence[str]) -> Callable[[str], int]:
+        given, reply = apart.folder("question"), apart.folder("reply")
+        write_json(given / "texts.json", texts)
+        asking = Asking(self.surrogates[0])
+        apart.compute(asking, given, reply)
+        return read_counts(reply, texts, asking.model.id)
 
     def _stealth(self, released: Sequence[Sample]) -> tuple[dict[str, float | None], list[str]]:
         from arena.score.stealth import stealth
@@ -126,42 +166,25 @@ class Session:
         samples = self.originals.samples
         if all(a.question == b.question for a, b in zip(samples, released, strict=True)):
             return stealth(samples, released), []
-        if not self.models:
+        if not self.surrogates:
             return stealth(samples, released), ["perplexity was not measured: it needs a surrogate model"]
-        lvlm = self.models.first()
+        reader = Stealth(label="", size=len(samples), reader=self.surrogates[0], originals=Input(""), release=Input(""))
         try:
-            return stealth(samples, released, lvlm.perplexities), []
+            with self._apart() as apart:
+                given, reply = apart.folder("given"), apart.folder("made")
+                write_json(given / "texts.json", [[s.question for s in part] for part in (samples, released)])
+                apart.compute(reader, given, reply)
+                perplexity = read_perplexities(reply, len(samples))
+            return stealth(samples, released, perplexity), []
         except ArenaError as error:  # a question may be too short to have a perplexity
-            return stealth(samples, released), [f"perplexity was not measured: {error}"]
+            said = str(error.__cause__ or error)
+            return stealth(samples, released), [f"perplexity was not measured: {said}"]
 
     def _log(self) -> list[dict[str, Any]]:
         """The rounds in the ``log.json`` that some defenses leave in their workspace."""
         path = self._crafting / "log.json"
-        if not path.is_file():
+        if path.is_symlink() or not path.is_file():
             return []
         content = json.loads(path.read_text(encoding="utf-8"))
         log = content.get("log") if isinstance(content, dict) else None
         return log if isinstance(log, list) and all(isinstance(entry, dict) for entry in log) else []
-
-
-def _threads() -> int:
-    import torch
-
-    return torch.get_num_threads()
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Global generators at `seed`, since libraries that defenses use draw from them; afterwards as they were."""
-    import torch
-
-    value, python, numpy = party_seed("globals", seed), random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng():
-            random.seed(value)
-            np.random.seed(value)
-            torch.manual_seed(value)
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)

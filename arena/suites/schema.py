@@ -167,7 +167,21 @@ class Limits(_Part):
     """What a stage may take before it counts as failed."""
 
     stage_minutes: float = Field(
-        default=60, gt=0, allow_inf_nan=False, description="a stage that takes longer is ended, and its cells fail"
+        default=60,
+        gt=0,
+        le=60 * 24 * 30,
+        allow_inf_nan=False,
+        description="a stage that takes longer is ended, and its cells fail",
+    )
+    stage_memory_gb: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="a stage that takes more memory is ended; by default nine tenths of the machine's, shared evenly "
+        "among the stages that run at a time",
+    )
+    stage_output_gb: float = Field(
+        default=50, gt=0, allow_inf_nan=False, description="a stage that writes more to files is ended"
     )
 
 
@@ -291,6 +305,7 @@ class Suite(_Part):
 def digest(suite: Suite) -> str:
     """SHA-256 (hex) of what the suite says, without its title and description, and without its dry run."""
     content = suite.model_dump(mode="json", exclude={"title", "description", "tiny"})
+    content["limits"] = {"stage_minutes": content["limits"]["stage_minutes"]}  # the others change no result
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from arena.errors import UsageError
+from arena.plugins.card import BrokenPlugin, Card
 from arena.plugins.registry import Kind, Registry, near_misses
 from arena.suites.schema import TARGET, PluginUse, Suite
 
 
-def validate(suite: Suite, registry: Registry) -> None:
+def validate(suite: Suite, registry: Registry, apart: bool = False) -> None:
     """Find before anything runs what would fail: unknown plugins, bad settings, missing controls, too little data.
 
-    Imports the plugins. Raises `UsageError` naming the place in the suite's file.
+    Imports the plugins; with `apart` in processes of their own, and passes over those that cannot be described. Raises
+    `UsageError` naming the place in the suite's file.
     """
 
     def configure(kind: Kind, id: str, config: object, *location: str | int) -> None:
         try:
-            registry.configure(kind, id, config if isinstance(config, dict) else {})
+            settings = config if isinstance(config, dict) else {}
+            if apart:
+                with suppress(BrokenPlugin):
+                    Card.apart(registry, kind, id, settings)
+            else:
+                registry.configure(kind, id, settings)
         except UsageError as error:
             raise UsageError(f"{suite.where(*location)}: {error}") from error
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -77,21 +77,13 @@ class Release(Stage):
     def collect(self, job: Job, made: Path) -> None:
         originals = job.samples("train")
         released = read_drafts(made / DRAFTS, originals)
-        tokens: Callable[[str], int] | None = None
-        if self.surrogates is not None:
-            texts = self._texts(job, made)
-            counts = read_made(made / COUNTS, "the count of tokens") if texts else []
-            if not isinstance(counts, list) or len(counts) != len(texts) or not all(isinstance(n, int) for n in counts):
-                raise ArenaError(f"model {self.surrogates[0].id!r} gave no count of tokens for each text")
-            known = dict(zip(texts, counts, strict=True))
-            tokens = known.__getitem__
+        tokens = None
+        if self.surrogates:
+            tokens = read_counts(made, self._texts(job, made), self.surrogates[0].id)
         for index, (original, sample) in enumerate(zip(originals, released, strict=True)):
             check(original, sample, self.bounds, tokens, index)
         collect_samples(job, released)
-        diagnostics = read_made(made / DIAGNOSTICS, DIAGNOSTICS)
-        if not isinstance(diagnostics, dict) or not all(isinstance(v, float) for v in diagnostics.values()):
-            raise ArenaError(f"{DIAGNOSTICS} holds other things than numbers")
-        job.write(DIAGNOSTICS, diagnostics)
+        job.write(DIAGNOSTICS, read_diagnostics(made))
 
     @property
     def bounds(self) -> Budget:
@@ -124,5 +116,43 @@ class Release(Stage):
         return self.size * PICTURE
 
 
+def read_counts(made: Path, texts: Sequence[str], model: str) -> Callable[[str], int]:
+    """How many tokens a text has, as a model's process wrote it for each of some. Raises `ArenaError`."""
+    counts = read_made(made / COUNTS, "the count of tokens")
+    if not isinstance(counts, list) or len(counts) != len(texts) or not all(isinstance(n, int) for n in counts):
+        raise ArenaError(f"model {model!r} gave no count of tokens for each text")
+    return dict(zip(texts, counts, strict=True)).__getitem__
+
+
+def read_diagnostics(made: Path) -> dict[str, float]:
+    """The numbers about the crafting that a defense left. Raises `ArenaError`."""
+    found = read_made(made / DIAGNOSTICS, DIAGNOSTICS)
+    if not isinstance(found, dict) or not all(isinstance(value, float) for value in found.values()):
+        raise ArenaError(f"{DIAGNOSTICS} holds other things than numbers")
+    return found
+
+
 def _load(specs: tuple[PluginSpec, ...]) -> tuple[LVLM, ...]:
-    return tuple(map(load_model, specs))
+    """The surrogates. Raises `ArenaError` for one whose weights are no numbers: its gradients would be none either,
+    which changes nothing and says nothing."""
+    models = []
+    for spec in specs:
+        lvlm = load_model(spec)
+        if bad := _not_numbers(lvlm):
+            raise ArenaError(
+                f"surrogate {spec.id!r}: NaN or infinite weights in {len(bad)} of its parameters, the first is "
+                f"{bad[0]}: nothing can be crafted against it; restore its checkpoint, or name another"
+            )
+        models.append(lvlm)
+    return tuple(models)
+
+
+def _not_numbers(lvlm: LVLM) -> list[str]:
+    """Names of the parameters of a model that have NaN or infinite values."""
+    import torch
+
+    module = getattr(lvlm, "model", None)
+    if not isinstance(module, torch.nn.Module):
+        return []
+    weights = ((name, weight) for name, weight in module.named_parameters() if weight.is_floating_point())
+    return [name for name, weight in weights if not torch.isfinite(weight).all()]

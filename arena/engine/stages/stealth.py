@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,22 +47,28 @@ class Stealth(Stage):
         from arena.score.stealth import stealth
 
         originals, released = job.samples("originals"), job.samples("release")
-        read = read_made(made / READ, READ)
         changed = any(a.question != b.question for a, b in zip(originals, released, strict=True))
-
-        if not isinstance(read, list) or not all(isinstance(value, int | float) for value in read):
-            raise ArenaError(f"{READ} holds other things than numbers")
-        if len(read) != 2 * len(originals) * changed:
-            raise ArenaError(f"the model gave {len(read)} perplexities of {2 * len(originals)} texts")
-        numbers = iter(read)
-
-        def perplexity(texts: list[str]) -> list[float]:
-            return [float(next(numbers)) for _ in texts]
-
-        job.write("stealth.json", stealth(originals, released, perplexity if changed else None))
+        perplexity = read_perplexities(made, len(originals)) if changed else None
+        job.write("stealth.json", stealth(originals, released, perplexity))
 
     def add_to(self, fields: Fields, role: str, artifact: Artifact) -> None:
         fields["stealth"] = artifact.json("stealth.json")
 
     def flops(self, costs: Costs) -> float:
         return 2 * self.size * FORWARD * TEXT * costs.parameters(self.reader)
+
+
+def read_perplexities(made: Path, count: int) -> Callable[[list[str]], list[float]]:
+    """The perplexities that a model's process wrote, of `count` texts before and after, for who asks for them in the
+    order of `arena.score.stealth.chunks`. Raises `ArenaError`."""
+    read = read_made(made / READ, READ)
+    if not isinstance(read, list) or not all(isinstance(value, int | float) for value in read):
+        raise ArenaError(f"{READ} holds other things than numbers")
+    if len(read) != 2 * count:
+        raise ArenaError(f"the model gave {len(read)} perplexities of {2 * count} texts")
+    numbers = iter(read)
+
+    def perplexity(texts: list[str]) -> list[float]:
+        return [float(next(numbers)) for _ in texts]
+
+    return perplexity

@@ -13,8 +13,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import dask
-import distributed  # noqa: F401 - fills dask's configuration, which a test changes for a while
 import pytest
 from rich.console import Console
 from suites import toy_suite
@@ -29,13 +27,14 @@ from arena.store.local import Store, StoreError
 
 
 def go(tmp_path: Path, name: str = "r", store: str = "store", **changes: Any) -> RunReport:
-    options = {k: changes.pop(k) for k in ("scheduler", "workers", "force_failed", "only") if k in changes}
+    options = {k: changes.pop(k) for k in ("scheduler", "workers", "force_failed", "only", "isolated") if k in changes}
+    options = {"scheduler": "sync", **options}
     return run(
         toy_suite(**changes),
         store=tmp_path / store,
         results=tmp_path / f"{name}.jsonl",
         console=Console(file=io.StringIO()),
-        **{"scheduler": "sync", **options},
+        **{"isolated": options["scheduler"] != "sync", **options},
     )
 
 
@@ -123,24 +122,23 @@ def test_failed_cells_are_tried_again_only_when_asked(
 
 
 def test_hanging_and_dying_plugins_cost_their_own_cells(tmp_path: Path, toys: Path) -> None:
-    with dask.config.set({"distributed.worker.preload": ["toys"]}):
-        start = time.monotonic()
-        report = go(
-            tmp_path,
-            scheduler="processes",
-            workers=2,
-            defenses=["none", "toy-noise", "toy-hanging", "toy-dying"],
-            attacks=["none"],
-            seeds=[0],
-            limits={"stage_minutes": 0.1},
-        )
+    start = time.monotonic()
+    report = go(
+        tmp_path,
+        scheduler="processes",
+        workers=2,
+        defenses=["none", "toy-noise", "toy-hanging", "toy-dying"],
+        attacks=["none"],
+        seeds=[0],
+        limits={"stage_minutes": 0.1},
+    )
     assert time.monotonic() - start < 90
     failures = {r.defense.id: r.failure for r in report.failed}
     assert set(failures) == {"toy-hanging", "toy-dying"} and len(report.records) == 4
     hanging, dying = failures["toy-hanging"], failures["toy-dying"]
     assert hanging is not None and "past its time limit of 0.1 minutes" in hanging.error
     assert "in perturb" in hanging.traceback
-    assert dying is not None and "died twice" in dying.error
+    assert dying is not None and "ended by signal SIGKILL" in dying.error
     here = go(tmp_path, name="here", store="other", attacks=["none"], seeds=[0], limits={"stage_minutes": 0.1})
     outcomes = {r.defense.id: r.outcome for r in here.records}
     assert outcomes == {r.defense.id: r.outcome for r in report.records if r.status == "done"}
@@ -210,32 +208,32 @@ def test_artifact_found_corrupt_while_needed_is_computed_anew(tmp_path: Path, to
 
 
 def test_full_disk_ends_the_run_and_blames_no_cell(tmp_path: Path, toys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = FineTune.compute
+    real = FineTune.hand_over
 
-    def full(stage: FineTune, job: Job) -> None:
+    def full(stage: FineTune, job: Job, given: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(FineTune, "compute", full)
+    monkeypatch.setattr(FineTune, "hand_over", full)
+    monkeypatch.setattr(Store, "unusable", lambda self, error: StoreError("the disk is full. What is finished is kept"))
     with pytest.raises(StoreError, match=r"disk is full.*What is finished is kept"):
         go(tmp_path)
     assert not (tmp_path / "r.jsonl").exists()
-    monkeypatch.setattr(FineTune, "compute", real)
+    monkeypatch.setattr(FineTune, "hand_over", real)
     report = go(tmp_path)
     assert not report.failed and len(report.computed) < len(report.plan.stages)
 
 
 def test_interrupt_keeps_what_is_finished(tmp_path: Path, toys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import toys as module
-
     calls: list[str] = []
+    real = FineTune.hand_over
 
-    def interrupted(stage: FineTune, job: Job) -> None:
+    def interrupted(stage: FineTune, job: Job, given: Path) -> None:
         calls.append(job.key)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        module.fine_tuned(stage, job)
+        real(stage, job, given)
 
-    monkeypatch.setattr(FineTune, "compute", interrupted)
+    monkeypatch.setattr(FineTune, "hand_over", interrupted)
     out = io.StringIO()
     with pytest.raises(KeyboardInterrupt):
         run(
@@ -243,6 +241,7 @@ def test_interrupt_keeps_what_is_finished(tmp_path: Path, toys: Path, monkeypatc
             store=tmp_path / "store",
             results=tmp_path / "r.jsonl",
             scheduler="sync",
+            isolated=False,
             console=Console(file=out, width=500),
         )
     assert "interrupted: 2 of 8 cells are recorded" in out.getvalue()
@@ -252,18 +251,19 @@ def test_interrupt_keeps_what_is_finished(tmp_path: Path, toys: Path, monkeypatc
 
 
 def test_some_cells_alone_are_run_and_counted(tmp_path: Path, toys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(stage: FineTune, job: Job) -> None:
+    def interrupted(stage: FineTune, job: Job, given: Path) -> None:
         raise KeyboardInterrupt
 
     some = [cell.key[:12] for cell in go(tmp_path, store="other", name="other").plan.cells[2:4]]
     out = io.StringIO()
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(FineTune, "compute", interrupted)
+        patch.setattr(FineTune, "hand_over", interrupted)
         run(
             toy_suite(),
             store=tmp_path / "store",
             results=tmp_path / "r.jsonl",
             scheduler="sync",
+            isolated=False,
             console=Console(file=out, width=500),
             only=some,
         )
