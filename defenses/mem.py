@@ -15,7 +15,7 @@ from arena.errors import UsageError
 from arena.lvlm.adapters import fused
 from arena.lvlm.perturbation import batches
 from arena.plugins.base import DefenderWorld, Defense, Draft, Effort, PluginConfig, setting
-from defenses.em import Surrogate, SurrogateConfig, shuffled
+from defenses.surrogate import Surrogate, SurrogateConfig, shuffled
 from mmguard.craft import Crafting, Tally, gaps_of
 from mmguard.image import levels, pixels, radius, released
 from mmguard.objective import Objective

@@ -27,6 +27,14 @@ Tiny = Annotated[
 Results = Annotated[Path | None, typer.Option("--results", help="JSONL file of the records.")]
 
 
+def results_file(results: Path | None, suite: str, tiny: bool) -> Path:
+    """Where the records of a suite, or of a dry run, go, unless `results` says it."""
+    from arena.records.files import default_results
+    from arena.suites import dry_run
+
+    return results or (dry_run.default_results(suite) if tiny else default_results(suite))
+
+
 def chosen_suite(name: str, registry: Registry, store: Store, tiny: bool, out: Console) -> Suite:
     """The suite of a name, validated; with `tiny` its dry run, of which `out` says what it is."""
     from arena.suites.shipped import find_suite

@@ -271,8 +271,10 @@ def test_some_cells_alone_are_run_and_counted(tmp_path: Path, toys: Path, monkey
     report = go(tmp_path, only=some)
     assert [r.cell[:12] for r in report.records] == some == [r.cell[:12] for r in read_records(tmp_path / "r.jsonl")]
     assert Counter(report.plan.stages[name].kind for name in report.computed)["fine-tuned"] == 2
-    with pytest.raises(UsageError, match=r"suite 'toy' has no cell 'zz': `arena plan --why` lists them"):
+    with pytest.raises(UsageError, match=r"suite 'toy' has no cell 'zz': .*field `cell`.*`arena plan toy --why`"):
         go(tmp_path, only=[*some, "zz"])
+    with pytest.raises(UsageError, match=r"the name of a cell of suite 'toy' is empty: .*field `cell`"):
+        go(tmp_path, only=[*some, ""])
 
 
 def test_first_rows_come_early(tmp_path: Path, toys: Path) -> None:

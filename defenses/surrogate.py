@@ -1,0 +1,81 @@
+"""A surrogate that learns from the protected samples while they are crafted, as EM and MEM have it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from arena.data.sample import Sample
+from arena.lvlm.adapters import attach_lora, linear_modules, trainable
+from arena.lvlm.base import LVLM
+from arena.lvlm.batch import IGNORE, Batch
+from arena.lvlm.perturbation import as_rgb, batches
+from arena.plugins.base import PluginConfig, setting
+
+
+class SurrogateConfig(PluginConfig):
+    """How the defender's surrogate learns between perturbation steps, and how perturbations move."""
+
+    rank: int = setting(16, dry_run=2, ge=1, description="rank of the surrogate's LoRA adapters")
+    learning_rate: float = Field(2e-3, gt=0, description="of the surrogate's adapters (AdamW)")
+    batch_size: int = setting(32, dry_run=8, ge=1, description="samples per step, for the surrogate and for the noise")
+    theta_steps: int = setting(
+        10, dry_run=1, ge=1, description="training steps of the surrogate per round; 10 is the paper's"
+    )
+    pgd_steps: int = setting(20, dry_run=1, ge=1, description="noise steps per round")
+    step: float = Field(0.8, gt=0, description="size of a noise step, in 1/255")
+    stop_error: float = Field(
+        0.01, ge=0, le=1, description="stop when the surrogate errs less than this on the protected data"
+    )
+    rounds: int = setting(12, dry_run=1, ge=1, description="most rounds")
+
+
+@dataclass
+class Surrogate:
+    """One surrogate being trained on the protected samples, and their encodings in batches."""
+
+    lvlm: LVLM
+    samples: Sequence[Sample]
+    optimizer: torch.optim.Optimizer
+    batch_size: int
+
+    @classmethod
+    def start(cls, lvlm: LVLM, samples: Sequence[Sample], config: SurrogateConfig) -> Surrogate:
+        tuned = attach_lora(lvlm, config.rank, 2 * config.rank, 0.0, linear_modules(lvlm, lvlm.language_model))
+        tuned.model.train()
+        optimizer = torch.optim.AdamW(trainable(tuned).values(), lr=config.learning_rate, weight_decay=0.0)
+        return cls(tuned, samples, optimizer, config.batch_size)
+
+    def encode(self, indices: Sequence[int], images: Sequence[Tensor]) -> Batch:
+        return self.lvlm.encode([self.samples[i] for i in indices], [as_rgb(x).to(self.lvlm.device) for x in images])
+
+    def train_step(self, indices: Sequence[int], images: Sequence[Tensor]) -> float:
+        """One step of the adapters on the given pictures; returns the loss."""
+        loss = self.lvlm.loss(self.encode(indices, images))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        return loss.item()
+
+    @torch.no_grad()
+    def errors(self, images: Sequence[Tensor]) -> float:
+        """Share of samples with a wrong most likely answer token."""
+        wrong = 0
+        for part in batches(len(self.samples), 4 * self.batch_size):
+            out = self.lvlm.forward(self.encode(part, [images[i] for i in part]))
+            right = ((out.logits.argmax(-1) == out.labels) | (out.labels == IGNORE)).all(1)
+            wrong += int((~right).sum())
+        return wrong / len(self.samples)
+
+
+def shuffled(size: int, batch_size: int, rng: np.random.Generator) -> Iterator[list[int]]:
+    """Endless minibatches of indices, reshuffled each pass."""
+    while True:
+        order = rng.permutation(size)
+        for part in batches(size, batch_size):
+            yield [int(order[i]) for i in part]
