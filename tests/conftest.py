@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads that wait for each other starve small models
+
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="arena-tests-hub-")  # one for all, since servers are started with it
+atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
 
 TOYS = Path(__file__).parent / "toys"
 

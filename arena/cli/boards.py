@@ -43,7 +43,7 @@ def make_board(
 
     suite = find_suite(sources[0])
     path = results or default_results(suite.id)
-    asked, records = _asked_and_recorded(suite, path)
+    asked, records = _asked_and_recorded(suite, path, sources[0])
     show_board(records, path.parent, out or path.parent, suite.id, asked)
 
 
@@ -76,33 +76,37 @@ def _records(suite: str, folder: Path, *, needed: bool) -> list[Record]:
 
     file = folder / "records" / f"{suite}.jsonl"
     if file.exists():
-        return suite_records(find_suite(suite), file)
+        return suite_records(find_suite(suite), file, suite)
     if needed:
         raise ArenaError(f"{file} is missing: `arena run {suite}` makes it")
     return []
 
 
-def suite_records(suite: Suite, results: Path) -> list[Record]:
+def suite_records(suite: Suite, results: Path, name: str = "") -> list[Record]:
     """The records that count of a suite's cells, under its labels and in the plan's order; `results` is where `arena
-    run` puts new ones. Raises `ArenaError` where there are none."""
-    return _asked_and_recorded(suite, results)[1]
+    run` puts new ones. Raises `ArenaError` where there are none; `name` is what commands call the suite, by default its
+    id."""
+    return _asked_and_recorded(suite, results, name)[1]
 
 
-def _asked_and_recorded(suite: Suite, results: Path) -> tuple[list[Asked], list[Record]]:
+def _asked_and_recorded(suite: Suite, results: Path, name: str) -> tuple[list[Asked], list[Record]]:
     """All that a suite asks for, and what it has records of, see `suite_records`."""
     from arena.engine.execute import recorded
     from arena.engine.plan import planned_cells
     from arena.errors import ArenaError
     from arena.plugins.registry import Registry
+    from arena.records.files import default_results, record_files
     from arena.suites.validation import validate
 
     registry = Registry()
     validate(suite, registry)
     cells = planned_cells(suite, registry)
     if not (found := recorded(suite, cells, results)):
-        raise ArenaError(
-            f"{results} has no record of suite {suite.id!r} as it is now: `arena run {suite.id}` makes them"
-        )
+        where = "" if results == default_results(suite.id) else f" --results {results}"
+        command = f"arena run {name or suite.id}{where}"
+        if not record_files(results):
+            raise ArenaError(f"{results} does not exist: check the path, or make the records with `{command}`")
+        raise ArenaError(f"{results} has no record of suite {suite.id!r} as it is now: `{command}` makes them")
     return [cell.asked for cell in cells], list(found.values())
 
 

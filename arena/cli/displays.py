@@ -12,12 +12,14 @@ from arena.cli.console import plain, table
 from arena.text import shortened
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from rich.console import Console
 
     from arena.engine.cost import Costs
     from arena.engine.graph import Plan
+    from arena.engine.stages import Stage
     from arena.plugins.registry import Registry
     from arena.records.schema import Record
 
@@ -56,25 +58,17 @@ def gigabytes(count: float) -> str:
     return f"{count / 1e9:,.1f} GB" if count < 1e12 else f"{count / 1e12:,.1f} TB"
 
 
-def show_why(plan: Plan, results: Path | None, out: Console) -> None:
-    """What makes each cell and each stage of a plan run."""
-    from arena.engine.execute import recorded, why_run
+def show_why(plan: Plan, reasons: Mapping[str, str], missing: Sequence[Stage], out: Console) -> None:
+    """What makes each cell and each stage of a plan run: `reasons` by cell as of `arena.engine.execute.why_cells`, and
+    the stages that are `missing` for these cells."""
     from arena.engine.why import why_stages
-    from arena.records.accept import Standing, current_sources
-    from arena.records.files import default_results
 
-    path = results or default_results(plan.suite.id)
-    known, standing = recorded(plan.suite, plan.cells, path), Standing.read(path.parent)
-    sources = current_sources(cell.asked for cell in plan.cells)
-    reasons = {c.key: why_run(c, known.get(c.key), sources, standing) for c in plan.cells}
-    todo = [cell for cell in plan.cells if reasons[cell.key] is not None]
-    out.print(f"{len(plan.cells) - len(todo)} of {len(plan.cells)} cells have a record that holds", markup=False)
+    todo = [cell for cell in plan.cells if cell.key in reasons]
     for reason in dict.fromkeys(reasons[cell.key] for cell in todo):
         same = [cell for cell in todo if reasons[cell.key] == reason]
         out.print(f"{counted(len(same), 'cell')}: {reason}", markup=False, soft_wrap=True)
         for cell in same:
             out.print(f"  {cell.key[:12]} {cell.label}", markup=False, highlight=False, soft_wrap=True)
-    missing = plan.missing(todo) if todo else []
     found = why_stages(plan, missing)
     for reason in dict.fromkeys(found[stage.name] for stage in missing):
         alike = [stage for stage in missing if found[stage.name] == reason]

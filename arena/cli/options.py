@@ -38,6 +38,14 @@ def possible(path: Path | None) -> Path | None:
 Results = Annotated[Path | None, typer.Option("--results", callback=possible, help="JSONL file of the records.")]
 
 
+def results_file(results: Path | None, suite: str, tiny: bool) -> Path:
+    """Where the records of a suite, or of a dry run, go, unless `results` says it."""
+    from arena.records.files import default_results
+    from arena.suites import dry_run
+
+    return results or (dry_run.default_results(suite) if tiny else default_results(suite))
+
+
 def chosen_suite(name: str, registry: Registry, store: Store, tiny: bool, out: Console, apart: bool = False) -> Suite:
     """The suite of a name, validated; with `tiny` its dry run, of which `out` says what it is; with
     `apart` no plugin is imported here."""

@@ -60,7 +60,7 @@ def show(
     known = {kind: {entry.id for entry in registry.entries(kind)} for kind in BASES}
     kinds = [kind for kind in BASES if id in known[kind]]
     if not kinds:
-        raise UsageError(f"no plugin is called {id!r}{near_misses(id, set().union(*known.values()))}; see `arena list`")
+        raise UsageError(f"no plugin is called {id!r}: see `arena list`{near_misses(id, set().union(*known.values()))}")
     out = stdout()
     for kind in kinds:
         about = describe(registry.get(kind, id))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -150,21 +149,16 @@ def migrate(
     suite: Suites = None,
 ) -> None:
     """Rewrite records of schema 1 as schema 2, in place; the file as it was is kept beside it as FILE.schema-1."""
-    from arena.errors import ArenaError
     from arena.files import write_atomically
     from arena.plugins.registry import Registry
     from arena.records import migrate as migration
 
     registry, suites = Registry(), [known for _, known in _suites(suite or [])]
     for path in files:
-        try:
-            text = path.read_bytes()
-            lines = [json.loads(line) for line in text.split(b"\n") if line.strip()]
-        except (OSError, ValueError) as error:
-            raise ArenaError(f"{path} cannot be read as records ({error}): restore it") from error
+        lines = migration.read_lines(path)
         records = migration.migrate(lines, suites, registry)
-        if any(line["schema_version"] == 1 for line in lines):  # else what is kept beside it would be lost
-            write_atomically(path.with_name(f"{path.name}.schema-1"), text)
+        if any(line["schema_version"] == 1 for line in lines.values()):  # else what is kept beside it would be lost
+            write_atomically(path.with_name(f"{path.name}.schema-1"), path.read_bytes())
             write_atomically(path, "".join(f"{record.model_dump_json()}\n" for record in records).encode())
         stdout().print(f"{path}: {len(records)} records, {len({r.cell for r in records})} cells", soft_wrap=True)
 

@@ -9,7 +9,7 @@ import typer
 from arena.cli import displays
 from arena.cli.boards import show_board
 from arena.cli.console import stderr, stdout, table
-from arena.cli.options import Results, StoreUrl, SuiteName, Tiny, chosen_suite
+from arena.cli.options import Results, StoreUrl, SuiteName, Tiny, chosen_suite, results_file
 
 commands = typer.Typer()
 
@@ -24,11 +24,13 @@ def show_plan(
         bool, typer.Option("--why", help="Say of each cell and stage to compute what makes it run.")
     ] = False,
 ) -> None:
-    """Show what a run would compute, what is cached, and an estimate of what it takes."""
+    """Show what a run would compute, what is cached, an estimate of what it takes, and how many cells have a record
+    that holds."""
     import os
     from collections import Counter
 
     from arena.engine.cost import CostModel
+    from arena.engine.execute import recorded, why_cells
     from arena.engine.plan import plan as planned
     from arena.engine.progress import duration
     from arena.engine.stages import ZeroShot
@@ -38,19 +40,23 @@ def show_plan(
     registry, opened = Registry(), Store(store)
     out = stdout()
     plan = planned(chosen_suite(suite, registry, opened, tiny, out), registry, opened, estimate=True)
-    missing = plan.missing()
+    path = results_file(results, plan.suite.id, tiny)
+    reasons = why_cells(plan, recorded(plan.suite, plan.cells, path), path)
+    absent = plan.missing()
+    wanted = plan.closure(name for cell in plan.cells if cell.key in reasons for name in cell.stages.values())
+    missing = [stage for stage in absent if stage.name in wanted]
     model = CostModel(plan)
     big = any(model.known(stage.model) for stage in plan.stages.values() if isinstance(stage, ZeroShot))
     estimates = ("GPU hours", "disk") if big else ("estimate",)
     stages = table("stage", "all", "cached", "to compute", *estimates, right=1)
-    every, left = Counter(s.kind for s in plan.stages.values()), Counter(s.kind for s in missing)
+    every, lacking, left = (Counter(s.kind for s in stages) for stages in (plan.stages.values(), absent, missing))
     costs = model.costs(missing) if big else None
     for kind, count in every.items():
         if costs is not None:
             cells = [displays.hours(costs.gpu_hours(kind)), displays.gigabytes(costs.disk.get(kind, 0.0))]
         else:
             cells = [duration(sum(plan.seconds[s.name] for s in missing if s.kind == kind))]
-        stages.add_row(kind, str(count), str(count - left[kind]), str(left[kind]), *cells)
+        stages.add_row(kind, str(count), str(count - lacking[kind]), str(left[kind]), *cells)
     out.print(f"suite {plan.suite.id} · digest {plan.digest[:12]} · {len(plan.cells)} cells · store {plan.store.url}")
     out.print(stages)
     if costs is not None:
@@ -61,8 +67,10 @@ def show_plan(
         out.print(
             f"about {duration(total / cores)} on {cores} local workers, from what like stages took before or defaults"
         )
+    held = len(plan.cells) - len(reasons)
+    out.print(f"{held} of {len(plan.cells)} cells have a record that holds", markup=False, soft_wrap=True)
     if why:
-        displays.show_why(plan, results, out)
+        displays.show_why(plan, reasons, missing, out)
 
 
 @commands.command("run")
@@ -77,7 +85,13 @@ def run_suite(
     force_failed: Annotated[bool, typer.Option("--force-failed", help="Try cells recorded as failed again.")] = False,
     tiny: Tiny = False,
     cell: Annotated[
-        list[str] | None, typer.Option("--cell", metavar="NAME", help="Only this cell, by the beginning. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--cell",
+            metavar="NAME",
+            help="Only this cell, by the beginning of its name: the field cell of records, or as `arena plan SUITE "
+            "--why` shows it. Repeatable.",
+        ),
     ] = None,
     check_determinism: Annotated[
         int | None,
@@ -95,25 +109,22 @@ def run_suite(
     if check_determinism is not None:
         from arena.cli.audits import show_determinism
 
-        return show_determinism(
-            chosen_suite(suite, registry, opened, tiny, stderr(), apart=True), registry, check_determinism, workers
-        )
+        chosen = chosen_suite(suite, registry, opened, tiny, stderr(), apart=True)
+        show_determinism(chosen, registry, check_determinism, workers)
+        return
     try:
         chosen = chosen_suite(suite, registry, opened, tiny, stderr(), apart=True)
-        if tiny and results is None:
-            from arena.suites.dry_run import default_results
-
-            results = default_results(chosen.id)
         report = run(
             chosen,
             store=opened,
             registry=registry,
             scheduler=scheduler,
             workers=workers,
-            results=results,
+            results=results_file(results, chosen.id, tiny),
             force_failed=force_failed,
             console=stderr(),
             only=cell or (),
+            name=f"{suite} --tiny" if tiny else suite,
         )
     except KeyboardInterrupt as stop:
         kept = f"finished cells are recorded and finished stages kept in {opened.url}; run again to go on"

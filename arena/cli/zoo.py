@@ -42,7 +42,7 @@ def train_zoo(
     from arena.plugins.registry import near_misses
 
     if name not in TINY:
-        raise UsageError(f"no tiny model is called {name!r}{near_misses(name, TINY)}; see `arena zoo list`")
+        raise UsageError(f"no tiny model is called {name!r}: see `arena zoo list`{near_misses(name, TINY)}")
     folder = out or Path("zoo") / name
     training = Training(TINY[name], folder / "checkpoints", typer.echo)
     training.run()

@@ -102,7 +102,7 @@ def asked_for(ids: Sequence[str], known: Mapping[str, set[str]], evidence: Seque
         names = {name for name in every if id in (name, name.rpartition(" ")[2])}
         if not names:
             short = {name.rpartition(" ")[2] for name in every}
-            raise UsageError(f"no record has a plugin {id!r}{near_misses(id, short)}: name one of a committed suite")
+            raise UsageError(f"no record has a plugin {id!r}: name one of a committed suite{near_misses(id, short)}")
         chosen |= {name: known[name] for name in names if name in known}
     return chosen
 

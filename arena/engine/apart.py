@@ -7,6 +7,7 @@ import math
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -161,7 +162,11 @@ class Apart:
             compute(stage, desk, home, self.threads, self.progress, here=True)
             return read_ended(home) or {"status": "failed", "message": "it left no word"}
         specs, network = list(stage.plugins().values()), stage.network
-        if not network:
+        if network:
+            for cache in (hub_home(), hub_cache()):  # what is not there cannot be granted
+                with suppress(OSError):
+                    cache.mkdir(parents=True, exist_ok=True)
+        else:
             self._fetch(stage, specs)
         read = [given, *self._files(specs, network)]
         write = [made, *([workspace] if workspace else []), *([hub_home(), hub_cache()] if network else [])]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from arena.console import PlainConsole
 from arena.engine.graph import Cell, Plan
 from arena.engine.plan import plan
 from arena.engine.stages import Stage
@@ -66,6 +67,7 @@ def run(
     console: Console | None = None,
     only: Sequence[str] = (),
     isolated: bool = True,
+    name: str = "",
 ) -> RunReport:
     """Run a suite, by its file or the id of a shipped one, and append a record a cell to the JSONL file `results`.
 
@@ -75,7 +77,8 @@ def run(
     core by default), ``sync`` (one at a time) or the address of a dask scheduler. Cells recorded as failed are tried
     again with `force_failed`. `only` has beginnings of the names of the cells to run, all where empty. Progress goes to
     `console`, by default standard error. With `isolated` off, plugins run in this process one after the other,
-    unwatched, which is for debugging; records say so.
+    unwatched, which is for debugging; records say so. `name` is what errors
+    call the suite on the command line, by default its id.
 
     Raises `UsageError` for a suite that cannot run, `StoreError` when the store cannot be used; a plugin's failure is a
     record.
@@ -83,17 +86,15 @@ def run(
     suite = suite if isinstance(suite, Suite) else find_suite(str(suite))
     registry = registry or Registry()
     store = store if isinstance(store, Store) else Store(store)
-    console = console or Console(stderr=True)
+    console = console or PlainConsole(stderr=True)
     validate(suite, registry, isolated)
     results = Path(results) if results is not None else default_results(suite.id)
     whole = plan(suite, registry, store, apart=isolated)
-    standing = Standing.read(results.parent)
-    standing.refuse_withdrawn(cell.asked for cell in whole.cells)
-    cells = chosen_cells(whole, only)
+    cells = chosen_cells(whole, only, name or suite.id)
     since = end_of(results)  # before it is read: what another run appends from now on counts as this run's own
     known = recorded(suite, whole.cells, results)
-    sources = current_sources(cell.asked for cell in cells)
-    todo = [c for c in cells if why_run(c, known.get(c.key), sources, standing, force_failed) is not None]
+    reasons = why_cells(whole, known, results, force_failed)
+    todo = [cell for cell in cells if cell.key in reasons]
     for problem, count in Counter(broken.problem for broken in whole.broken).items():
         console.print(
             Text.assemble(("failed", "red"), f" {count} cells, which have no record: {problem}"), soft_wrap=True
@@ -103,11 +104,15 @@ def run(
     return RunReport(whole, tuple(done[c.key] for c in cells), tuple(fresh.computed), results)
 
 
-def chosen_cells(whole: Plan, only: Sequence[str]) -> list[Cell]:
-    """The cells whose names begin with one of `only`, all where that is empty. Raises `UsageError` where none does."""
+def chosen_cells(whole: Plan, only: Sequence[str], name: str) -> list[Cell]:
+    """The cells whose names begin with one of `only`, all where that is empty. Raises `UsageError` where one is empty
+    or none does; it calls the suite `name` on the command line."""
+    where = f"names are the field `cell` of records, and `arena plan {name} --why` shows those of cells to compute"
     for beginning in only:
+        if not beginning:
+            raise UsageError(f"the name of a cell of suite {whole.suite.id!r} is empty: {where}")
         if not any(cell.key.startswith(beginning) for cell in whole.cells):
-            raise UsageError(f"suite {whole.suite.id!r} has no cell {beginning!r}: `arena plan --why` lists them")
+            raise UsageError(f"suite {whole.suite.id!r} has no cell {beginning!r}: {where}")
     return [cell for cell in whole.cells if not only or any(cell.key.startswith(b) for b in only)]
 
 
@@ -123,6 +128,19 @@ def labelled(record: Record, suite: SuiteRef, asked: Asked) -> Record:
     parts = {name: getattr(record, name) for name in ("defense", "attack", "recipe")}
     named = {name: part.model_copy(update={"label": getattr(asked, name).label}) for name, part in parts.items()}
     return record.model_copy(update={"suite": suite, **named, "budget": asked.budget})
+
+
+def why_cells(whole: Plan, known: Mapping[str, Record], results: Path, force_failed: bool = False) -> dict[str, str]:
+    """Why cells of a plan are computed, by their names; cells whose record, of those `known`, holds are left out.
+
+    Raises `UsageError` where a plugin of the plan was withdrawn, `ArenaError` where what was accepted beside `results`
+    cannot be read.
+    """
+    standing = Standing.read(results.parent)
+    standing.refuse_withdrawn(cell.asked for cell in whole.cells)
+    sources = current_sources(cell.asked for cell in whole.cells)
+    found = {c.key: why_run(c, known.get(c.key), sources, standing, force_failed) for c in whole.cells}
+    return {key: reason for key, reason in found.items() if reason is not None}
 
 
 def why_run(
@@ -166,12 +184,10 @@ def compute(
             ):
                 execution.drive(pool)
     except KeyboardInterrupt:
-        console.print(
-            f"interrupted: {len(execution.records)} of {len(todo)} cells are recorded in {results}, finished stages "
-            f"are kept in {whole.store.url}; run again to go on",
-            soft_wrap=True,
-        )
-        raise
+        raise KeyboardInterrupt(
+            f"{len(execution.records)} of {len(todo)} cells are recorded in {results}, finished stages are kept in "
+            f"{whole.store.url}; run again to go on"
+        ) from None
     return execution
 
 

@@ -63,7 +63,7 @@ def run_task(
         with store.claim(task.key):
             if store.get(task.key) is not None:
                 return Result("done")
-            with _private(store, task.key) as place:
+            with _private(store, task.key) as place, store.explaining():
                 _Computation(task, store, Apart(place, store.folder, bounds, progress, cancel, isolated)).run()
             store.clear_workspace(task.key)
         return Result("done", computed=True)

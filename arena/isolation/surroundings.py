@@ -85,7 +85,11 @@ def environment() -> dict[str, str]:
         if (name in _PASSED or name.startswith(_PASSED_BEGINNINGS)) and not any(s in name.upper() for s in _SECRETS)
     }
     own = {name: value for name, value in _FIXED.items() if value}
-    return {**kept, **own}
+    hub = {
+        "HF_HOME": str(hub_home()),
+        "HF_HUB_CACHE": str(hub_cache()),
+    }  # the hub's client reads them when it is loaded
+    return {**kept, **own, **hub}
 
 
 def for_network() -> dict[str, str]:
@@ -98,7 +102,7 @@ def private(home: Path) -> dict[str, str]:
     own = str(home)
     return {
         **{"HOME": own, "TMPDIR": own, "XDG_CACHE_HOME": str(home / "cache")},
-        **{"PYTHONPATH": os.pathsep.join(sys.path), "HF_HOME": str(hub_home()), "HF_HUB_CACHE": str(hub_cache())},
+        **{"PYTHONPATH": os.pathsep.join(sys.path)},
     }
 
 

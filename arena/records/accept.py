@@ -7,7 +7,7 @@ checkout's records ``withdrawn.yaml``, which people write.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -161,21 +161,21 @@ def _read_accepted(path: Path) -> tuple[Accepted, ...]:
     if not path.exists():
         return ()
     found = []
-    for number, line in enumerate(_lines(path), start=1):
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArenaError(f"{path} cannot be read as text ({error}): restore the file from a copy") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         try:
             found.append(Accepted.model_validate_json(line))
         except ValidationError as error:
             raise ArenaError(
-                f"{path}, line {number}: {problem(error)}; remove the line, `arena accept` writes it with its proof"
+                f"{path}, line {number}: {problem(error)}; remove the line, then run `arena accept`, which writes such "
+                "lines with their proof"
             ) from error
     return tuple(found)
-
-
-def _lines(path: Path) -> Sequence[str]:
-    try:
-        return [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ArenaError(f"{path} cannot be read ({error}): restore it") from error
 
 
 def problem(error: ValidationError) -> str:

@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from pathlib import Path
 from typing import Any, cast
 
 from pydantic import ValidationError
@@ -35,18 +36,47 @@ _SUITE_FIELDS = {
     *("skip", "limits"),
 }
 
+_REMEDY = "restore the file from a copy, or remove the line and run the suite again"
 
-def migrate(lines: Sequence[Json], suites: Sequence[Suite], registry: Registry) -> list[Record]:
-    """The records of schema 1 in `lines`, in their order, by the suites that made them; records of schema 2 are left as
-    they are.
 
-    Raises `ArenaError` naming the record that cannot be migrated, and what about it cannot be known.
+def read_lines(path: Path) -> dict[str, Json]:
+    """The JSON objects in a file of records, by their places, ``old.jsonl, line 7``.
+
+    Raises `ArenaError` naming the file, and the line that is none.
     """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise ArenaError(f"{path} cannot be read ({error.strerror}): name a JSONL file of records") from error
+    found: dict[str, Json] = {}
     for number, line in enumerate(lines, start=1):
-        if not isinstance(line, dict):
-            raise ArenaError(f"line {number} is damaged: it is no record; restore the file")
-    maker = _Maker(suites, registry, lines)
-    return [maker.record(line) for line in lines]
+        if not line.strip():
+            continue
+        place = f"{path}, line {number}"
+        try:
+            document = json.loads(line)
+        except ValueError as error:
+            raise ArenaError(f"{place} is damaged: it is not JSON; {_REMEDY}") from error
+        if not isinstance(document, dict):
+            raise ArenaError(f"{place} is damaged: it is not a JSON object; {_REMEDY}")
+        found[place] = document
+    return found
+
+
+def migrate(lines: Mapping[str, Json], suites: Sequence[Suite], registry: Registry) -> list[Record]:
+    """The records of schema 1 in `lines`, in their order, by the suites that made them; records of schema 2 are left as
+    they are. `lines` are by their places, as of `read_lines`.
+
+    Raises `ArenaError` naming the place and the record that cannot be migrated, and what about it cannot be known.
+    """
+    maker = _Maker(suites, registry, list(lines.values()))
+    records = []
+    for place, line in lines.items():
+        try:
+            records.append(maker.record(line))
+        except ArenaError as error:
+            raise ArenaError(f"{place}: {error}") from error
+    return records
 
 
 def suite_digest(suite: Suite) -> str:
@@ -110,8 +140,9 @@ class _Maker:
         self._sources = defaultdict(set)
         for line in self.lines:
             for kind in ("model", "attack") if line.get("schema_version") == 1 else ():
-                if isinstance(line.get(kind), dict):  # else the record is damaged, which is said where it is migrated
-                    self._sources[kind, line[kind].get("id")].add(line[kind].get("source_digest"))
+                match line.get(kind):  # what is otherwise is damaged, which is said when it is migrated
+                    case {"id": str(id), "source_digest": str(source)}:
+                        self._sources[kind, id].add(source)
 
     def record(self, line: Json) -> Record:
         name = f"record {str(line.get('cell'))[:12]}"
@@ -134,11 +165,13 @@ class _Maker:
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"])) or "record"
-            raise ArenaError(f"{name} is damaged: {where}: {first['msg']}; restore the file") from error
-        except (AttributeError, KeyError, TypeError) as error:
-            raise ArenaError(f"{name} is damaged: {type(error).__name__}: {error}; restore the file") from error
+            raise ArenaError(f"{name} is damaged: {where}: {first['msg']}; {_REMEDY}") from error
+        except KeyError as error:
+            raise ArenaError(f"{name} is damaged: it lacks the field {error.args[0]!r}; {_REMEDY}") from error
+        except (AttributeError, TypeError) as error:
+            raise ArenaError(f"{name} is damaged: a field holds a value of another type; {_REMEDY}") from error
         raise ArenaError(
-            f"{name} ({line['defense']['label']} / {line['attack']['label']}, seed {line['seed']}): what it lacks "
+            f"{name} ({line['defense']['label']} / {line['attack']['label']}, seed {line.get('seed')}): what it lacks "
             f"cannot be known: no combination of suite {suite.id!r} with the plugins as they are installed gives its "
             "key; migrate it with the arena, the plugins and their weights that made it, or leave it out"
         )

@@ -21,8 +21,8 @@ def find_suite(name: str) -> Suite:
     shipped = shipped_suites()
     if name not in shipped:
         raise UsageError(
-            f"no suite is called '{shortened(name, 400)}'{near_misses(name, shipped)}; shipped are "
-            f"{', '.join(shipped) or 'none'}, others are named by the path of their YAML file"
+            f"no suite is called '{shortened(name, 400)}': shipped are {', '.join(shipped) or 'none'}, and others are "
+            f"named by the path of their YAML file{near_misses(name, shipped)}"
         )
     return load_suite(suite_file(name))
 

@@ -83,7 +83,8 @@ def go(tmp_path: Path, **fields: Any) -> RunReport:
         Suite.model_validate(suite | fields),
         store=tmp_path / "store",
         results=tmp_path / "results.jsonl",
-        scheduler="sync", isolated=False,
+        scheduler="sync",
+        isolated=False,
         console=Console(file=io.StringIO()),
     )
 

@@ -120,7 +120,10 @@ class Sharpen(ImageAttack):
     """Makes much of what is in the picture."""
 
     def purify_images(self, images: Sequence[Image.Image], world: AttackerWorld) -> Iterable[Image.Image]:
-        return [Image.fromarray(np.clip(2 * (np.asarray(i).astype(int) - 128) + 128, 0, 255).astype(np.uint8)) for i in images]
+        return [
+            Image.fromarray(np.clip(2 * (np.asarray(i).astype(int) - 128) + 128, 0, 255).astype(np.uint8))
+            for i in images
+        ]
 
 
 def draw(seed: int) -> tuple[Sample, ...]:

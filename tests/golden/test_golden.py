@@ -1,8 +1,8 @@
 """What training, release, scoring and splits do is pinned by a few cells of every family, recipe and kind of attack.
 
 On a machine like the one that made ``golden.json`` all contents are the same. Elsewhere sums of floats are rounded
-differently, which crafting makes much of: there the splits and what integers make of them are the same, and the first
-epoch's loss of cells in which nothing was crafted is.
+differently, and crafting amplifies that: there the splits and what integers make of them are the same, and so is the
+first epoch's loss of cells in which nothing was crafted.
 """
 
 from __future__ import annotations

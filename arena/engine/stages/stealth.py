@@ -33,11 +33,11 @@ class Stealth(Stage):
         write_json(given / "texts.json", texts if changed else [[], []])
 
     def run(self, desk: Desk) -> None:
-        from arena.score.stealth import chunks
-
         before, after = json.loads(desk.path("texts.json").read_text(encoding="utf-8"))
         read: list[float] = []
         if before:
+            from arena.score.stealth import chunks  # seconds to import, which most releases need not take
+
             lvlm = load_model(self.reader)
             for texts in chunks(before, after):
                 read += lvlm.perplexities(texts)

@@ -67,7 +67,7 @@ def _card(training: Training, scores: dict[str, float], per_kind: int) -> str:
 
 Made by `arena zoo train {spec.name}` from seed {spec.seed} (`arena/lvlm/zoo/train.py`): {spec.tower_steps:,} steps of
 the tower on dense labels, {spec.language_steps:,} of projector and language model, {spec.joint_steps:,} of everything.
-Training data are procedural scenes alone (`arena/data/scenes.py`), of at most four things. {_ability(scores)}
+Training data are procedural scenes alone (`arena/data/embedded/scenes.py`), of at most four things. {_ability(scores)}
 It can also repeat {repeats} that it is told. It is of no use outside this arena.
 
 Accuracy of generated answers on {per_kind} held-out questions of each kind (scene seed {HELD_OUT_SEED}):

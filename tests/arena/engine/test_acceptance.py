@@ -30,7 +30,9 @@ def in_this_process(toys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def go(folder: Path) -> RunReport:
-    return run(toy_suite(), store=folder / "store", results=folder / "r.jsonl", scheduler="sync", isolated=False, console=QUIET)
+    return run(
+        toy_suite(), store=folder / "store", results=folder / "r.jsonl", scheduler="sync", isolated=False, console=QUIET
+    )
 
 
 def evidence(folder: Path) -> list[acceptance.Evidence]:
@@ -144,7 +146,9 @@ def test_the_reference_is_the_last_revision_that_stands(tmp_path: Path, monkeypa
 
 def test_an_id_that_no_record_has_is_refused(tmp_path: Path) -> None:
     go(tmp_path)
-    with pytest.raises(UsageError, match="no record has a plugin 'toy-nose'; did you mean 'toy-noise'"):
+    with pytest.raises(
+        UsageError, match=r"no record has a plugin 'toy-nose': name one of a committed suite; did you mean 'toy-noise'"
+    ):
         accepting(tmp_path, "toy-nose")
 
 

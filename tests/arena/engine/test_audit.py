@@ -49,7 +49,8 @@ def learn(stage: FineTune, desk: Desk) -> None:
     samples = desk.samples("samples")
     chosen = np.random.default_rng(stage.seed).permutation(len(samples))[: len(samples) * 4 // 5]
     means = [
-        np.mean([np.asarray(samples[i].image, float) for i in chosen if samples[i].answer == a], axis=0) for a in ANSWERS
+        np.mean([np.asarray(samples[i].image, float) for i in chosen if samples[i].answer == a], axis=0)
+        for a in ANSWERS
     ]
     epoch = {"loss": 1.0, "held_out_loss": 1.0, "held_out_accuracy": 0.5}
     (desk.made / "epoch-0.safetensors").write_bytes(b"toy")
@@ -181,7 +182,9 @@ def broken(stage: Score, desk: Desk) -> None:
 def test_too_little_to_judge_by_is_said_and_commits_to_nothing() -> None:
     report = audited("flatten", suite())
     assert report.verdict == "undecided" and report.revealed is None
-    assert report.missing[0].startswith("0 of 3 seeds of shaded · toy-model · toy-recipe · flatten · none have a record")
+    assert report.missing[0].startswith(
+        "0 of 3 seeds of shaded · toy-model · toy-recipe · flatten · none have a record"
+    )
     assert "`arena run doubtful`" in report.missing[0] and not report.file.exists()
     one = audited("flatten", published(seeds=[0]))
     assert one.verdict == "undecided" and "an interval takes two" in one.missing[0]

@@ -68,7 +68,7 @@ def test_what_depends_on_more_than_its_seed_is_found_and_nothing_else(tmp_path: 
     assert "found.bin" in found["attack 'unseeded-fit'", "fit"].problem
     assert "seeds 0 and 1 give the same training samples" in found["dataset 'stubborn'", "data"].problem
     assert any("toy-noise" in stage for stage in report.stages) and not report.deterministic
-    assert surroundings._FIXED == before and not list(tmp_path.glob("**/*.jsonl"))
+    assert before == surroundings._FIXED and not list(tmp_path.glob("**/*.jsonl"))
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,8 @@ def handed(tmp_path: Path, toys: Path) -> dict[str, list[object]]:
             toy_suite(defenses=defenses, attacks=attacks, surrogates=["toy-relative"], seeds=[5]),
             store=tmp_path / "store",
             results=tmp_path / "r.jsonl",
-            scheduler="sync", isolated=False,
+            scheduler="sync",
+            isolated=False,
             console=Console(file=io.StringIO()),
         )
         assert not report.failed
@@ -108,7 +109,8 @@ def test_attacker_does_not_reach_clean_originals(tmp_path: Path, toys: Path) -> 
             toy_suite(defenses=defenses, attacks=["none", "toy-invert", "toy-drawn"], seeds=[5]),
             store=tmp_path / "store",
             results=tmp_path / "r.jsonl",
-            scheduler="sync", isolated=False,
+            scheduler="sync",
+            isolated=False,
             console=Console(file=io.StringIO()),
         )
     seen = pictures(reachable(module.HANDED["attack"]))

@@ -176,7 +176,7 @@ ANYWHERE = {"walk-objects", "read-own-memory", "read-environment"}
 """Kept by the process alone."""
 
 MEMORY, OUTPUT = 1.0, 0.05
-TIME = r"it ran past its time limit of 0\.1 minutes \(limits\.stage_minutes of the suite\)"
+TIME = r"it ran past its time limit of 0\.15 minutes \(limits\.stage_minutes of the suite\)"
 MUCH = r"1 GB of memory \(limits\.stage_memory_gb of the suite\)"
 FILES = r"0\.05 GB \(limits\.stage_output_gb of the suite\)"
 
@@ -442,7 +442,7 @@ def go_late(world: World) -> RunReport:
         "late",
         defenses=NORMAL,
         attacks=["none", *uses(LATE)],
-        limits={"stage_minutes": 0.1},
+        limits={"stage_minutes": 0.15},
         skip=[{"defenses": ["none"], "attacks": list(map(label, uses(LATE)))}],
         workers=3,
     )

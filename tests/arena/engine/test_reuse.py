@@ -334,12 +334,22 @@ def test_a_release_that_says_other_things_of_the_same_samples_trains_nothing_aga
 # Why
 
 
-def why(tmp_path: Path, **changes: Any) -> str:
+def planned(tmp_path: Path, *options: str, store: str = "store", **changes: Any) -> str:
     (tmp_path / "toy.yaml").write_text(toy_suite(**changes).model_dump_json(), encoding="utf-8")
-    words = [str(tmp_path / "toy.yaml"), "--store", str(tmp_path / "store"), "--results", str(tmp_path / "r.jsonl")]
-    done = CliRunner().invoke(app, ["plan", "--why", *words], catch_exceptions=False, env={"COLUMNS": "300"})
+    words = [str(tmp_path / "toy.yaml"), "--store", str(tmp_path / store), "--results", str(tmp_path / "r.jsonl")]
+    done = CliRunner().invoke(app, ["plan", *options, *words], catch_exceptions=False, env={"COLUMNS": "300"})
     assert done.exit_code == 0, done.output
     return done.stdout
+
+
+def why(tmp_path: Path, **changes: Any) -> str:
+    return planned(tmp_path, "--why", **changes)
+
+
+def counts(text: str) -> dict[str, list[str]]:
+    """All, cached and to compute, by kind of stage, of what `arena plan` says."""
+    rows = (row.split() for row in text.partition("to compute")[2].splitlines()[1:])
+    return {row[0]: row[1:4] for row in rows if len(row) > 3 and all(count.isdigit() for count in row[1:4])}
 
 
 def test_plan_says_why(tmp_path: Path, toys: Path) -> None:
@@ -381,6 +391,36 @@ def test_plan_says_why(tmp_path: Path, toys: Path) -> None:
     assert f"  {gone} " in text and not any(line.startswith("fine-tuned toy") for line in text.splitlines())
     append_record(tmp_path / "r.jsonl", report.records[0])
     assert "8 of 8 cells" in why(tmp_path)
+
+
+def test_plan_counts_the_stages_of_cells_without_a_record_that_holds(tmp_path: Path, toys: Path) -> None:
+    """Whether or not the store still has what the others were made from."""
+    report = go(tmp_path)
+    full = planned(tmp_path, store="empty")
+    assert "8 of 8 cells have a record that holds" in full
+    assert counts(full) == {kind: [every, "0", "0"] for kind, (every, _, _) in counts(full).items()}
+    assert counts(full)["fine-tuned"] == ["8", "0", "0"]
+    with source("toy-noise", "5" * 64):
+        changed = planned(tmp_path, store="empty")
+        assert "4 of 8 cells have a record that holds" in changed
+        assert (counts(changed)["fine-tuned"], counts(changed)["scored"]) == (["8", "0", "4"], ["8", "0", "4"])
+        assert counts(changed)["release"][2] == "2"  # of each seed; not that of the control
+        assert counts(planned(tmp_path))["fine-tuned"] == ["8", "4", "4"]
+    (tmp_path / "r.jsonl").unlink()
+    nothing = planned(tmp_path, store="empty")
+    assert "0 of 8 cells have a record that holds" in nothing
+    assert counts(nothing) == {kind: [every, "0", every] for kind, (every, _, _) in counts(nothing).items()}
+    assert counts(planned(tmp_path))["fine-tuned"] == ["8", "8", "0"] and not report.failed
+
+
+def test_plan_refuses_what_run_refuses(tmp_path: Path, toys: Path) -> None:
+    (tmp_path / "withdrawn.yaml").write_text(WITHDRAWN, encoding="utf-8")
+    with pytest.raises(UsageError, match=r"defense 'toy-noise' version 1 was withdrawn \(it leaked answers\)"):
+        planned(tmp_path)
+    (tmp_path / "withdrawn.yaml").unlink()
+    (tmp_path / "accepted.jsonl").write_text("\n{oops\n", encoding="utf-8")
+    with pytest.raises(ArenaError, match=r"accepted\.jsonl, line 2: .*remove the line"):
+        planned(tmp_path)
 
 
 def test_plan_says_which_input_has_other_contents(tmp_path: Path, toys: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -214,7 +214,9 @@ def test_full_disk_ends_the_run_and_blames_no_cell(tmp_path: Path, toys: Path, m
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(FineTune, "hand_over", full)
-    monkeypatch.setattr(Store, "unusable", lambda self, error: StoreError("the disk is full. What is finished is kept"))
+    monkeypatch.setattr(
+        Store, "unusable", lambda self, error=None: StoreError("the disk is full. What is finished is kept")
+    )
     with pytest.raises(StoreError, match=r"disk is full.*What is finished is kept"):
         go(tmp_path)
     assert not (tmp_path / "r.jsonl").exists()
@@ -234,17 +236,15 @@ def test_interrupt_keeps_what_is_finished(tmp_path: Path, toys: Path, monkeypatc
         real(stage, job, given)
 
     monkeypatch.setattr(FineTune, "hand_over", interrupted)
-    out = io.StringIO()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="2 of 8 cells are recorded"):
         run(
             toy_suite(),
             store=tmp_path / "store",
             results=tmp_path / "r.jsonl",
             scheduler="sync",
             isolated=False,
-            console=Console(file=out, width=500),
+            console=Console(file=io.StringIO()),
         )
-    assert "interrupted: 2 of 8 cells are recorded" in out.getvalue()
     assert len(read_records(tmp_path / "r.jsonl")) == 2
     assert not list((tmp_path / "store" / "partial").iterdir())
     assert len(go(tmp_path).records) == 8
@@ -255,8 +255,7 @@ def test_some_cells_alone_are_run_and_counted(tmp_path: Path, toys: Path, monkey
         raise KeyboardInterrupt
 
     some = [cell.key[:12] for cell in go(tmp_path, store="other", name="other").plan.cells[2:4]]
-    out = io.StringIO()
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match="0 of 2 cells are recorded"):
         patch.setattr(FineTune, "hand_over", interrupted)
         run(
             toy_suite(),
@@ -264,15 +263,16 @@ def test_some_cells_alone_are_run_and_counted(tmp_path: Path, toys: Path, monkey
             results=tmp_path / "r.jsonl",
             scheduler="sync",
             isolated=False,
-            console=Console(file=out, width=500),
+            console=Console(file=io.StringIO()),
             only=some,
         )
-    assert "interrupted: 0 of 2 cells are recorded" in out.getvalue()
     report = go(tmp_path, only=some)
     assert [r.cell[:12] for r in report.records] == some == [r.cell[:12] for r in read_records(tmp_path / "r.jsonl")]
     assert Counter(report.plan.stages[name].kind for name in report.computed)["fine-tuned"] == 2
-    with pytest.raises(UsageError, match=r"suite 'toy' has no cell 'zz': `arena plan --why` lists them"):
+    with pytest.raises(UsageError, match=r"suite 'toy' has no cell 'zz': .*field `cell`.*`arena plan toy --why`"):
         go(tmp_path, only=[*some, "zz"])
+    with pytest.raises(UsageError, match=r"the name of a cell of suite 'toy' is empty: .*field `cell`"):
+        go(tmp_path, only=[*some, ""])
 
 
 def test_first_rows_come_early(tmp_path: Path, toys: Path) -> None:

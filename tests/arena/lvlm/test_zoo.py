@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -82,6 +83,17 @@ def test_packing_writes_a_hub_checkpoint_and_a_card(spec: TinyModel, tmp_path: P
     card = (tmp_path / "packed" / "README.md").read_text(encoding="utf-8")
     assert all(f"| {kind} | {score:.3f} |" in card for kind, score in scores.items())
     assert f"seed {spec.seed}" in card and f"{spec.architecture} at " in card
+    assert_names_files(card)
+
+
+def assert_names_files(card: str) -> None:
+    named = re.findall(r"`(arena/[\w/]+\.py)`", card)
+    assert len(named) == 2 and all((Path(__file__).parents[3] / path).is_file() for path in named), named
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_shipped_card_names_files_that_are_there(name: str) -> None:
+    assert_names_files((ZOO / SHIPPED[name][0] / "README.md").read_text(encoding="utf-8"))
 
 
 def test_eight_questions_do_not_see_each_other(spec: TinyModel) -> None:

@@ -45,7 +45,8 @@ def test_a_plan_and_the_record_made_of_it_agree(tmp_path: Path) -> None:
         toy_suite(**BASE),
         store=tmp_path / "store",
         results=tmp_path / "r.jsonl",
-        scheduler="sync", isolated=False,
+        scheduler="sync",
+        isolated=False,
         console=Console(file=io.StringIO()),
     )
     assert not report.failed and len(report.records) == 4
@@ -204,7 +205,8 @@ def test_a_record_whose_cell_is_not_what_it_asks_is_refused(tmp_path: Path) -> N
         toy_suite(seeds=[0], attacks=["none"]),
         store=tmp_path / "store",
         results=path,
-        scheduler="sync", isolated=False,
+        scheduler="sync",
+        isolated=False,
         console=Console(file=io.StringIO()),
     )
     good = json.loads(path.read_text(encoding="utf-8").splitlines()[1])

@@ -33,6 +33,10 @@ def lines() -> list[dict[str, Any]]:
     return [json.loads(line) for line in OLD.read_text(encoding="utf-8").splitlines()]
 
 
+def placed(words: list[Any]) -> dict[str, Any]:
+    return {f"old.jsonl, line {number}": word for number, word in enumerate(words, start=1)}
+
+
 def suites(**changes: Any) -> list[Suite]:
     """The suites of the records, with fields changed."""
     texts = [suite_file(name).read_text(encoding="utf-8") for name in SUITES]
@@ -91,7 +95,7 @@ def test_records_migrate(file: Path) -> None:
 def test_migrated_cells_are_those_that_the_suites_plan(file: Path) -> None:
     from arena.engine.plan import planned_cells
 
-    records = migrate(lines(), suites(), Registry())
+    records = migrate(placed(lines()), suites(), Registry())
     planned = {cell.key for suite in suites() for cell in planned_cells(suite, Registry())}
     assert {record.cell for record in records} <= planned
 
@@ -109,7 +113,7 @@ def test_what_is_migrated_stays_what_it_is(file: Path) -> None:
 
 def refused(words: list[Any], known: list[Suite], match: str) -> None:
     with pytest.raises(ArenaError, match=match):
-        migrate(words, known, Registry())
+        migrate(placed(words), known, Registry())
 
 
 def test_a_suite_that_is_not_known_is_asked_for() -> None:
@@ -157,28 +161,36 @@ def test_a_record_that_was_edited_is_refused(change: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda old: {k: v for k, v in old.items() if k != "defense"}, "is damaged: KeyError: 'defense'"),
-        (lambda old: {k: v for k, v in old.items() if k != "suite"}, "is damaged: KeyError: 'suite'"),
-        (lambda old: old | {"suite": None}, "is damaged"),
+        (lambda old: {k: v for k, v in old.items() if k != "defense"}, "is damaged: it lacks the field 'defense'; "),
+        (lambda old: {k: v for k, v in old.items() if k != "suite"}, "is damaged: it lacks the field 'suite'; "),
+        (lambda old: {k: v for k, v in old.items() if k != "seed"}, "is damaged: it lacks the field 'seed'; "),
+        (lambda old: old | {"suite": None}, "is damaged: a field holds a value of another type; "),
+        (lambda old: old | {"model": old["model"] | {"id": []}}, "what it lacks cannot be known"),
         (lambda old: old | {"outcome": None}, "is damaged"),
         (lambda old: old | {"lineage": {}}, "is damaged"),
         (lambda old: old | {"schema_version": 3}, "schema version 3: this migrates version 1"),
-        (lambda old: [old], "is damaged"),
+        (lambda old: [old], "is damaged: it is not a JSON object; restore the file from a copy"),
     ],
 )
 def test_a_damaged_line_leaves_the_file_as_it_was(file: Path, damage: Any, said: str) -> None:
-    before = OLD.read_bytes() + json.dumps(damage(lines()[0])).encode() + b"\n"
+    before = OLD.read_bytes() + b"\n" + json.dumps(damage(lines()[0])).encode() + b"\n"
     file.write_bytes(before)
     done = arena("migrate", "old.jsonl")
     assert done.exit_code != 0 and isinstance(done.exception, ArenaError), done.exception
-    assert said in str(done.exception)
+    assert str(done.exception).startswith("old.jsonl, line 8") and said in str(done.exception)
     assert file.read_bytes() == before and [p.name for p in file.parent.glob("*.schema-1")] == []
 
 
 def test_a_file_that_is_not_json_is_named(file: Path) -> None:
-    file.write_bytes(OLD.read_bytes() + b"{oops\n")
+    file.write_bytes(b"\n" + OLD.read_bytes() + b"{oops\n")
     done = arena("migrate", "old.jsonl")
-    assert isinstance(done.exception, ArenaError) and "old.jsonl" in str(done.exception)
+    assert isinstance(done.exception, ArenaError)
+    assert str(done.exception).startswith("old.jsonl, line 8 is damaged: it is not JSON; restore the file")
+    done = arena("migrate", "older.jsonl")
+    assert isinstance(done.exception, ArenaError)
+    assert str(done.exception) == (
+        "older.jsonl cannot be read (No such file or directory): name a JSONL file of records"
+    )
 
 
 def test_boards_of_old_records_say_what_to_do(file: Path) -> None:

@@ -26,7 +26,12 @@ def record(tmp_path: Path, toys: Path) -> Record:
     )
     folder = tmp_path / "run"
     report = run(
-        suite, folder / "store", results=folder / "r.jsonl", scheduler="sync", isolated=False, console=Console(file=io.StringIO())
+        suite,
+        folder / "store",
+        results=folder / "r.jsonl",
+        scheduler="sync",
+        isolated=False,
+        console=Console(file=io.StringIO()),
     )
     return report.records[0]
 

@@ -301,5 +301,6 @@ def test_a_suite_of_the_paper_runs_dry(tmp_path: Path, monkeypatch: pytest.Monke
     shown = arena("plan", "small.yaml", "--tiny").stdout
     row = next(line.split() for line in shown.splitlines() if line.startswith("fine-tuned"))
     assert "GPU hours" not in shown and row[1:4] == ["2", "2", "0"]
+    assert "2 of 2 cells have a record that holds" in shown
     big = arena("plan", "small.yaml").stdout
     assert "GPU hours" in big and "Stated, not measured" in big
