@@ -37,9 +37,12 @@ def audit(
         int | None,
         typer.Option(
             min=1,
-            help="Random places of the entry to run it at, each over as many draws as the suite has seeds; by default "
-            "up to three, of a defense without attack.",
+            help="Random places of the entry to run it at, on every draw; by default up to three, of a defense without "
+            "attack.",
         ),
+    ] = None,
+    draws: Annotated[
+        int | None, typer.Option(min=2, help="Draws of data and seeds; by default as many as the suite has seeds.")
     ] = None,
     results: Results = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Local workers; by default one a core.")] = None,
@@ -79,6 +82,7 @@ def audit(
         stderr(),
         secret=secret_seed,
         count=cells,
+        draws=draws,
         workers=workers,
     )
     _show(report)

@@ -85,6 +85,7 @@ def audit(
     console: Console,
     secret: int | None = None,
     count: int | None = None,
+    draws: int | None = None,
     workers: int | None = None,
     isolated: bool = True,
 ) -> Report:
@@ -92,9 +93,10 @@ def audit(
     count where those of the suite are in `results`.
 
     `secret` is drawn where it is None. The entry is run at `count` random places, by default at a few without attack,
-    or of an attack on a few defenses, with as many draws as the suite has seeds. ``audits.jsonl`` beside `results` is
-    written to before anything is computed, and when all is. An audit of the same entry that was interrupted on this
-    machine goes on. With `isolated` off plugins run in this process, which is for debugging.
+    or of an attack on a few defenses, on so many `draws`, at least two, by default as many as the suite has seeds.
+    ``audits.jsonl`` beside `results` is written to before anything is computed, and when all is. An audit of the same
+    entry that was interrupted on this machine goes on. With `isolated` off plugins run in this process, which is for
+    debugging.
 
     Raises `UsageError` for an unknown entry, or a secret that is a seed of a suite.
     """
@@ -110,10 +112,10 @@ def audit(
     open_, missing = public.decidable(every.values())
     if not open_:
         return Report("undecided", file, missing=missing)
-    with _state(file, suite, entry, secret, count) as state:
+    with _state(file, suite, entry, secret, count, draws) as state:
         if state.committed is None:
             chosen = choose(open_, entry.kind, audits.choice(state.secret, state.salt), count)
-            state.committed = _commitment(suite, entry, chosen, public, state)
+            state.committed = _commitment(suite, entry, chosen, public, state, draws or len(suite.seeds))
             state.keep()
             audits.append(file.parent, state.committed)
             said = f"committed in {file} to {state.committed.commitment}"
@@ -154,7 +156,9 @@ class _State:
 
 
 @contextmanager
-def _state(file: Path, suite: Suite, entry: Entry, secret: int | None, count: int | None) -> Iterator[_State]:
+def _state(
+    file: Path, suite: Suite, entry: Entry, secret: int | None, count: int | None, draws: int | None
+) -> Iterator[_State]:
     """The audit of an entry that was interrupted here, or a new one; its folder is removed once it is done."""
     root = platformdirs.user_cache_path("mmguard-arena", appauthor=False) / "private"  # whose name plugins may see
     state = None
@@ -163,8 +167,8 @@ def _state(file: Path, suite: Suite, entry: Entry, secret: int | None, count: in
         same = line.entry.kind, line.entry.label, line.suite, line.suite_digest
         if known.revealed is not None or same != (entry.kind, entry.use.label, suite.id, digest(suite)):
             continue
-        kept = _kept(root / line.commitment)
-        if kept is not None and secret in (None, kept[0]) and count in (None, len(line.places)):
+        asked = count in (None, len(line.places)) and draws in (None, line.draws)
+        if asked and (kept := _kept(root / line.commitment)) is not None and secret in (None, kept[0]):
             state = _State(root / line.commitment, *kept, line)
     if state is None:
         secret, salt = randomness.randbits(128) if secret is None else secret, randomness.token_hex(16)
@@ -193,7 +197,9 @@ def _kept(folder: Path) -> tuple[int, str] | None:
     return (secret, salt) if audits.commit(secret, salt) == folder.name else None
 
 
-def _commitment(suite: Suite, entry: Entry, chosen: Sequence[Spot], public: Public, state: _State) -> Committed:
+def _commitment(
+    suite: Suite, entry: Entry, chosen: Sequence[Spot], public: Public, state: _State, draws: int
+) -> Committed:
     asked = public.cells(chosen[0].entry)[0].asked
     whole = asked.defense if entry.kind == "defense" else asked.attack.whole
     code = {"id": whole.id, "version": whole.version, "source_digest": whole.source_digest}
@@ -204,7 +210,7 @@ def _commitment(suite: Suite, entry: Entry, chosen: Sequence[Spot], public: Publ
         protocol_version=PROTOCOL_VERSION,
         entry=Audited(kind=entry.kind, label=entry.use.label, **code),
         places=[spot.place for spot in chosen],
-        draws=len(suite.seeds),
+        draws=draws,
         machine=machine(),
         packages=packages_here(),
         engine_digest=engine_digest(),
@@ -234,7 +240,8 @@ class _Audit:
 
     def run(self) -> Revealed:
         """Compute what was committed to, and judge it."""
-        seeds = audits.seeds_of(self.state.secret, self.state.salt, len(self.suite.seeds))
+        assert self.state.committed is not None
+        seeds = audits.seeds_of(self.state.secret, self.state.salt, self.state.committed.draws)
         combinations = list(self.suite.combinations())
         beside = [list(controls(spot, self.entry.kind, combinations)) for spot in self.spots]
         apart = {spot.place: spot for found in beside for spot in found}
@@ -312,7 +319,7 @@ class _Audit:
         told = difference(public, secret, len(self.spots))
         numbers = {"difference": told.value, "low": told.low, "high": told.high}
         if not told.telling and spot.role == "entry":
-            why = "the interval is so wide that it would not show if nothing of the effect were left: take more seeds"
+            why = "the interval is so wide that it would not show if nothing of the effect were left: take more --draws"
             return _undecided(row.model_copy(update=numbers), why)
         return row.model_copy(update={**numbers, "verdict": "differs" if told.beyond else "agrees"})
 

@@ -224,6 +224,7 @@ class Execution:
         """How far running stages are, by the key of their artifact."""
         self.reopened = Counter[str]()
         self.lost = Counter[str]()
+        self._shared: dict[tuple[str, str], str | None] = {}
         self.closure = {cell.key: self.plan.closure(cell.stages.values()) for cell in self.todo}
         self.rank: dict[str, int] = {}
         for number, cell in enumerate(self.todo):
@@ -233,17 +234,33 @@ class Execution:
 
     def record_finished(self) -> None:
         """Record every open cell whose stages are done."""
-        from arena.engine.harvest import done_record
+        from arena.engine.harvest import done_record, failed_record
 
         for cell in list(self.open.values()):
-            if not all(name in self.artifacts.keys for name in cell.stages.values()):
+            keys = self.artifacts.keys
+            if not all(name in keys for name in cell.stages.values()):
                 continue
             try:
-                record = done_record(self.plan, cell, self.artifacts.keys)
+                problem = self._overlap(cell)
+                if problem is None:
+                    record = done_record(self.plan, cell, keys)
+                else:
+                    record = failed_record(self.plan, cell, keys, self.plan.stages[cell.stages["test"]], problem, "")
             except MissingArtifact as lost:
                 self._reopen(lost.key)
                 continue
             self._close(cell, record)
+
+    def _overlap(self, cell: Cell) -> str | None:
+        """What is wrong with a cell's data where training and test samples share one: each was drawn apart, so that
+        only here both are seen."""
+        from arena.engine.harvest import shared_samples
+
+        train, test = (self.artifacts.keys[cell.stages[role]] for role in ("train", "test"))
+        if (train, test) not in self._shared:
+            self._shared[train, test] = shared_samples(self.plan.store, train, test)
+        shared = self._shared[train, test]
+        return shared and f"dataset {cell.asked.dataset.id!r}: {shared}: they must be disjoint"
 
     def drive(self, pool: Pool) -> None:
         """Compute until no cell is open."""

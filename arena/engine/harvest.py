@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from arena.engine.graph import Cell, Plan
 from arena.engine.stages import Stage
-from arena.engine.stages.base import Artifact, Fields, cost
+from arena.engine.stages.base import SAMPLES, Artifact, Fields, cost
 from arena.environment import stage_environment
 from arena.plugins.identity import digest_of
 from arena.plugins.source import engine_digest
@@ -83,6 +84,25 @@ def _artifact(store: Store, key: str) -> Artifact:
     if manifest is None:
         raise MissingArtifact(key)
     return Artifact(path, manifest)
+
+
+def shared_samples(store: Store, train: str, test: str) -> str | None:
+    """Which samples two artifacts of data share, by pictures and texts, whatever their ids; None where none is. Raises
+    `MissingArtifact`."""
+    found = [_contents(_artifact(store, key)) for key in (train, test)]
+    shared = found[0].keys() & found[1].keys()
+    if not shared:
+        return None
+    first = found[1][min(shared)]
+    return f"{len(shared)} of its {len(found[1])} test samples are training samples, such as {first!r}"
+
+
+def _contents(data: Artifact) -> dict[str, str]:
+    """The samples of an artifact of data: ids by a digest of the rest."""
+    lines = (data.path / SAMPLES / "metadata.jsonl").read_text(encoding="utf-8").split("\n")
+    rows = [json.loads(line) for line in lines if line]
+    pictures = {row["id"]: data.manifest.files[f"{SAMPLES}/{row.pop('file_name')}"].sha256 for row in rows}
+    return {digest_of({**row, "id": pictures[row["id"]]}): row["id"] for row in rows}
 
 
 def packages_here() -> dict[str, str]:

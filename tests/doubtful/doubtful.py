@@ -22,7 +22,7 @@ from arena.plugins.registry import Registry
 
 ANSWERS = ("down", "up")
 PATTERN: NDArray[np.float64] = np.where(np.add.outer(np.arange(8), np.arange(8)) % 2, 1.0, -1.0)
-SIGNAL, NOISE, SHIFT = 4, 30, 6
+SIGNAL, NOISE, SHIFT = 4, 20, 8
 
 
 def sign(sample: Sample) -> int:
@@ -90,7 +90,7 @@ class Remember(ImageDefense):
         return [shifted(s, table.get(s.id, 0)) for s in samples]
 
 
-PUBLIC = (60, 0, 120)
+PUBLIC = (40, 0, 60)
 """Sizes of the public splits."""
 
 

@@ -133,7 +133,7 @@ def test_defender_reaches_no_attack_target_or_store(handed: dict[str, list[objec
     assert not [t for t in things if isinstance(t, Store | AttackerWorld)]
     for text in texts(things):
         assert not any(name in text for name in ("toy-invert", "toy-drawn", "toy-fitted", "toy-recipe", "ToyModel-"))
-        assert str(tmp_path / "store") not in text
+        assert str(tmp_path / "store") not in text.replace(str(tmp_path / "store" / "workspaces"), "")
 
 
 def test_the_walk_finds_a_leak() -> None:

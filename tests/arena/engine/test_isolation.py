@@ -228,6 +228,7 @@ DATASETS = [
     ("nothing", DONE),
     ("same-picture", r"its train and test samples share one, 'other' of test: they must be disjoint"),
     ("overlap", NOT_ONCE.format(6)),
+    ("overlap-unchecked", r"6 of its 6 test samples are training samples, such as 'test-\d': they must be disjoint"),
     ("equal-ids", NOT_ONCE.format(1)),
     ("no-seed", DONE),  # to be found out by drawing it with two seeds, which a run does not do
     ("few", r"it gave 5 test samples instead of 6"),

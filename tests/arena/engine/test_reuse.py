@@ -441,17 +441,10 @@ def test_plan_says_which_input_has_other_contents(tmp_path: Path, toys: Path, mo
 def test_what_a_plugin_says_of_its_progress_is_shown(
     tmp_path: Path, toys: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from arena.engine.execute import Execution
-    from arena.engine.progress import Progress
+    from arena.engine.progress import Display
 
     shown: list[str] = []
-
-    def update(self: Progress, execution: Execution, slots: int) -> None:
-        real(self, execution, slots)
-        shown.append(str(self._bar.tasks[0].description))
-
-    real = Progress.update
-    monkeypatch.setattr(Progress, "update", update)
+    monkeypatch.setattr(Display, "__call__", lambda self, done, note: shown.append(note))
     report = run(
         toy_suite(defenses=["none", "toy-talking"], attacks=["none"], seeds=[0]),
         store=tmp_path / "store",
