@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from arena.files import refuse_foreign
 from arena.records.bulk import bulk
 from arena.records.files import read_records
 from arena.records.schema import Asked, Record
@@ -169,16 +170,29 @@ def board(records: Iterable[Record] | Path | str) -> Board:
     return build(latest(read_records(Path(records)) if isinstance(records, Path | str) else records))
 
 
+_TITLE = b": what protection is left"
+_MARKS = {
+    "md": (b"# ", _TITLE),
+    "csv": (b"dataset,model,defense,control,",),
+    "parquet": (b"PAR1",),
+    "html": (b"<title>", _TITLE),
+}
+"""What stands at the beginning of each file of a board, by which it is told from somebody else's."""
+
+
 def write(board: Board, folder: Path, name: str) -> list[Path]:
     """NAME.md, NAME.csv and NAME.parquet (the cells) and NAME.html, each replaced in one step; returns their paths.
 
     Raises:
-        ArenaError: a file could not be written; the one that was there is then untouched.
+        ArenaError: a file could not be written, or one of that name is there and is no board; what was there is then
+            untouched.
     """
     from leaderboards.site.files import write_file
     from leaderboards.site.render import html, markdown
     from leaderboards.site.views import compose
 
+    for suffix, marks in _MARKS.items():
+        refuse_foreign(folder / f"{name}.{suffix}", "a board", *marks)
     parquet = io.BytesIO()
     _typed(board.cells).to_parquet(parquet, index=False)
     with bulk():

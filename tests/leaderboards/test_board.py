@@ -180,6 +180,17 @@ def test_unwritable_folder_is_an_error_that_leaves_the_old_file(board: Board, tm
     assert (tmp_path / "file").read_text(encoding="utf-8") == "here"
 
 
+@pytest.mark.parametrize("suffix", ["md", "csv", "parquet", "html"])
+def test_a_file_of_somebody_else_is_not_written_over(board: Board, tmp_path: Path, suffix: str) -> None:
+    mine = tmp_path / f"b.{suffix}"
+    mine.write_text("my notes", encoding="utf-8")
+    with pytest.raises(ArenaError, match=rf"b\.{suffix} is there and is not a board: it is left as it is"):
+        write(board, tmp_path, "b")
+    assert [p.name for p in tmp_path.iterdir()] == [mine.name] and mine.read_text(encoding="utf-8") == "my notes"
+    mine.unlink()
+    assert write(board, tmp_path, "b") == write(board, tmp_path, "b")
+
+
 def test_verifications_and_withdrawn_entries_are_shown_where_there_are_any(tmp_path: Path) -> None:
     facts = [Verification("re-run", "12 of 36 cells: equal"), Verification("machine", "2 cores")]
     gone = [Withdrawn("sem", "2", "trains on | test"), Withdrawn("lsp", "1", "wrong budget")]
