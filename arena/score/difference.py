@@ -58,11 +58,11 @@ class Difference:
         return not self.low <= 0 <= self.high
 
 
-def effect(more: Sequence[Bits], less: Sequence[Bits], one_draw: bool) -> Effect:
+def effect(more: Sequence[Bits], less: Sequence[Bits], one_draw: bool, bootstrap: Bootstrap | None = None) -> Effect:
     """The accuracy of `more` minus that of `less`, at least two seeds of both, each ``(items,)``; the seeds have the
     same test items in `one_draw`, else each its own."""
     seeds = tuple(float(np.mean(a)) - float(np.mean(b)) for a, b in zip(more, less, strict=True))
-    bootstrap = Bootstrap(len(more[0]))
+    bootstrap = bootstrap or Bootstrap(len(more[0]))
     draws = bootstrap.right_answers(np.stack(list(more))) - bootstrap.right_answers(np.stack(list(less)))
     variance = float(draws.sum(axis=0).var()) if one_draw else float(draws.var(axis=1).sum())
     return Effect(float(np.mean(seeds)), seeds, math.sqrt(variance) / (len(seeds) * bootstrap.items))
