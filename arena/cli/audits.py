@@ -100,14 +100,21 @@ def _show(report: Report) -> None:
             out.print(f"missing: {line}", soft_wrap=True)
         out.print("undecided: nothing was computed and nothing is committed to", soft_wrap=True)
         return
-    shown = table("defense", "attack", "where", "public", "secret", "difference", "95 %", "verdict")
-    for row in report.revealed.results:
-        place, numbers = row.place, _numbers(row)
-        where = f"{place.dataset} · {place.model} · {place.recipe} · {place.budget.image:g}/255"
+    rows = report.revealed.results
+    wheres = [
+        f"{row.place.dataset} · {row.place.model} · {row.place.recipe} · {row.place.budget.image:g}/255" for row in rows
+    ]
+    one = len(set(wheres)) == 1
+    if one:
+        out.print(wheres[0])
+    columns = ("public", "secret", "difference", "95 %", "verdict")
+    shown = table("defense", "attack", *(() if one else ("where",)), *columns)
+    for row, where in zip(rows, wheres, strict=True):
         verdict = f"{row.verdict} (control)" if row.role == "control" else row.verdict
-        shown.add_row(place.defense, place.attack, where, *numbers, verdict)
+        names = (row.place.defense, row.place.attack, *(() if one else (where,)))
+        shown.add_row(*names, *_numbers(row), verdict)
     out.print(shown)
-    for row in report.revealed.results:
+    for row in rows:
         if row.why:
             out.print(f"{row.place.defense} / {row.place.attack}: {row.why}", soft_wrap=True)
     for found in report.revealed.reproduced:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import product
 from os import cpu_count
 from pathlib import Path
 from typing import Literal
@@ -22,6 +23,7 @@ from rich.console import Console
 from arena.data.sample import Sample, digest
 from arena.engine.again import scratch
 from arena.engine.graph import Artifacts, Plan
+from arena.engine.harvest import shared_samples
 from arena.engine.plan import plan
 from arena.engine.pools import bounds_of
 from arena.engine.stages import Data, Purify, Release, Stage
@@ -93,6 +95,7 @@ def check_determinism(
         done = [stage for stage in twice if stage.name in once.keys]
         report.stages = [f"{stage.kind} {stage.label}" for stage in done]
         report.findings += _computed_again(done, once, place, suite.limits, workers)
+        report.findings += _overlapping([stage for stage in data if stage.name in once.keys], once)
         draws = {_asked(stage): stage for stage in data if stage.split == "train" and stage.name in once.keys}
         report.findings += _ignoring(draws.values(), once, place, suite.limits, workers)
     return report
@@ -323,6 +326,16 @@ def _ignoring(
                 break
         else:
             yield _finding("failed", other, drawn.failed[other.name])
+
+
+def _overlapping(stages: Sequence[Data], once: Computed) -> Iterator[Finding]:
+    """Datasets whose training and test samples, each drawn in a process of its own, have some in common."""
+    for train, test in product(stages, stages):
+        alike = replace(train, split="test", size=test.size, label=test.label) == test
+        if train.split == "test" or not alike:
+            continue
+        if shared := shared_samples(once.store, once.keys[train.name], once.keys[test.name]):
+            yield _finding("failed", test, f"{shared}: they must be disjoint")
 
 
 def contents(samples: Iterable[Sample]) -> str:

@@ -7,10 +7,12 @@ is right for most of new ones.
 from __future__ import annotations
 
 import os
+import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,12 +66,30 @@ class Overlapping(Shaded):
         return replace(drawn, test=(replace(drawn.train[0], id="another"), *drawn.test[1:]))
 
 
+class TwoFaced(Shaded):
+    """Tests on what is trained on, and shows that to nobody who asks for one of the splits."""
+
+    def load(self, train: int, auxiliary: int, test: int, seed: int) -> Splits:
+        drawn = super().load(train, auxiliary, test, seed)
+        other = super().load(train, auxiliary, test, seed + 1)
+        asked_for = next(frame.f_locals["self"].split for frame in frames() if "desk" in frame.f_locals)
+        test_set = tuple(replace(s, id=f"test-{s.id}") for s in (drawn.train * test)[:test])
+        return drawn if asked_for != "test" else replace(other, test=test_set)
+
+
 class Twofold(Shaded):
     """Has an id twice."""
 
     def load(self, train: int, auxiliary: int, test: int, seed: int) -> Splits:
         drawn = super().load(train, auxiliary, test, seed)
         return replace(drawn, train=(replace(drawn.train[0], id=drawn.train[1].id), *drawn.train[1:]))
+
+
+def frames() -> Iterator[FrameType]:
+    """The callers."""
+    frame = sys._getframe()
+    while frame := frame.f_back:  # type: ignore[assignment]
+        yield frame
 
 
 # Defenses

@@ -82,6 +82,12 @@ def test_splits_that_cannot_be_used_are_named_with_their_dataset(dataset: str, p
     assert report.stages == []
 
 
+def test_splits_that_were_drawn_apart_are_held_against_each_other() -> None:
+    report = checked(datasets=[{"id": "two-faced", "train": 6, "test": 4}], defenses=["none"], attacks=["none"])
+    (finding,) = report.findings
+    assert finding.plugin == "dataset 'two-faced'" and "4 of its 4 test samples are training samples" in finding.problem
+
+
 def test_a_plugin_that_fails_is_a_finding() -> None:
     report = checked(defenses=["none", "toy-raising"], attacks=["none"])
     (finding,) = report.findings
