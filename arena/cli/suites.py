@@ -126,17 +126,12 @@ def run_suite(
             only=cell or (),
             name=f"{suite} --tiny" if tiny else suite,
         )
+        if report.failed:
+            displays.show_failures(report.records, report.results, stderr())
+        asked = [cell.asked for cell in report.plan.cells]
+        show_board(report.records, report.results.parent, report.results.parent, chosen.id, asked)
     except KeyboardInterrupt as stop:
         kept = f"finished cells are recorded and finished stages kept in {opened.url}; run again to go on"
         raise KeyboardInterrupt(*(stop.args or (kept,))) from stop
-    if report.failed:
-        displays.show_failures(report.records, report.results, stderr())
-    show_board(
-        report.records,
-        report.results.parent,
-        report.results.parent,
-        chosen.id,
-        [cell.asked for cell in report.plan.cells],
-    )
     if report.failed or report.plan.broken:
         raise typer.Exit(1)

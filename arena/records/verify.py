@@ -140,8 +140,12 @@ def read(folder: Path) -> list[Verification]:
     path = folder / VERIFICATIONS
     if not path.exists():
         return []
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArenaError(f"{path} cannot be read as text ({error}): restore the file from a copy") from error
     found = []
-    for number, text in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, text in enumerate(lines, start=1):
         if not text.strip():
             continue
         try:

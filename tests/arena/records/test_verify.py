@@ -145,3 +145,9 @@ def test_a_line_that_says_nothing_here_is_refused(tmp_path: Path, text: Any, sai
     (tmp_path / VERIFICATIONS).write_text(text() + "\n", encoding="utf-8")
     with pytest.raises(ArenaError, match=said):
         read(tmp_path)
+
+
+def test_verifications_that_are_no_text_are_said(tmp_path: Path) -> None:
+    (tmp_path / "verifications.jsonl").write_bytes(b"\xfb\n")
+    with pytest.raises(ArenaError, match=r"verifications\.jsonl cannot be read as text .*restore the file from a copy"):
+        read(tmp_path)
