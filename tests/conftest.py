@@ -25,6 +25,14 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ARENA_STORE", raising=False)
 
 
+@pytest.fixture(autouse=True)
+def own_registry() -> None:
+    """What one test installs, another does not find."""
+    from arena.plugins.registry import installed
+
+    installed.cache_clear()
+
+
 @pytest.fixture
 def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The toys are installed, here and in processes started from here; returns the log of the stages they compute."""

@@ -58,7 +58,8 @@ def chosen_suite(name: str, registry: Registry, store: Store, tiny: bool, out: C
         return suite
     from arena.suites.dry_run import tiny as made
 
-    dry = made(suite, registry, store.folder / "tiny")
+    beside = store.folder.with_name(f"{store.folder.name}-tiny")  # plugins read it, and nothing in the store
+    dry = made(suite, registry, beside)
     for note in dry.notes:
         out.print(f"tiny: {note}", markup=False, highlight=False, soft_wrap=True)
     validate(dry.suite, registry, apart)

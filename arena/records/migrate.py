@@ -81,8 +81,10 @@ def migrate(lines: Mapping[str, Json], suites: Sequence[Suite], registry: Regist
 
 def suite_digest(suite: Suite) -> str:
     """The digest that records of schema 1 have of their suite."""
+    content = suite.model_dump(mode="json", include=_SUITE_FIELDS)
+    content["limits"] = {"stage_minutes": content["limits"]["stage_minutes"]}  # there were no others
     text = json.dumps(
-        suite.model_dump(mode="json", include=_SUITE_FIELDS),
+        content,
         sort_keys=True,
         separators=(",", ":"),
         ensure_ascii=False,

@@ -107,8 +107,8 @@ def test_a_purifier_without_the_auxiliary_samples_that_it_reads(tmp_path: Path, 
     assert len(found) == 2
     for failure in found:
         assert failure.stage.startswith("purified") and failure.error == (
-            "the plugin asked for 'auxiliary', which it was not granted: declare it in the class's `needs`, and grant "
-            "auxiliary samples in the suite (`auxiliary:`)"
+            "attack 'greedy': the plugin asked for 'auxiliary', which it was not granted: declare it in the class's "
+            "`needs`, and grant auxiliary samples in the suite (`auxiliary:`)"
         )
 
 
@@ -154,6 +154,6 @@ def test_adversarial_training_under_a_recipe_without_a_gradient_to_the_pictures(
     )
     (failure,) = failures(report, "adv-train")
     assert failure.stage.startswith("fine-tuned")
-    assert failure.error.startswith("adv-train: no gradient reaches the pictures through this model under this recipe")
+    assert "adv-train: no gradient reaches the pictures through this model under this recipe" in failure.error
     assert "use a recipe that leaves the vision tower differentiable" in failure.error
     assert {record.recipe.id for record in report.records} == {"frozen-tower"}

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -309,4 +310,5 @@ def logged(put: Callable[..., Any]) -> Callable[..., Any]:
     return noted
 
 
-install()
+if "pytest" not in sys.modules:  # such as a stage's process; tests install toys for as long as they run
+    install()
