@@ -256,7 +256,7 @@ def namespaces() -> Iterator[None]:
 
 
 REAL = """
-import os, subprocess, sys
+import os, subprocess, sys, time
 from pathlib import Path
 sys.path[:0] = {paths!r}
 import toys; toys.install()
@@ -271,7 +271,11 @@ def mount(options, place=disk):
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], check=True)
 
 def remount(options):
-    subprocess.run(["mount", "-o", "remount," + options, str(disk)], check=True)
+    for _ in range(100):  # the kernel lets go of what ended processes had open a moment later
+        if subprocess.run(["mount", "-o", "remount," + options, str(disk)], stderr=subprocess.DEVNULL).returncode == 0:
+            return
+        time.sleep(0.1)
+    raise SystemExit("the disk stays busy")
 
 def ends(do):
     try:
