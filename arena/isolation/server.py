@@ -2,7 +2,8 @@
 
 No plugin's code runs in the server, and it never learns what a call is about: that goes to the call's process alone,
 since every process has the server's memory. It watches each call's time, memory, writing and number of processes, and
-ends all that the call started when the call ends, or when nobody waits for it any more.
+ends all that the call started when the call ends, or when nobody waits for it any more. Should the server itself be
+killed, a guardian, the process above it, ends what is left.
 """
 
 from __future__ import annotations
@@ -91,8 +92,12 @@ pickled `Call` is read from."""
 def main() -> None:
     """Serve the socket that is standard input until its other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: whoever waits for the calls decides
+    guardian = os.getpid()
     _prctl(_SUBREAPER, 1)
-    handles = _Server(socket.socket(fileno=0)).serve()
+    if server := os.fork():
+        _guard(server)
+    _prctl(_SUBREAPER, 1)  # which a fork does not pass on
+    handles = _Server(socket.socket(fileno=0), guardian).serve()
     if handles is not None:  # in a call's process, where nothing of the server's is held any more
         _inside(*handles)
     os._exit(0)  # at once, whatever was loaded
@@ -114,8 +119,11 @@ class _Server:
     """Forks calls and watches over them. What a call's process starts becomes a child of the server when its parent
     ends, whatever session it is in."""
 
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, guardian: int) -> None:
         self._control = control
+        self._guardian = guardian
+        self._alone = False
+        """Whether the guardian was killed: then calls end, and nobody is told how."""
         self._calls: dict[int, _Running] = {}
         """By process."""
         self._poll = select.poll()
@@ -138,6 +146,9 @@ class _Server:
             if now - self._looked >= _LOOK:
                 self._looked = now
                 self._look(now)
+                if os.getppid() != self._guardian:
+                    self._alone = True
+                    break
             if self._control.fileno() in ready:
                 begun = self._begin()
                 if begun is None:
@@ -206,8 +217,9 @@ class _Server:
                 "ended": time.monotonic(),
                 "peak_memory_mb": used.ru_maxrss / MAXRSS,
             }
-            with contextlib.suppress(OSError):
-                os.write(running.line, json.dumps(report).encode())
+            if not self._alone:
+                with contextlib.suppress(OSError):
+                    os.write(running.line, json.dumps(report).encode())
             os.close(running.line)
 
     def _clear(self, ended: int) -> None:
@@ -235,6 +247,20 @@ class _Server:
                 self._end(running, "time")
             elif reason := _excess(running.child, limits):
                 self._end(running, reason)
+
+
+def _guard(server: int) -> NoReturn:
+    """Wait until the server has ended, and end what it left behind, which has fallen to this process."""
+    os.close(0)  # the socket is the server's
+    while os.wait()[0] != server:
+        pass
+    deadline = time.monotonic() + _GRACE
+    while (left := _children(os.getpid())) and time.monotonic() < deadline:
+        _kill(left)
+        for process in left:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(process, os.WNOHANG)
+    os._exit(0)
 
 
 MAXRSS = 2**20 if sys.platform == "darwin" else 2**10

@@ -50,8 +50,8 @@ def _kill_run(bench: Bench, rng: random.Random, place: Place) -> tuple[int, list
 
 
 def _kill_server(bench: Bench, rng: random.Random, place: Place) -> tuple[int, list[str]]:
-    """kill -9 of the server, which is started again; stages that it takes with it twice may fail."""
-    return _kill_inside(bench, rng, place, Run.server)
+    """kill -9 of the server or of its guardian, which are started again; stages that go with them twice may fail."""
+    return _kill_inside(bench, rng, place, rng.choice([Run.server, Run.guardian]))
 
 
 def _kill_stage(bench: Bench, rng: random.Random, place: Place) -> tuple[int, list[str]]:

@@ -274,11 +274,16 @@ class Run:
         """The end of what it said, in one line."""
         return " | ".join(self.text().split("\n")[-5:])[-500:].strip()
 
-    def server(self) -> psutil.Process | None:
-        """The server of its stages."""
+    def guardian(self) -> psutil.Process | None:
+        """The process above the server of its stages."""
         return self._child(
             psutil.Process(self.process.pid), lambda p: "arena.isolation.server" in " ".join(p.cmdline())
         )
+
+    def server(self) -> psutil.Process | None:
+        """The server of its stages."""
+        guardian = self.guardian()
+        return None if guardian is None else self._child(guardian, lambda p: p.status() != psutil.STATUS_ZOMBIE)
 
     def stage(self) -> psutil.Process | None:
         """A process of one of its stages."""

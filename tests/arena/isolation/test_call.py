@@ -6,6 +6,7 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -33,10 +34,14 @@ def wait_for(path: Path) -> None:
         time.sleep(0.01)
 
 
-def server() -> psutil.Process:
+def guardian() -> psutil.Process:
     process = calls._SERVER._process
     assert process is not None
     return psutil.Process(process.pid)
+
+
+def server() -> psutil.Process:
+    return guardian().children()[0]
 
 
 def gone(pids: list[int]) -> bool:
@@ -160,7 +165,8 @@ def test_cancelled_before_it_begins(tmp_path: Path) -> None:
     assert (ended.code, ended.reason) == (-9, "cancelled")
 
 
-def test_a_killed_server_is_told_and_replaced(tmp_path: Path) -> None:
+@pytest.mark.parametrize("victim", [server, guardian])
+def test_a_killed_server_is_told_and_replaced(victim: Callable[[], psutil.Process], tmp_path: Path) -> None:
     lost = list[Exception]()
 
     def follow() -> None:
@@ -172,15 +178,14 @@ def test_a_killed_server_is_told_and_replaced(tmp_path: Path) -> None:
     thread = threading.Thread(target=follow)
     thread.start()
     wait_for(tmp_path / "said.json")
-    before = server()
-    before.kill()
+    before = guardian(), server()
+    victim().kill()
     thread.join(30)
     assert [str(error) for error in lost] == ["the process that watches over stages was killed"]
-    main, *_ = said(tmp_path)
-    assert gone([main])
-    for pid in said(tmp_path)[1:]:  # nobody is left to end these
-        psutil.Process(pid).kill()
-    assert ask(tmp_path, "leave", 0).code == 0 and server().pid != before.pid
+    assert gone(said(tmp_path))  # also what left its session
+    assert ask(tmp_path, "leave", 0).code == 0
+    assert not {process.pid for process in before} & {guardian().pid, server().pid}
+    assert gone([process.pid for process in before])
 
 
 def test_a_server_that_died_while_nobody_called_is_replaced(tmp_path: Path) -> None:
