@@ -41,8 +41,9 @@ class Budget(BaseModel):
 
 
 def words(text: str) -> list[str]:
-    """The words and punctuation marks of a text, so that a word put before a question mark is one word more."""
-    return re.findall(r"[\w'\u2019]+|[^\w\s]", text)
+    """The words and punctuation marks of a text, so that a word put before a question mark is one word more; a longer
+    run of letters than words have is a word for every 32 of them."""
+    return re.findall(r"[\w'\u2019]{1,32}|[^\w\s]", text)
 
 
 def mode_problem(image: Image.Image) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
@@ -78,6 +79,7 @@ def main() -> None:
     if ours := signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, terminate)
     try:
+        _look_around()
         app()
     except (ArenaError, OSError) as error:  # files and folders that nobody foresaw are no traceback either
         if "--debug" in sys.argv:
@@ -90,6 +92,16 @@ def main() -> None:
     finally:
         if ours:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _look_around() -> None:
+    """Raises `UsageError` where the folder that relative names are relative to is gone."""
+    from arena.errors import UsageError
+
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise UsageError("the folder that you are in has been removed: change to another") from None
 
 
 def _say(paragraph: str) -> None:

@@ -7,7 +7,6 @@ import math
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from arena.environment import stage_environment
 from arena.errors import ArenaError, ChangedSource
 from arena.isolation.call import Cancel, Ended, isolation, run
 from arena.isolation.server import PROCESSES, Call, Limits
-from arena.isolation.surroundings import for_network, hub_cache, hub_home, named
+from arena.isolation.surroundings import downloads, for_network, hub_cache, hub_home
 from arena.plugins.card import Card
 from arena.plugins.registry import FIRST_PARTY, Registry
 from arena.plugins.spec import PluginSpec
@@ -162,26 +161,28 @@ class Apart:
             compute(stage, desk, home, self.threads, self.progress, here=True)
             return read_ended(home) or {"status": "failed", "message": "it left no word"}
         specs, network = list(stage.plugins().values()), stage.network
-        if network:
-            for cache in (hub_home(), hub_cache()):  # what is not there cannot be granted
-                with suppress(OSError):
-                    cache.mkdir(parents=True, exist_ok=True)
-        else:
+        if not network:
             self._fetch(stage, specs)
-        read = [given, *self._files(specs, network)]
-        write = [made, *([workspace] if workspace else []), *([hub_home(), hub_cache()] if network else [])]
+        read = [given, *self._files(specs, network), *([hub_home()] if network else [])]
+        own = [made, *([workspace] if workspace else [])]
         call = Call(
             "arena.engine.inside:compute",
             (bare(stage), desk, home, self.threads),
             home,
             tuple(read),
-            tuple(write),
+            (*own, *(downloads() if network else [])),
             network=network,
             preload=(*stage.preload, *self._modules(specs)),
-            limits=Limits(self.bounds.seconds, self.bounds.memory, self.bounds.output),
+            limits=self.limits,
+            filled=(home, *own),
             environment=for_network() if network else {},
         )
         return self.judge(run(call, self.progress, self.cancel), home)
+
+    @property
+    def limits(self) -> Limits:
+        """What each process may take."""
+        return Limits(self.bounds.seconds, self.bounds.memory, self.bounds.output)
 
     def _modules(self, specs: Sequence[PluginSpec]) -> Iterator[str]:
         """Modules of our own plugins, which may be loaded before a process is forked; a stranger's are not."""
@@ -193,8 +194,7 @@ class Apart:
     def _files(self, specs: list[PluginSpec], network: bool) -> Iterator[Path]:
         """Files and folders that the plugins' settings name, and their checkpoints in the hub's cache."""
         for spec in specs:
-            settings = {**spec.config, **spec.runtime}
-            for path in named(settings):
+            for path in map(Path, spec.named):
                 real, hidden = path.resolve(), self.hidden.resolve()
                 if not network and (hidden.is_relative_to(real) or real.is_relative_to(hidden)):
                     if not path.is_absolute():  # a word that happens to be a name
@@ -204,9 +204,16 @@ class Apart:
                         "keep them apart"
                     )
                 yield path.absolute()
-            for value in settings.values():
+            cache = hub_cache().resolve()
+            for value in {**spec.config, **spec.runtime}.values():
                 if isinstance(value, str) and value.count("/") == 1:
-                    yield hub_cache() / f"models--{value.replace('/', '--')}"
+                    kept = cache / f"models--{value.replace('/', '--')}"
+                    if not kept.resolve().is_relative_to(cache):
+                        raise StageFailed(
+                            f"{spec.kind} {spec.id!r}: {kept.name} in the hub's cache is a link that leads out of "
+                            "it: no stage may follow it; remove it, or name the folder itself as checkpoint"
+                        )
+                    yield kept.resolve()
 
     def _fetch(self, stage: Stage | Asking, specs: list[PluginSpec]) -> None:
         """Have models fetched to the hub's cache by a process with a network, since the stage's has none."""
@@ -223,10 +230,12 @@ class Apart:
                 "arena.engine.inside:fetch",
                 (spec, home),
                 home,
-                tuple(self._files([spec], network=True)),
-                (hub_home(), hub_cache()),
+                (*self._files([spec], network=True), hub_home()),
+                tuple(downloads()),
                 network=True,
                 preload=("torch", "transformers"),
+                limits=self.limits,
+                filled=(home,),
                 environment=for_network(),
             )
             ended = self.judge(run(call, self.progress, self.cancel), home)

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, NamedTuple
 
 from arena.errors import UnresolvedRevision
+from arena.isolation.surroundings import named
 from arena.plugins.card import Card
 from arena.plugins.identity import digest_of
 from arena.plugins.registry import Kind, Registry
@@ -52,6 +53,7 @@ class Plugins:
                 card.fingerprint,
                 self.registry.get(kind, id).source_digest(),
                 versions(card.packages),
+                tuple(map(str, named(config))),
             )
             self._known[known] = card, spec
         return self._known[known]

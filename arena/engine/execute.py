@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
 from rich.console import Console
 from rich.text import Text
 
@@ -234,22 +235,34 @@ class Execution:
 
     def record_finished(self) -> None:
         """Record every open cell whose stages are done."""
-        from arena.engine.harvest import done_record, failed_record
-
         for cell in list(self.open.values()):
             keys = self.artifacts.keys
             if not all(name in keys for name in cell.stages.values()):
                 continue
             try:
                 problem = self._overlap(cell)
-                if problem is None:
-                    record = done_record(self.plan, cell, keys)
-                else:
-                    record = failed_record(self.plan, cell, keys, self.plan.stages[cell.stages["test"]], problem, "")
+                record = self._record(cell, keys) if problem is None else self._failed(cell, "test", problem)
             except MissingArtifact as lost:
                 self._reopen(lost.key)
                 continue
             self._close(cell, record)
+
+    def _record(self, cell: Cell, keys: Mapping[str, str]) -> Record:
+        """The record of a cell whose stages are done; of one whose stages say what no record can hold, that it
+        failed."""
+        from arena.engine.harvest import done_record
+
+        try:
+            return done_record(self.plan, cell, keys)
+        except ValidationError as error:
+            found = error.errors(include_url=False)[0]
+            where = ".".join(map(str, found["loc"]))
+            return self._failed(cell, "scored", f"what its stages left makes no record ({where}: {found['msg']})")
+
+    def _failed(self, cell: Cell, role: str, problem: str) -> Record:
+        from arena.engine.harvest import failed_record
+
+        return failed_record(self.plan, cell, self.artifacts.keys, self.plan.stages[cell.stages[role]], problem, "")
 
     def _overlap(self, cell: Cell) -> str | None:
         """What is wrong with a cell's data where training and test samples share one: each was drawn apart, so that

@@ -86,7 +86,8 @@ def collect(
     except StoreError as error:
         ended = {"status": "unusable", "message": str(error)}
     except Exception as error:
-        ended = {"status": "failed", "message": describe_error(error), "trace": trace_of(error)}
+        status = "memory" if _without_memory(error) else "failed"
+        ended = {"status": status, "message": describe_error(error), "trace": trace_of(error)}
     write_json(home / ENDED, ended)
 
 
@@ -96,7 +97,8 @@ def fetch(spec: PluginSpec, home: Path, tell: Progress) -> None:
         spec.create().fetch()
         ended = {"status": "done"}
     except BaseException as error:
-        ended = {"status": "failed", "message": describe_error(error), "trace": trace_of(error)}
+        status = "memory" if _without_memory(error) else "failed"
+        ended = {"status": status, "message": describe_error(error), "trace": trace_of(error)}
     write_json(home / ENDED, ended)
 
 

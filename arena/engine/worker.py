@@ -143,6 +143,7 @@ class _Computation:
                 (stage, job, made, home),
                 home,
                 preload=stage.judged_by,
+                limits=self.apart.limits,
                 firewall=False,
             )
             ended = self.apart.judge(run(call, None, self.apart.cancel), home)

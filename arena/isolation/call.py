@@ -13,13 +13,14 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from arena.errors import ArenaError
 from arena.isolation import landlock
-from arena.isolation.server import Call
+from arena.isolation.server import ABANDONED, Call
 from arena.isolation.surroundings import environment
 
 KEPT = 2**16
@@ -180,23 +181,25 @@ def run(call: Call, progress: Callable[[float, str], None] | None = None, cancel
             asked.write(content)
         if cancel is not None:
             cancel.attach(ours)
+        room = _Room(call.filled, call.limits.written)
         try:
-            said, printed, begun = _follow(ours, out_read, told_read, progress)
+            said, printed, begun = _follow(ours, out_read, told_read, progress, room)
         finally:
             if cancel is not None:
                 cancel.attach(None)
-    if not said:
+    report = json.loads(said) if said else {}
+    ended = cancel is not None and cancel.asked
+    if not report or (report["reason"] == ABANDONED and not (ended or room.over)):
         raise Lost("the process that watches over stages was killed")
-    report = json.loads(said)
-    code, ended = os.waitstatus_to_exitcode(report["status"]), cancel is not None and cancel.asked
-    reason = "cancelled" if ended else report["reason"]
+    code = os.waitstatus_to_exitcode(report["status"])
+    reason = "cancelled" if ended else "output" if room.over else report["reason"]
     lived = report["lived"]
     seconds = 0.0 if begun is None else min(lived, report["ended"] - begun)
     return Ended(code, reason, printed, lived, seconds, report["peak_memory_mb"])
 
 
 def _follow(
-    line: socket.socket, output: int, told: int, progress: Callable[[float, str], None] | None
+    line: socket.socket, output: int, told: int, progress: Callable[[float, str], None] | None, room: _Room
 ) -> tuple[bytes, str, float | None]:
     """What the server says at the end, nothing if it was killed; what the call printed; and when its function began."""
     printed, said, reported, over = _Printed(), b"", b"", False
@@ -205,7 +208,10 @@ def _follow(
         for source in (line, output, told):
             selector.register(source, selectors.EVENT_READ)
         while True:
-            ready = {key.fileobj for key, _ in selector.select(0 if over else None)}
+            ready = {key.fileobj for key, _ in selector.select(0 if over else room.pause)}
+            if not over and not room.over and room.exceeded():
+                with contextlib.suppress(OSError):
+                    line.shutdown(socket.SHUT_WR)  # the server ends it
             if output in ready:
                 part = os.read(output, 2**16)
                 printed.add(part)
@@ -229,6 +235,41 @@ def _follow(
                     selector.unregister(line)
             elif over and (output not in ready or not said):
                 return said, str(printed), begun
+
+
+class _Room:
+    """Looks now and then how much of the disk folders take, which also files do that were never written to."""
+
+    def __init__(self, folders: tuple[Path, ...], limit: int | None) -> None:
+        self._folders, self._limit = folders, limit
+        self.pause = None if limit is None or not folders else 1.0
+        """Seconds from one look to the next."""
+        self._next = time.monotonic() + (self.pause or 0)
+        self.over = False
+
+    def exceeded(self) -> bool:
+        """Whether it is more than the limit, if it is time to look."""
+        began = time.monotonic()
+        if self.pause is None or self._limit is None or began < self._next:
+            return False
+        self.over = sum(map(_taken, self._folders)) > self._limit
+        now = time.monotonic()
+        self.pause = max(1.0, 20 * (now - began))
+        self._next = now + self.pause
+        return self.over
+
+
+def _taken(folder: Path) -> int:
+    """Bytes of the disk that a folder's files take."""
+    total, waiting = 0, [str(folder)]
+    while waiting:
+        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    total += entry.stat(follow_symlinks=False).st_blocks * 512
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+    return total
 
 
 class _Printed:

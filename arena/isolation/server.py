@@ -33,6 +33,7 @@ from arena.isolation import landlock
 from arena.isolation.surroundings import devices, has_accelerator, listed, private, readable
 
 _DEATH_SIGNAL, _SUBREAPER, _NO_NEW_PRIVILEGES = 1, 36, 38
+_NEW_IPC = 0x08000000
 _GRACE = 5.0
 """Seconds beyond its time limit that a process has to say where it was."""
 _LOOK = 0.2
@@ -63,6 +64,8 @@ class Call:
     network: bool = False
     preload: tuple[str, ...] = ()
     limits: Limits = Limits()
+    filled: tuple[Path, ...] = ()
+    """Folders of its own, whose content counts as written, whatever way it came there."""
     environment: dict[str, str] = field(default_factory=dict)
     path: tuple[str, ...] = field(default_factory=lambda: tuple(str(Path(e or ".").absolute()) for e in sys.path))
     """Where modules are looked for."""
@@ -83,6 +86,9 @@ class Watch:
     modules: tuple[str, ...]
     limits: Limits
 
+
+ABANDONED = "nobody waits for it"
+"""Why a call was ended whose line was cut, or whose server had to stop."""
 
 HANDLES = 4
 """What comes with a call: the socket of whoever waits for it, pipes for what it prints and reports, and one that the
@@ -122,8 +128,6 @@ class _Server:
     def __init__(self, control: socket.socket, guardian: int) -> None:
         self._control = control
         self._guardian = guardian
-        self._alone = False
-        """Whether the guardian was killed: then calls end, and nobody is told how."""
         self._calls: dict[int, _Running] = {}
         """By process."""
         self._poll = select.poll()
@@ -141,13 +145,12 @@ class _Server:
             self._reap()
             for running in list(self._calls.values()):
                 if running.line in ready:
-                    self._end(running, "nobody waits for it")
+                    self._end(running, ABANDONED)
             now = time.monotonic()
             if now - self._looked >= _LOOK:
                 self._looked = now
                 self._look(now)
-                if os.getppid() != self._guardian:
-                    self._alone = True
+                if os.getppid() != self._guardian:  # who would end what is left, should this process be killed too
                     break
             if self._control.fileno() in ready:
                 begun = self._begin()
@@ -156,7 +159,7 @@ class _Server:
                 if isinstance(begun, tuple):
                     return begun
         for running in list(self._calls.values()):
-            self._end(running, "nobody waits for it")
+            self._end(running, ABANDONED)
         deadline = time.monotonic() + _GRACE
         while self._calls and time.monotonic() < deadline:
             self._reap()
@@ -217,9 +220,8 @@ class _Server:
                 "ended": time.monotonic(),
                 "peak_memory_mb": used.ru_maxrss / MAXRSS,
             }
-            if not self._alone:
-                with contextlib.suppress(OSError):
-                    os.write(running.line, json.dumps(report).encode())
+            with contextlib.suppress(OSError):
+                os.write(running.line, json.dumps(report).encode())
             os.close(running.line)
 
     def _clear(self, ended: int) -> None:
@@ -240,7 +242,9 @@ class _Server:
             _signal(running.child, signal.SIGKILL)
 
     def _look(self, now: float) -> None:
-        """End calls that are beyond a limit."""
+        """End calls that are beyond a limit, and what left its call's process, which none does that is not to escape
+        from being counted."""
+        _kill(_children(os.getpid()) - self._calls.keys())
         for running in list(self._calls.values()):
             limits = running.limits
             if limits.seconds is not None and now - running.started > limits.seconds + _GRACE:
@@ -391,16 +395,10 @@ def _inside(output: int, progress: int, content: int) -> NoReturn:
             os.chdir(call.folder)
         _limit(call.limits)
         faulthandler.enable(sys.stderr)
+        if call.firewall:
+            _wall(call)
         if call.limits.seconds is not None:  # C code: it fires even while a plugin holds the interpreter lock
             faulthandler.dump_traceback_later(call.limits.seconds, exit=True, file=sys.stderr)
-        if call.firewall and landlock.version():
-            own = Path(f"/proc/{os.getpid()}")
-            landlock.restrict(
-                [*readable(call.network), own, *call.read],
-                [*devices(), call.home, *call.write],
-                listed(),
-                call.network,
-            )
         module, _, name = call.function.partition(":")
         function = getattr(importlib.import_module(module), name)
         os.write(kept, f"{time.monotonic()}\n".encode())
@@ -415,6 +413,27 @@ def _inside(output: int, progress: int, content: int) -> NoReturn:
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
+
+
+def _wall(call: Call) -> None:
+    """Keep this process to what the call may see. Raises `RuntimeError` where another thread would be left outside."""
+    _unshare(_NEW_IPC)  # where we may: shared memory, semaphores and queues that have no place in the file system
+    if not landlock.version():
+        return
+    own = Path(f"/proc/{os.getpid()}")
+    if sum(1 for _ in (own / "task").iterdir()) != 1:
+        raise RuntimeError("a thread was started before the firewall, which holds for one thread and what it starts")
+    landlock.restrict(
+        [*readable(call.network), own, *call.read],
+        [*devices(), call.home, *call.write],
+        listed(),
+        call.network,
+    )
+
+
+def _unshare(what: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).unshare(what)
 
 
 def nothing(tell: Callable[[float, str], None]) -> None:

@@ -7,6 +7,7 @@ import site
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 _SYSTEM = (
@@ -75,6 +76,16 @@ def hub_home() -> Path:
     if named := os.environ.get("HF_HOME"):
         return Path(named).expanduser().absolute()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "huggingface"
+
+
+def downloads() -> list[Path]:
+    """Folders of the hub that what has a network may write to, which are made; none of them can be exchanged for a
+    link, since the folder that they are in cannot be written to."""
+    found = [hub_cache(), *(hub_home() / name for name in ("datasets", "modules", "xet", "assets"))]
+    for folder in found:
+        with suppress(OSError):  # what is not there cannot be granted
+            folder.mkdir(parents=True, exist_ok=True)
+    return found
 
 
 def environment() -> dict[str, str]:

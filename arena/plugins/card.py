@@ -21,7 +21,9 @@ from arena.plugins.base import Attack, Dataset, ModelSource
 from arena.plugins.registry import FIRST_PARTY, Kind, Registry, installed
 from arena.text import printable
 
-_SECONDS = 300.0
+_SECONDS, _MEMORY, _WRITTEN = 300.0, 8 * 10**9, 10**9
+"""What describing a plugin may take."""
+_BEYOND = {"memory": f"{_MEMORY / 1e9:g} GB of memory", "output": f"{_WRITTEN / 1e9:g} GB of disk"}
 _SAID = "said.json"
 
 
@@ -112,7 +114,8 @@ def _asked(registry: Registry, kind: Kind, id: str, config: Mapping[str, Any]) -
             (*named(config), hub_home(), hub_cache()),
             network=True,
             preload=(module,) if module.partition(".")[0] in FIRST_PARTY else (),
-            limits=Limits(_SECONDS),
+            limits=Limits(_SECONDS, _MEMORY, _WRITTEN),
+            filled=(home,),
             environment=for_network(),
         )
         try:
@@ -124,6 +127,8 @@ def _asked(registry: Registry, kind: Kind, id: str, config: Mapping[str, Any]) -
         if end.reason is not None or end.code != 0 or said is None:
             late = end.lived >= _SECONDS
             how = f"it was still at it after {_SECONDS:g} s" if late else f"its process left with {end.how}"
+            if end.reason in _BEYOND:
+                how = f"it took more than {_BEYOND[end.reason]}"
             printed = printable(end.printed.strip()[-500:])
             raise BrokenPlugin(f"{where} cannot be described: {how}" + (f" ({printed})" if printed else ""))
         return _card(said, where)

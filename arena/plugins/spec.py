@@ -35,6 +35,8 @@ class PluginSpec:
     """Digest of the source."""
     packages: Mapping[str, str]
     """Versions of the distributions that it names."""
+    named: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    """Files and folders that the settings name, of those that were given: its own defaults grant a plugin nothing."""
 
     @cached_property
     def asked(self) -> dict[str, Any]:

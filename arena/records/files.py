@@ -190,9 +190,10 @@ def _append(
 
 
 def _refuse_no_file(path: Path) -> None:
-    """A folder, a device or a pipe, which might have to be waited for."""
+    """A folder, a device or a pipe, which might have to be waited for, or a name of an open file, where no board can
+    lie beside it."""
     with suppress(OSError):
-        if path.exists() and not path.is_file():
+        if path.exists() and (not path.is_file() or path.absolute().parent == Path("/dev")):
             raise ArenaError(f"records: {path} is no file, so it has no records: name another with --results")
 
 

@@ -244,7 +244,8 @@ def _typed(cells: pd.DataFrame) -> pd.DataFrame:
 def _neutral(cells: pd.DataFrame) -> pd.DataFrame:
     """The table with its texts as a spreadsheet may read them."""
     texts = cells.select_dtypes(exclude=["number", "bool"])
-    return cells.assign(**{str(name): texts[name].map(_no_formula) for name in texts.columns})
+    neutral = cells.assign(**{str(name): texts[name].map(_no_formula) for name in texts.columns})
+    return neutral.rename(columns=_no_formula)
 
 
 def _no_formula(value: Any) -> Any:

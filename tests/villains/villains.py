@@ -6,8 +6,10 @@ from __future__ import annotations
 import ctypes
 import gc
 import importlib
+import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -35,6 +37,7 @@ from arena.plugins.base import (
     Defense,
     Draft,
     PluginConfig,
+    setting,
 )
 
 Samples = Sequence[Sample]
@@ -397,6 +400,64 @@ def large_files_at_home(samples: Samples, note: str) -> None:
         time.sleep(0.01)
 
 
+@deed
+def reserve_the_disk(samples: Samples, note: str) -> None:
+    """Which no byte is written for."""
+    for number in range(1000):
+        with (home() / f"reserved-{number}").open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, 2**20)
+        time.sleep(0.02)
+
+
+@deed
+def large_pictures(samples: Samples, note: str) -> NoReturn:
+    """More than fit into the memory that it has, left one by one."""
+    folder = desk().made / "samples"
+    folder.mkdir()
+    Image.new("L", (8000, 8000)).save(folder / "large.png")
+    with (folder / "metadata.jsonl").open("w", encoding="utf-8") as rows:
+        for number in range(40):
+            shutil.copy(folder / "large.png", folder / f"{number}.png")
+            row = {"file_name": f"{number}.png", "id": str(number), "question": "Why?", "answer": "so"}
+            rows.write(json.dumps({**row, "aliases": [], "choices": []}) + "\n")
+    (folder / "large.png").unlink()
+    (home() / "ended.json").write_text('{"status": "done"}', encoding="utf-8")
+    os._exit(0)
+
+
+@deed
+def orphans(samples: Samples, note: str) -> None:
+    """Descendants that do not fall to its own process, so that nobody would count them among its own."""
+    ctypes.CDLL(None).prctl(36, 0, 0, 0, 0)
+    read, write = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        if (orphan := os.fork()) == 0:
+            time.sleep(10_000)
+        os.write(write, str(orphan).encode())
+        os._exit(0)
+    orphan = int(os.read(read, 20))
+    os.wait()
+    until = time.monotonic() + 10
+    while _runs(orphan):
+        if time.monotonic() > until:
+            raise Leak("what it started is not counted, and runs on")
+        time.sleep(0.05)
+
+
+def _runs(process: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
+    except PermissionError:  # behind the firewall only one's own can be read
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return False
+        return True
+    except OSError:
+        return False
+
+
 # What is left
 
 
@@ -545,6 +606,11 @@ def no_question(samples: Samples, note: str) -> list[Sample]:
 
 
 @deed
+def half_an_answer(samples: Samples, note: str) -> list[Sample]:
+    return [replace(s, answer="half \ud800") for s in samples]
+
+
+@deed
 def half_a_question(samples: Samples, note: str) -> list[Sample]:
     return [replace(s, question="half \ud800") for s in samples]
 
@@ -568,6 +634,31 @@ def target(name: str) -> Any:
 def read_target(samples: Samples, note: str) -> None:
     if read(target(note)):
         raise Leak(f"it read {target(note)}")
+
+
+@deed
+def wake_the_watchdog(samples: Samples, note: str) -> None:
+    """Run code in whatever other thread there is, which may have been started before the firewall."""
+    libc, found = ctypes.CDLL(None, use_errno=True), []
+
+    def look(number: int) -> None:
+        found.append(read(target("ORIGINAL")))
+
+    handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(look)
+    signal.signal(signal.SIGUSR1, lambda *_: None)  # for the address that a handler returns to
+    before, action, number = (ctypes.c_ulong * 4)(), (ctypes.c_ulong * 4)(), 33  # which C libraries keep to themselves
+    libc.syscall(_SIGACTION, int(signal.SIGUSR1), None, ctypes.byref(before), 8)
+    action[:] = [ctypes.cast(handler, ctypes.c_void_p).value or 0, before[1] | 0x04000000, before[2], 0]
+    libc.syscall(_SIGACTION, number, ctypes.byref(action), None, 8)
+    for thread in {int(path.name) for path in Path("/proc/self/task").iterdir()} - {threading.get_native_id()}:
+        libc.syscall(_TGKILL, os.getpid(), thread, number)
+    time.sleep(0.5)
+    if any(found):
+        raise Leak("a thread that stands outside the firewall read a clean original")
+
+
+_SIGACTION, _TGKILL = 13, 234
+"""Numbers of x86-64."""
 
 
 @deed
@@ -717,6 +808,66 @@ class VillainFit(Attack):
     def purify(self, samples: Samples, world: AttackerWorld) -> Iterable[Sample]:
         _ = world.fitted
         return samples
+
+
+class VillainFetch(Attack):
+    """Has the run fetch something for it, and uses what fetching may do."""
+
+    class Config(PluginConfig):
+        checkpoint: str = setting("villain/evil", runtime=True, description="an id of the hub")
+        deed: str = "nothing"
+
+    config: Config
+
+    def fetch(self) -> None:
+        cache, deed = Path(os.environ["HF_HUB_CACHE"]), self.config.deed
+        if deed == "link":
+            (cache / self.config.checkpoint.replace("villain/", "models--villain--")).symlink_to("/")
+        elif deed == "exchange":
+            try:
+                cache.rename(cache.with_name("other"))
+            except OSError:
+                return
+            cache.symlink_to("/")
+            raise Leak("it put a link in the place of the hub's cache")
+        elif deed == "hang":
+            time.sleep(10_000)
+        elif deed == "memory":
+            memory((), "")
+
+    def purify(self, samples: Samples, world: AttackerWorld) -> Iterable[Sample]:
+        read_target(samples, "ORIGINAL")
+        return samples
+
+
+class VillainNamed(Attack):
+    """Names by default what nobody gave it."""
+
+    class Config(PluginConfig):
+        place: str = setting(default_factory=lambda: str(target("HOME")), runtime=True, description="somebody's file")
+
+    config: Config
+
+    def purify(self, samples: Samples, world: AttackerWorld) -> Iterable[Sample]:
+        read_target(samples, "HOME")
+        return samples
+
+
+class VillainHistory(Attack):
+    """Tells of a training what no record can hold."""
+
+    class Config(PluginConfig):
+        epoch: dict[str, Any] = Field(description="laid over what is said of the epoch")
+
+    config: Config
+
+    def training(self, world: AttackerWorld) -> None:
+        def write(own: Desk, name: str, content: Any) -> None:
+            if name == "history.json":
+                content["epochs"][0] |= self.config.epoch
+            (own.made / name).write_text(json.dumps(content), encoding="utf-8")
+
+        Desk.write = write  # type: ignore[method-assign]
 
 
 # Plugins of other kinds

@@ -7,7 +7,9 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from arena.engine.job import Desk, Grants, Job, attacker_world, party_seed
 from arena.engine.stages.base import (
@@ -133,16 +135,31 @@ def epochs_kept(recipe: Recipe) -> int:
     return config.epochs if config.checkpoints == "all" else 1
 
 
+class _Epoch(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    loss: float
+    held_out_loss: float
+    held_out_accuracy: float
+
+
+class _History(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    chosen: Annotated[int, Field(ge=0)]
+    epochs: list[_Epoch]
+
+
 def check_history(history: Any, kept: Sequence[str]) -> None:
     """Refuse what is no history of a training, and a training that diverged. Raises `ArenaError`."""
     try:
-        epochs = [(e["loss"], e["held_out_loss"], e["held_out_accuracy"]) for e in history["epochs"]]
-        chosen = int(history["chosen"])
-        numbers = [[float(value) for value in epoch] for epoch in epochs]
-        whole = 0 <= chosen < len(numbers) and f"epoch-{chosen}.safetensors" in kept
-    except (TypeError, KeyError, ValueError) as error:
-        raise ArenaError(f"{HISTORY} is not that of a training ({error})") from None
-    if not whole:
+        read = _History.model_validate(history)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ArenaError(f"{HISTORY} is not that of a training ({where}: {first['msg']})") from None
+    chosen, numbers = read.chosen, [(e.loss, e.held_out_loss, e.held_out_accuracy) for e in read.epochs]
+    if not (chosen < len(numbers) and f"epoch-{chosen}.safetensors" in kept):
         raise ArenaError(f"{HISTORY} chooses epoch {chosen}, whose weights were not kept")
     for number, values in enumerate(numbers):
         if not all(map(math.isfinite, values)):
@@ -150,3 +167,5 @@ def check_history(history: Any, kept: Sequence[str]) -> None:
                 f"the training diverged: in epoch {number + 1} of {len(numbers)} its loss is {values[0]:g}, and on "
                 f"held-out samples {values[1]:g}; lower the learning rate, or look at what the attack makes of the loss"
             )
+        if not 0 <= values[2] <= 1:
+            raise ArenaError(f"{HISTORY} has an accuracy of {values[2]:g} in epoch {number + 1}")

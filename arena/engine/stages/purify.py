@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from arena.budget import mode_problem
+from arena.data.folder import FIELDS
 from arena.data.sample import Sample
 from arena.engine.job import Desk, Grants, Job, attacker_world
 from arena.engine.stages.base import (
@@ -34,6 +35,7 @@ class Purify(Stage):
 
     kind = "purified"
     seconds_per_sample = 0.003
+    judged_by = ("arena.release",)  # its pictures may be of any size
 
     attack: PluginSpec
     grants: Grants
@@ -75,6 +77,16 @@ def attack_flops(attack: PluginSpec, grants: Grants, samples: int, costs: Costs)
     return passes * samples * TOKENS * costs.parameters(grants.model)
 
 
+def _no_text(sample: Sample) -> str | None:
+    """The field of a sample that is no text, or none that can be written."""
+    for field in FIELDS:
+        value = getattr(sample, field)
+        for text in value if isinstance(value, tuple | list) else (value,):
+            if not isinstance(text, str) or any("\ud800" <= c <= "\udfff" for c in text):
+                return field
+    return None
+
+
 def check_purified(samples: Sequence[Any]) -> None:
     """Refuse what nothing can be trained on. Raises `ArenaError` naming the sample."""
     if not samples:
@@ -93,6 +105,8 @@ def check_purified(samples: Sequence[Any]) -> None:
             raise ArenaError(f"{where}: {problem}")
         if not (isinstance(sample.question, str) and sample.question.strip()):
             raise ArenaError(f"{where}: its question is empty or no text")
+        if field := _no_text(sample):
+            raise ArenaError(f"{where}: its {field} is no text that UTF-8 can hold: change only picture and question")
     if twice := [id for id, count in Counter(sample.id for sample in samples).items() if count > 1]:
         raise ArenaError(
             f"{len(twice)} ids stand more than once in what it returned, such as {twice[0]!r}: give each sample one"

@@ -31,6 +31,7 @@ from arena.errors import ArenaError
 from arena.plugins.base import Defense
 from arena.plugins.spec import PluginSpec, load_model
 from arena.release import read_drafts, read_questions, round_drafts, write_drafts
+from arena.text import shortened
 
 if TYPE_CHECKING:
     from arena.lvlm.base import LVLM
@@ -129,7 +130,7 @@ def read_diagnostics(made: Path) -> dict[str, float]:
     found = read_made(made / DIAGNOSTICS, DIAGNOSTICS)
     if not isinstance(found, dict) or not all(isinstance(value, float) for value in found.values()):
         raise ArenaError(f"{DIAGNOSTICS} holds other things than numbers")
-    return found
+    return {shortened(name, 100): value for name, value in found.items()}
 
 
 def _load(specs: tuple[PluginSpec, ...]) -> tuple[LVLM, ...]:

@@ -61,6 +61,12 @@ def fits(says: Expected, deed: str) -> Any:
     return pytest.param(use, says, id=f"fits {deed}")
 
 
+def fetches(says: Expected, deed: str) -> Any:
+    config = {"deed": deed, "checkpoint": f"villain/{deed}"}
+    use = {"id": "villain-fetch", "label": f"fetches {deed}", "config": config}
+    return pytest.param(use, says, id=f"fetches {deed}")
+
+
 CODE = r"its process left with exit code {} before it was done"
 
 DEFENSES = [
@@ -147,7 +153,8 @@ ATTACKS = [
     case(r"sample 0 \('toy-00000'\): .*mode .?F", "float-pictures"),
     case(r"its picture is a ndarray", "array-pictures"),
     case(r"its question is empty or no text", "no-question"),
-    case(r"", "half-a-question"),
+    case(r"its question is no text that UTF-8 can hold", "half-a-question"),
+    case(r"sample 0 \('toy-00000'\): its answer is no text that UTF-8 can hold", "half-an-answer"),
     # What it leaves
     case(NO_FILE.format("passwd"), "link"),
     case(r"it left other, which is linked to another file", "hard-link"),
@@ -162,11 +169,17 @@ ATTACKS = [
     fits(r"the name '\\udcff\\n' is not UTF-8", "odd-name"),
     fits(DONE, "nothing"),
     case(DONE, "watch-the-world"),
+    case(DONE, "orphans"),
+    # What it is fetched, and what it names itself
+    fetches(r"models--villain--link in the hub's cache is a link that leads out of it", "link"),
+    fetches(DONE, "exchange"),
+    pytest.param({"id": "villain-named", "label": "named"}, DONE, id="named"),
 ]
 
 SNOOPS = [
     *(case(DONE, "read-target", name) for name in ("ORIGINAL", "RESULTS", "SUITE", "RECORDS", "OTHER_STAGE", "HOME")),
     *(case(DONE, deed) for deed in ("list-above", "walk-objects", "read-own-memory", "read-environment")),
+    *([case(DONE, "wake-the-watchdog")] if os.uname().machine == "x86_64" else []),
     *(case(DONE, deed) for deed in ("read-parent", "signal-parent", "connect", "listen", "write-elsewhere")),
 ]
 """What attacks look for. It is there: without a process of its own each finds it."""
@@ -180,7 +193,7 @@ TIME = r"it ran past its time limit of 0\.15 minutes \(limits\.stage_minutes of 
 MUCH = r"1 GB of memory \(limits\.stage_memory_gb of the suite\)"
 FILES = r"0\.05 GB \(limits\.stage_output_gb of the suite\)"
 
-LATE = [case(TIME, "hang"), case(TIME, "hang-unwatched"), case(TIME, "stop-itself")]
+LATE = [case(TIME, "hang"), case(TIME, "hang-unwatched"), case(TIME, "stop-itself"), fetches(TIME, "hang")]
 ENDLESS = [
     case(MUCH, "samples-without-end"),
     case(MUCH, "memory"),
@@ -190,6 +203,9 @@ ENDLESS = [
     case(r"File too large|" + FILES, "one-large-file"),
     case(FILES, "many-large-files"),
     case(FILES, "large-files-at-home"),
+    case(FILES, "reserve-the-disk"),
+    case(MUCH, "large-pictures"),
+    fetches(MUCH, "memory"),
 ]
 
 MADE = r"defense 'villain-[a-z-]+' of package villains 1\.0 cannot be described: "
@@ -477,6 +493,30 @@ def test_an_attack_finds_nothing(attacked: RunReport, use: Any, says: Expected) 
     if deed not in ANYWHERE and landlock.version() < NEEDS.get(deed, 1):
         pytest.skip("the kernel does not keep it from plugins")
     check(by_label(attacked, "attack")[label(use)], "attack", use["id"], says)
+
+
+NO_EPOCHS: list[dict[str, Any]] = [
+    {"held_out_accuracy": 5.0},
+    {"loss": "1.5"},
+    {"loss": True},
+    {"extra": 1.0},
+    {"test_accuracy": 0.9},
+]
+
+
+def test_a_history_that_no_record_can_hold(world: World) -> None:
+    uses = [{"id": "villain-history", "label": str(epoch), "config": {"epoch": epoch}} for epoch in NO_EPOCHS]
+    told = world.go(
+        "histories",
+        defenses=NORMAL,
+        attacks=["none", *uses],
+    )
+    for record in told.records:
+        if record.attack.label == "none":
+            assert record.status == "done"
+        else:
+            assert record.failure is not None
+            assert record.failure.error.startswith("recipe 'toy-recipe' with attack 'villain-history': history.json ")
 
 
 @pytest.mark.parametrize(("use", "says"), ENDLESS)
