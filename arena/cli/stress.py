@@ -23,8 +23,8 @@ def stress(
         str | None,
         typer.Argument(
             metavar="TARGET",
-            help="A folder that `arena protect` made, any folder of released pictures, or a defense's id. By default that "
-            "of the file.",
+            help="A folder that `arena protect` made, any folder of released pictures, or a defense's id. By default "
+            "that of the file.",
         ),
     ] = None,
     file: Annotated[
@@ -58,9 +58,7 @@ def stress(
         list[str] | None,
         typer.Option("--config", metavar="KEY=VALUE", help="A setting of the defense. Repeatable."),
     ] = None,
-    originals: Annotated[
-        str | None, typer.Option("--originals", help="Of a folder: what it was made from.")
-    ] = None,
+    originals: Annotated[str | None, typer.Option("--originals", help="Of a folder: what it was made from.")] = None,
     column: Annotated[
         list[str] | None,
         typer.Option("--column", metavar="FIELD=COLUMN", help="Of a folder: where its questions are. Repeatable."),
@@ -81,8 +79,8 @@ def stress(
     markdown: Annotated[Path | None, typer.Option("--markdown", callback=possible, help="A page to write.")] = None,
     json: Annotated[Path | None, typer.Option("--json", callback=possible, help="JSON to write.")] = None,
 ) -> None:
-    """Run a protection through a suite and hold it against requirements. Exits 0 where all are met, 1 where one is not, 2
-    for what cannot be asked, 3 where one cannot be decided."""
+    """Run a protection through a suite and hold it against requirements. Exits 0 where all are met, 1 where one is not,
+    2 for what cannot be asked, 3 where one cannot be decided."""
     from arena.plugins.registry import Registry
     from arena.stress.report import annotations, refuse_others, summary, write
     from arena.stress.run import check_budget
@@ -136,10 +134,8 @@ def _asked(
 
     if target is None and file is None and not Path(FILE).is_file():
         raise UsageError(f"name a target, or a file that does with --file: there is no {FILE} here")
-    if file is not None or target is None:
-        asked = read_file(file or Path(FILE))
-    else:
-        asked = Both(Settings(target=target), ())
+    alone = target is not None and file is None
+    asked = Both(Settings(target=str(target)), ()) if alone else read_file(file or Path(FILE))
     if budget_image is not None or budget_text is not None:
         known = asked.settings.budget
         image, text = (known.image, known.text) if known else (8.0, 5)

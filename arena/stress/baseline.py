@@ -29,7 +29,9 @@ def is_records(named: str) -> bool:
 def read_baseline(named: str) -> list[Record]:
     """The records that count of a file. Raises `UsageError` where there is none, `ArenaError` where one is damaged."""
     if not is_file(named):
-        raise UsageError(f"baseline {shortened(named, 400)} does not exist: name a JSONL file of records, or a git revision")
+        raise UsageError(
+            f"baseline {shortened(named, 400)} does not exist: name a JSONL file of records, or a git revision"
+        )
     found = latest(read_records(Path(named)))
     if not found:
         raise UsageError(f"baseline {shortened(named, 400)} holds no record: name a file that a run wrote")
@@ -77,7 +79,13 @@ class Revision:
 
 
 def run_at(
-    revision: Revision, code: Path, suite: Suite, results: Path, store: str, console: Console, workers: int | None = None
+    revision: Revision,
+    code: Path,
+    suite: Suite,
+    results: Path,
+    store: str,
+    console: Console,
+    workers: int | None = None,
 ) -> list[Record]:
     """The records of a suite by the code of a revision, which is unpacked in `code`: what of it can be imported stands
     before what is installed. They are kept in `results`, so that asking again computes nothing. Raises `ArenaError`
@@ -105,8 +113,8 @@ def run_at(
 
 
 def _importable(revision: Revision, code: Path) -> list[str]:
-    """Where modules are looked for: in the unpacked files, in `src` among them and wherever that is done in the checkout,
-    then as usual."""
+    """Where modules are looked for: in the unpacked files, in `src` among them and wherever that is done in the
+    checkout, then as usual."""
     here = [found for entry in sys.path if entry and (found := revision.within(entry, code)) is not None]
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     return list(dict.fromkeys(map(str, filter(None, (code, code / "src", *here, *given)))))

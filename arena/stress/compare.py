@@ -24,8 +24,8 @@ class Moved:
     """One cell over its seeds, before and after: the paired drop that the protection causes there, in accuracy, and
     how much of it was `lost` (negative where it gained), with the ends of a 95 % interval.
 
-    `p` is that of a one-sided test for a loss, corrected for all cells (Holm). Where nothing can be said, `missing` says
-    why, and the numbers are None.
+    `p` is that of a one-sided test for a loss, corrected for all cells (Holm). Where nothing can be said, `missing`
+    says why, and the numbers are None.
     """
 
     where: str
@@ -59,8 +59,8 @@ Key = tuple[str, ...]
 
 
 def refuse_other(before: Sequence[Record], asked: Sequence[Asked], entry: str, name: str) -> str:
-    """The label of the protection in the baseline `before`, called `name`, that the defense labelled `entry` is compared
-    with: the same, or the only one there is.
+    """The label of the protection in the baseline `before`, called `name`, that the defense labelled `entry` is
+    compared with: the same, or the only one there is.
 
     Raises `UsageError` where the baseline has none, or asks something else than the cells `asked`: another protocol,
     suite or data.
@@ -70,8 +70,8 @@ def refuse_other(before: Sequence[Record], asked: Sequence[Asked], entry: str, n
     if versions != {PROTOCOL_VERSION}:
         listed = " and ".join(map(str, sorted(versions)))
         raise UsageError(
-            f"baseline {name} was made under protocol version {listed}, and this arena has {PROTOCOL_VERSION}: make the "
-            "baseline anew with it"
+            f"baseline {name} was made under protocol version {listed}, and this arena has {PROTOCOL_VERSION}: make "
+            "the baseline anew with it"
         )
     there = {_key(record): record for record in before if record.defense.label == was}
     wanted = {_key(one): one for one in asked if one.defense.label == entry}
@@ -84,12 +84,13 @@ def refuse_other(before: Sequence[Record], asked: Sequence[Asked], entry: str, n
 def compare(
     before: Sequence[Record], after: Sequence[Record], asked: Sequence[Asked], was: str, entry: str, name: str
 ) -> Comparison:
-    """Hold every cell of the defense labelled `entry`, of all that were `asked`, against what the defense labelled `was`
-    has in the baseline `before`, called `name`.
+    """Hold every cell of the defense labelled `entry`, of all that were `asked`, against what the defense labelled
+    `was` has in the baseline `before`, called `name`.
 
     What is compared is the paired drop: accuracy on clean data minus accuracy on the release, both put through the
-    attack. The loss is the difference of both drops on the same seeds and test items; it is tested with Student's t
-    over seeds, whose error holds that of the test items too (`arena.score.difference`).
+    attack. The loss is the difference of both drops on the same seeds and test items. It is tested with Student's t;
+    its variance is that over test items (bootstrap) and that over seeds, with degrees of freedom after Welch and
+    Satterthwaite.
     """
     old, new = _sides(before, was), _sides(after, entry)
     wanted = {_key(one): one for one in asked if one.defense.label == entry}
@@ -133,7 +134,9 @@ def _key(asked: Asked) -> Key:
         known = {"id", "version", "config", "fingerprint"}
         return digest_of(reference.model_dump(mode="json", include=known))
 
-    data = asked.dataset.model_dump(mode="json", include={"id", "version", "config", "train", "auxiliary", "test", "seed"})
+    data = asked.dataset.model_dump(
+        mode="json", include={"id", "version", "config", "train", "auxiliary", "test", "seed"}
+    )
     attack = "+".join(plugin(part) for part in asked.attack.parts)
     budget = asked.budget
     return (
@@ -197,11 +200,12 @@ def _moved(
     lost = before - after
     items = lost.shape[1]
     draws = bootstraps.setdefault(items, Bootstrap(items)).right_answers(lost)  # type: ignore[arg-type]  # any numbers
-    error_of_items = float(draws.sum(axis=0).std()) / (len(seeds) * items)
-    effect = Effect(float(lost.mean()), tuple(map(float, lost.mean(axis=1))), error_of_items)
+    items_error = float(draws.sum(axis=0).std()) / (len(seeds) * items)
+    effect = Effect(float(lost.mean()), tuple(map(float, lost.mean(axis=1))), items_error)
     half, p = 0.0, 0.0 if effect.value > 0 else 1.0
     if effect.error > 0:
-        freedom = len(seeds) - 1
+        parts = ((items_error**2, items - 1), (effect.spread**2 / len(seeds), len(seeds) - 1))
+        freedom = effect.error**4 / sum(variance**2 / max(degrees, 1) for variance, degrees in parts)
         half = float(t.ppf((1 + CONFIDENCE) / 2, freedom)) * effect.error
         p = float(t.sf(effect.value / effect.error, freedom))
     low, high = effect.value - half, effect.value + half

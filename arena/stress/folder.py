@@ -76,7 +76,9 @@ def read_protected(settings: Settings) -> Protected:
     except UsageError as error:
         if report is None or settings.originals is not None:
             raise
-        raise UsageError(f"{error}; the originals are no longer where {target} says: name them by --originals") from None
+        raise UsageError(
+            f"{error}; the originals are no longer where {target} says: name them by --originals"
+        ) from None
     released_columns = {} if report else {k: v for k, v in columns.items() if k != "image"}
     released = read_imagefolder(folder, released_columns)
     pairs = list(zip(originals, paired(originals, released), strict=True))
@@ -92,13 +94,13 @@ def read_protected(settings: Settings) -> Protected:
 
 
 def dataset_settings(found: Protected, folder: Path) -> dict[str, Any]:
-    """The settings of the dataset that the originals are; in `folder` lies what has to be written as one by `export`."""
+    """The settings of the dataset that the originals are; in `folder` lies what `export` has to write as one."""
     return {**found.settings, "source": str(_exported(found, folder))} if found.exported else found.settings
 
 
 def export(found: Protected, folder: Path) -> None:
-    """Write originals that are no folder of pictures, or of which a part was protected, as one into `folder`, where they
-    are not there yet."""
+    """Write originals that are no folder of pictures, or of which a part was protected, as one into `folder`, where
+    they are not there yet."""
     place = _exported(found, folder)
     if found.exported and not place.exists():
         partial = place.with_name(f".{place.name}")
@@ -132,7 +134,9 @@ def sizes(found: Protected, test: int | None, share: float) -> tuple[int, int, i
         middle = (low + high + 1) // 2
         low, high = (middle, high) if _possible(found.originals, *_shared(middle, share), held) else (low, middle - 1)
     if low == 0:
-        raise UsageError(f"of {total} originals nothing is left to release beside {held} held out: name fewer by --test")
+        raise UsageError(
+            f"of {total} originals nothing is left to release beside {held} held out: name fewer by --test"
+        )
     return (*_shared(low, share), held)
 
 

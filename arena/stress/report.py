@@ -127,11 +127,11 @@ def as_markdown(outcome: Outcome) -> str:
     lines = [f"{_TITLE}{_text(outcome.target)} — {_MARK[outcome.status]} {outcome.status}", ""]
     if outcome.suite is not None:
         lines += [f"{_text(str(outcome.entry))} on suite {_text(outcome.suite)}.", ""]
-    lines += ["| | requirement | measured | |", "|---|---|---|---|"]
+    lines += ["| | requirement | measured | where |", "|---|---|---|---|"]
     for verdict in outcome.verdicts:
-        shown = "" if verdict.worst is None else verdict.worst.shown
+        shown, where = (verdict.why, "") if verdict.worst is None else (verdict.worst.shown, verdict.worst.where)
         mark = f"{_MARK[verdict.status]} {verdict.status}"
-        lines.append(f"| {mark} | {_text(verdict.name)} | {_text(shown)} | {_text(verdict.why)} |")
+        lines.append(f"| {mark} | {_text(verdict.name)} | {_text(shown)} | {_text(where)} |")
     if moved := list(_moved(outcome)):
         lines += ["", f"Against {_text(str(outcome.comparison and outcome.comparison.baseline))}:", ""]
         lines += ["| | cell | drop before | after | lost |", "|---|---|--:|--:|--:|"]
@@ -198,14 +198,18 @@ def _numbers(moved: Moved) -> str:
 
 
 def _lost(moved: Moved) -> str:
-    return moved.missing or f"{_or(moved.lost)} [{_or(moved.low)}, {_or(moved.high)}], p = {_or(moved.p)}"
+    return moved.missing or f"{_or(moved.lost)} [{_or(moved.low)}, {_or(moved.high)}], {_p(moved.p)}"
+
+
+def _p(value: float | None) -> str:
+    return "p < 0.001" if value is not None and value < 0.001 else f"p = {_or(value)}"
 
 
 def _or(value: float | None) -> str:
     return "-" if value is None else number(value)
 
 
-_MARKUP = re.compile(r"[\\`*_\[\]<>|~&#@]")
+_MARKUP = re.compile(r"[\\`*_\[<|~&@]")
 
 
 def _text(text: str) -> str:

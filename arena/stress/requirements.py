@@ -178,4 +178,3 @@ def parse_all(texts: Sequence[str]) -> list[Requirement]:
             raise UsageError(f"requirement {shortened(text, 200)!r} is there twice: remove one")
         found.append(requirement)
     return found
-

@@ -17,9 +17,9 @@ from arena.records.schema import Asked as Cell
 from arena.records.schema import Record
 from arena.stress import baseline
 from arena.stress.compare import Comparison, compare, refuse_other
-from arena.stress.settings import Asked
 from arena.stress.folder import export
 from arena.stress.requirements import parse
+from arena.stress.settings import Asked
 from arena.stress.target import Target, entered, find_target
 from arena.stress.verdicts import EXIT, Measured, Status, Verdict, judge, overall
 from arena.suites.schema import DefenseUse, Suite, digest
@@ -77,8 +77,8 @@ def check_budget(asked: Asked, registry: Registry) -> Outcome:
     target = find_target(asked.settings, registry)
     if target.protected is None:
         raise UsageError(
-            f"target {target.name!r} is a defense: its budget is checked when a suite runs it; leave out --budget-only, "
-            "or name a folder"
+            f"target {target.name!r} is a defense: its budget is checked when a suite runs it; leave out "
+            "--budget-only, or name a folder"
         )
     return Outcome(asked.settings.target, (_budget(target, "", ()),), file=asked.file, notes=target.protected.notes)
 
@@ -179,8 +179,8 @@ def _at(
         was = revision.within(target.protected.folder, code)
         if was is None:
             raise UsageError(
-                f"{target.protected.folder} is not among the files of {revision.named!r}: name a file of records as the "
-                "baseline"
+                f"{target.protected.folder} is not among the files of {revision.named!r}: name a file of records as "
+                "the baseline"
             )
         *controls, use = suite.defenses
         moved = use.model_copy(update={"config": {**use.config, "folder": str(was)}})
@@ -217,16 +217,18 @@ def _budget(target: Target, entry: str, records: Sequence[Record]) -> Verdict:
 def _beyond(asked: Asked, target: Target, suite: Suite, entry: DefenseUse, notes: tuple[str, ...]) -> Outcome:
     """Of a folder beyond its budget: nothing is computed."""
     why = "nothing was computed, since the release is beyond its budget"
-    others = [Verdict(r.name, "undecided", why, requirement=r, line=asked.lines.get(r.name, 0)) for r in asked.requirements]
+    others = [
+        Verdict(r.name, "undecided", why, requirement=r, line=asked.lines.get(r.name, 0)) for r in asked.requirements
+    ]
     verdicts = (_budget(target, "", ()), *others)
-    return Outcome(
-        asked.settings.target, verdicts, suite.id, digest(suite), entry.label, None, asked.file, None, notes
-    )
+    return Outcome(asked.settings.target, verdicts, suite.id, digest(suite), entry.label, None, asked.file, None, notes)
 
 
 def _compared(comparison: Comparison, line: int) -> Verdict:
     """The comparison as one verdict."""
-    by_status = {status: [c for c in comparison.cells if c.status == status] for status in ("lost", "gained", "undecided")}
+    by_status = {
+        status: [c for c in comparison.cells if c.status == status] for status in ("lost", "gained", "undecided")
+    }
     of = f"of {len(comparison.cells)} cells against {shortened(comparison.baseline, 200)}"
     if lost := by_status["lost"]:
         worst = max(lost, key=lambda cell: cell.lost or 0.0)
@@ -237,9 +239,7 @@ def _compared(comparison: Comparison, line: int) -> Verdict:
     return Verdict(COMPARE, "met", f"none {of} lost protection, {len(by_status['gained'])} gained", line=line)
 
 
-def _same_source(
-    before: Sequence[Record], after: Sequence[Record], was: str, entry: str
-) -> tuple[str, ...]:
+def _same_source(before: Sequence[Record], after: Sequence[Record], was: str, entry: str) -> tuple[str, ...]:
     """A note where baseline and present have the same defense by source and settings: then nothing can have moved but
     by what is around it."""
 
@@ -269,7 +269,5 @@ def _shown(board: Board | None, entry: str, seeds: int) -> tuple[tuple[str, Meas
     if board is None:
         return ()
     return tuple(
-        (name, one)
-        for name in SHOWN
-        for one in judge(parse(f"{name}>=0@value"), board, entry, seeds).measured
+        (name, one) for name in SHOWN for one in judge(parse(f"{name}>=0@value"), board, entry, seeds).measured
     )

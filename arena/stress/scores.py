@@ -58,7 +58,9 @@ _ALL = (
     Score("zero-shot", "cell", _ACCURACY, "lower", "never", "before fine-tuning"),
     Score("psnr", "release", "dB", "higher", "never", "peak signal-to-noise ratio of the pictures that changed"),
     Score("ssim", "release", "-1 to 1", "higher", "never", "structural similarity"),
-    Score("ms-ssim", "release", "-1 to 1", "higher", "never", "over five scales; pictures of 176 pixels a side or more"),
+    Score(
+        "ms-ssim", "release", "-1 to 1", "higher", "never", "over five scales; pictures of 176 pixels a side or more"
+    ),
     Score("ciede2000", "release", "difference", "lower", "never", "mean colour difference"),
     Score("max-delta", "release", "1/255", "lower", "never", "largest change of a pixel"),
     Score("mean-delta", "release", "1/255", "lower", "never", "mean change of a pixel"),

@@ -29,8 +29,8 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     target: Annotated[str, Field(min_length=1)] = Field(
-        description="a folder that `arena protect` made, any folder of released pictures with their metadata, or the id "
-        "of a defense"
+        description="a folder that `arena protect` made, any folder of released pictures with their metadata, or the "
+        "id of a defense"
     )
     config: dict[str, JsonValue] = Field(default_factory=dict, description="settings of a defense")
     originals: str | None = Field(
@@ -114,9 +114,7 @@ def _problem(error: ValidationError, document: Document) -> str:
     first = min(error.errors(include_url=False), key=lambda e: document.line(e["loc"]))
     where, known = document.where(first["loc"]), list(Settings.model_fields)
     if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
-        return (
-            f"{where}: there is no such field{near_misses(str(first['loc'][0]), known)} (fields: {', '.join(known)})"
-        )
+        return f"{where}: there is no such field{near_misses(str(first['loc'][0]), known)} (fields: {', '.join(known)})"
     if first["type"] == "missing":
         return f"{where}: the field is missing"
     message = str(first["msg"]).removeprefix("Value error, ").replace("tuple", "list")

@@ -1,4 +1,4 @@
-"""What is stressed, put into a suite as its entry: a defense with settings, or a folder with the data it was made of."""
+"""What is stressed, put into a suite as its entry: a defense with settings, or a folder with what it was made of."""
 
 from __future__ import annotations
 

@@ -154,4 +154,3 @@ def _measured(requirement: Requirement, row: dict[str, Any], seeds: int) -> Meas
 def _number(value: object) -> float | None:
     """A cell of a frame; None for what is not there, which pandas has as NaN."""
     return float(value) if isinstance(value, float | int) and value == value else None
-
