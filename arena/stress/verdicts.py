@@ -39,7 +39,7 @@ class Measured:
     @property
     def shown(self) -> str:
         """``0.412 [0.350, 0.470]``, or why there is no number."""
-        if self.value is None:
+        if self.undefined is not None or self.value is None:
             return self.undefined or "not measured"
         interval = "" if self.low is None or self.high is None else f" [{number(self.low)}, {number(self.high)}]"
         return number(self.value) + interval
