@@ -82,7 +82,7 @@ def stress(
     """Run a protection through a suite and hold it against requirements. Exits 0 where all are met, 1 where one is not,
     2 for what cannot be asked, 3 where one cannot be decided."""
     from arena.plugins.registry import Registry
-    from arena.stress.report import annotations, refuse_others, summary, write
+    from arena.stress.report import refuse_others, summary, workflow_commands, write
     from arena.stress.run import check_budget
     from arena.stress.run import stress as run
 
@@ -109,7 +109,7 @@ def stress(
     for line in summary(outcome):
         stdout().print(line, soft_wrap=True)
     if os.environ.get("GITHUB_ACTIONS") == "true":
-        for line in annotations(outcome):
+        for line in workflow_commands(outcome):
             stdout().print(line, soft_wrap=True)
     write(outcome, junit, markdown, json)
     if outcome.exit_code:

@@ -15,7 +15,7 @@ from arena.data.embedded.draw import Drawing, divide
 from arena.data.folder import read_imagefolder
 from arena.data.pairs import paired
 from arena.data.sample import Sample, digest
-from arena.errors import BudgetError, UsageError
+from arena.errors import ArenaError, BudgetError, UsageError
 from arena.owner.originals import imagefolder, read_originals
 from arena.owner.report import FILE as REPORT
 from arena.owner.report import Report, read_report
@@ -73,7 +73,7 @@ def read_protected(settings: Settings) -> Protected:
     columns = settings.columns or (dict(report.request.columns) if report else {})
     try:
         originals = read_originals(source, columns, split, limit).samples
-    except UsageError as error:
+    except ArenaError as error:
         if report is None or settings.originals is not None:
             raise
         raise UsageError(

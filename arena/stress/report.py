@@ -147,7 +147,7 @@ def as_markdown(outcome: Outcome) -> str:
 _MARK = {"met": "✅", "failed": "❌", "undecided": "⚠️"}
 
 
-def annotations(outcome: Outcome) -> Iterator[str]:
+def workflow_commands(outcome: Outcome) -> Iterator[str]:
     """GitHub's workflow commands: an error for each requirement that is not met, at its line of the file."""
     for verdict in outcome.verdicts:
         if verdict.status == "met":

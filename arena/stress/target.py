@@ -72,8 +72,8 @@ def entered(suite: Suite, target: Target, folder: Path) -> tuple[Suite, DefenseU
         use = DefenseUse.model_validate({"id": settings.target, "config": settings.config})
         budget: Budget | None = settings.budget
     else:
-        config = {"folder": str(found.folder.absolute()), **({"columns": found.columns} if found.columns else {})}
-        use = DefenseUse(id=RELEASED, config=config, label=target.name)
+        config = {"folder": str(found.folder.absolute()), "columns": found.columns}
+        use = DefenseUse.model_validate({"id": RELEASED, "config": config, "label": target.name})
         budget = found.budget
         train, auxiliary, test = sizes(found, settings.test, max(map(suite.share, suite.attacks)))
         data = DatasetUse(
