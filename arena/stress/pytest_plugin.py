@@ -147,41 +147,30 @@ class StressItem(pytest.Item):
         self._name = verdict
 
     def setup(self) -> None:
+        from arena.errors import ArenaError
+        from arena.stress.report import line
+        from arena.text import printable
+
+        try:
+            verdict = self._verdict()
+        except ArenaError as error:
+            pytest.fail(printable(str(error)), pytrace=False)
+        self.user_properties.append((_PROPERTY, line(verdict.why)))
+        if verdict.status == "undecided":
+            pytest.fail(line(verdict.why), pytrace=False)
+
+    def runtest(self) -> None:
         from arena.stress.report import line
 
         verdict = self._verdict()
-        self.user_properties.append((_PROPERTY, line(verdict.why)))
-        if verdict.status == "undecided":
-            raise Undecided(verdict.why)
-
-    def runtest(self) -> None:
-        verdict = self._verdict()
         if verdict.status == "failed":
-            rows = "".join(f"\n  {one.where}: {one.shown}" for one in verdict.measured)
-            raise NotMet(f"{verdict.name}: {verdict.why}{rows}")
+            rows = [f"  {line(one.where)}: {line(one.shown)}" for one in verdict.measured]
+            pytest.fail("\n".join([line(f"{verdict.name}: {verdict.why}"), *rows]), pytrace=False)
 
     def _verdict(self) -> Verdict:
         parent = self.parent
         assert isinstance(parent, StressFile)
         return next(verdict for verdict in parent.outcome().verdicts if verdict.name == self._name)
 
-    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], *arguments: Any, **named: Any) -> Any:
-        """The paragraph alone, for what is no defect of the code."""
-        from arena.errors import ArenaError
-
-        if isinstance(excinfo.value, NotMet | Undecided | ArenaError):
-            from arena.text import printable
-
-            return printable(str(excinfo.value))
-        return super().repr_failure(excinfo, *arguments, **named)
-
     def reportinfo(self) -> tuple[Path, int | None, str]:
-        return self.path, None, self.name
-
-
-class NotMet(Exception):
-    """A requirement that is not met."""
-
-
-class Undecided(Exception):
-    """A requirement that cannot be decided."""
+        return self.path, None, f"[{self.name}]"  # outside of brackets pytest shows a dot, as in 0.5, as two colons
