@@ -173,4 +173,4 @@ class StressItem(pytest.Item):
         return next(verdict for verdict in parent.outcome().verdicts if verdict.name == self._name)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
-        return self.path, None, f"[{self.name}]"  # outside of brackets pytest shows a dot, as in 0.5, as two colons
+        return self.path, None, f"[{self.name}]"  # without brackets pytest shows the dot of 0.5 as ::

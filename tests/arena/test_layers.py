@@ -123,7 +123,7 @@ def test_imports_point_down(module: str) -> None:
             continue
         assert not within(imported, ("mmguard", "defenses", "attacks")), f"{module} imports the plugin {imported}"
         if within(imported, ("leaderboards",)):
-            assert own <= tier("arena.stress"), f"{module} imports {imported}: only what is above `arena.owner` has boards"
+            assert own <= tier("arena.stress"), f"{module} imports {imported}: only what stands above has boards"
         elif not is_plugin(imported):
             assert tier(imported) >= own, f"{module} imports {imported}, which is above it"
         else:

@@ -46,10 +46,10 @@ def test_each_requirement_is_an_item(place: Path, toys: Path) -> None:
     found = run(place, "--arena", "arena-stress.yaml", "-v")
     out = found.stdout
     assert found.returncode == 1, out + found.stderr
-    assert "arena-stress.yaml[protection>=0.5] PASSED 0.727 [0.5" in out
-    assert "arena-stress.yaml[retention[toy-keep]>=0.5] PASSED 1.000 [1.000, 1.000]" in out
-    assert "arena-stress.yaml[psnr>=99] FAILED 30.069 dB" in out
-    assert "arena-stress.yaml[ms-ssim>=0.5] ERROR" in out and "not measured on these data" in out
+    assert "arena-stress.yaml::protection>=0.5 PASSED 0.727 [0.5" in out
+    assert "arena-stress.yaml::retention[toy-keep]>=0.5 PASSED 1.000 [1.000, 1.000]" in out
+    assert "arena-stress.yaml::psnr>=99 FAILED 30.069 dB" in out
+    assert "arena-stress.yaml::ms-ssim>=0.5 ERROR" in out and "not measured on these data" in out
     assert "1 failed, 3 passed, 1 error" in out and "skipped" not in out and "test_other" not in out
     assert "undecided: arena-stress.yaml::ms-ssim>=0.5: not measured on these data" in out
     assert "Traceback" not in out and "def runtest" not in out  # the paragraph, no code
