@@ -107,7 +107,8 @@ def _why(requirement: Requirement, worst: Measured, rows: int) -> str:
 def _rows(requirement: Requirement, board: Board, entry: str) -> list[dict[str, Any]]:
     """The rows of the board that a requirement is about."""
     frame = board.ranking if requirement.score.of == "robust" else board.cells
-    rows: list[dict[str, Any]] = [dict(row) for row in frame.to_dict("records") if row["defense"] == entry]  # type: ignore[misc]
+    everything = ({str(name): value for name, value in row.items()} for row in frame.to_dict("records"))
+    rows = [row for row in everything if row["defense"] == entry]
     if requirement.score.of != "robust":
         attack = requirement.attack or CONTROL
         rows = [row for row in rows if (row["attack"] != CONTROL if attack == EVERY else row["attack"] == attack)]

@@ -216,6 +216,33 @@ def test_a_folder_of_another_tool(place: Path) -> None:
     assert refused.returncode == 2 and "6 of 96 originals in photos do not match" in " ".join(refused.stderr.split())
 
 
+def test_a_folder_against_what_was_released_before(place: Path) -> None:
+    """The baseline is the folder of the git revision, held against the same originals."""
+
+    def git(*words: str) -> None:
+        who = ("-c", "user.name=A", "-c", "user.email=a@example.org")
+        subprocess.run(["git", *who, *words], cwd=place, check=True, capture_output=True)
+
+    write_bright(place / "photos")
+    write_bright(place / "safe", shift=8)
+    words = ("safe", *SUITE, "--originals", "photos", "--budget-image", "8", "--test", "48", "--compare", "HEAD")
+    git("init", "--quiet")
+    git("add", "bright.yaml", "photos")
+    git("commit", "--quiet", "--message", "originals")
+    refused = stress(place, *words)
+    assert refused.returncode == 2 and "safe is not among the files of 'HEAD'" in " ".join(refused.stderr.split())
+    git("add", "safe")
+    git("commit", "--quiet", "--message", "released")
+    for path in (place / "safe").glob("*.png"):
+        Image.fromarray(np.asarray(Image.open(path)) - np.uint8(6)).save(path)
+    found = stress(place, *words)
+    assert found.returncode == 1, found.stdout + found.stderr
+    assert "failed: compare: 2 of 2 cells against HEAD lost protection" in found.stdout
+    git("add", "safe")
+    git("commit", "--quiet", "--message", "released anew")
+    assert stress(place, *words).returncode == 0
+
+
 def test_the_budget_alone_needs_no_model(place: Path) -> None:
     """As the hook of pre-commit runs it."""
     import yaml
