@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
@@ -17,48 +19,57 @@ from stress_toys import write_suite
 from arena.records.files import read_records
 
 ROOT = Path(__file__).parents[3]
-MAIN = "import toys; toys.install(); from arena.cli.app import main; main()"
+
+
+class Ended(NamedTuple):
+    """How the command ended; standard error is on one line."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Stress = Callable[..., Ended]
 
 
 @pytest.fixture
 def place(tmp_path: Path, toys: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the suite of toys."""
     write_suite(tmp_path / "bright.yaml")
+    # The arena before the tests of the same name, in processes that are started from here.
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]]))
     for name in ("GITHUB_STEP_SUMMARY", "GITHUB_ACTIONS"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
 
 
-def paths() -> str:
-    """Where modules are: the arena's before the tests of the same name."""
-    return os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+@pytest.fixture
+def stress(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Stress:
+    """Runs the command in this process, in the folder of the suite."""
+    from arena.cli.app import main
 
+    monkeypatch.chdir(place)
 
-def stress(place: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [
-        sys.executable,
-        "-c",
-        MAIN,
-        "stress",
-        *words,
-        *(() if "--budget-only" in words else ("--store", "store")),
-    ]
-    return subprocess.run(
-        command,
-        cwd=place,
-        env=os.environ | {"COLUMNS": "200", "PYTHONPATH": paths()} | environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    def run(*words: str, **environment: str) -> Ended:
+        store = () if "--budget-only" in words else ("--store", "store")
+        with monkeypatch.context() as here, pytest.raises(SystemExit) as left:
+            here.setattr(sys, "argv", ["arena", "stress", *words, *store])
+            for name, value in environment.items():
+                here.setenv(name, value)
+            main()
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return Ended(int(left.value.code or 0), out, " ".join(err.split()))
+
+    return run
 
 
 SUITE = ("--suite", "bright.yaml")
 
 
-def test_met_failed_and_undecided_in_every_form(place: Path, toys: Path) -> None:
+def test_met_failed_and_undecided_in_every_form(place: Path, toys: Path, stress: Stress) -> None:
     files = ("--json", "o.json", "--junit", "j.xml", "--markdown", "m.md")
-    met = stress(place, "toy-shift", *SUITE, "--require", "protection>=0.5", "--require", "retention[*]>=0.9", *files)
+    met = stress("toy-shift", *SUITE, "--require", "protection>=0.5", "--require", "retention[*]>=0.9", *files)
     assert met.returncode == 0, met.stderr
     assert "met: protection>=0.5@low: 0.727 [" in met.stdout and "met: 3 met" in met.stdout
     assert "met: budget: every release is within its budget" in met.stdout
@@ -70,7 +81,7 @@ def test_met_failed_and_undecided_in_every_form(place: Path, toys: Path) -> None
     assert ElementTree.parse(place / "j.xml").find("testsuite").get("tests") == "3"  # type: ignore[union-attr]
     computed = toys.read_text(encoding="utf-8")
     again = stress(
-        place, "toy-shift", *SUITE, "--require", "protection>=0.8", "--require", "accuracy<=0.7@value", *files,
+        "toy-shift", *SUITE, "--require", "protection>=0.8", "--require", "accuracy<=0.7@value", *files,
         GITHUB_ACTIONS="true", GITHUB_STEP_SUMMARY="summary.md",
     )  # fmt: skip
     assert again.returncode == 1 and toys.read_text(encoding="utf-8") == computed  # nothing is computed again
@@ -80,42 +91,42 @@ def test_met_failed_and_undecided_in_every_form(place: Path, toys: Path) -> None
     page = (place / "m.md").read_text(encoding="utf-8")
     assert page in (place / "summary.md").read_text(encoding="utf-8") and "❌ failed" in page
     few = write_suite(place / "few.yaml", seeds=[0, 1])
-    undecided = stress(place, "toy-shift", "--suite", few.name, "--require", "protection>=0.1")
+    undecided = stress("toy-shift", "--suite", few.name, "--require", "protection>=0.1")
     assert undecided.returncode == 3 and "undecided: protection>=0.1@low: too few seeds: 2" in undecided.stdout
-    both = stress(place, "toy-shift", "--suite", few.name, "--require", "protection>=0.1", "--require", "psnr>=99")
+    both = stress("toy-shift", "--suite", few.name, "--require", "protection>=0.1", "--require", "psnr>=99")
     assert both.returncode == 1  # what has failed has
 
 
-def test_a_step_beyond_the_budget_fails(place: Path) -> None:
-    found = stress(place, "toy-shift", *SUITE, "--config", "step=9", "--require", "protection>=0.1")
-    assert found.returncode == 1 and "Traceback" not in found.stderr
+def test_a_step_beyond_the_budget_fails(place: Path, stress: Stress) -> None:
+    found = stress("toy-shift", *SUITE, "--config", "step=9", "--require", "protection>=0.1")
+    assert found.returncode == 1
     assert "failed: budget: " in found.stdout and "|delta| = 9/255 > 8/255" in found.stdout
     assert "undecided: protection>=0.1@low" in found.stdout
-    raised = stress(place, "toy-shift", *SUITE, "--config", "step=9", "--budget-image", "9")
+    raised = stress("toy-shift", *SUITE, "--config", "step=9", "--budget-image", "9")
     assert raised.returncode == 0, raised.stderr
 
 
 @pytest.mark.parametrize("defense", ["toy-raising", "toy-dying"])
-def test_a_defense_that_fails_is_undecided(place: Path, defense: str) -> None:
-    found = stress(place, defense, *SUITE, "--require", "robust-protection>=0.1")
-    assert found.returncode == 3 and "Traceback" not in found.stderr
+def test_a_defense_that_fails_is_undecided(stress: Stress, defense: str) -> None:
+    found = stress(defense, *SUITE, "--require", "robust-protection>=0.1")
+    assert found.returncode == 3
     assert "6 cells failed: release" in found.stdout and "undecided: budget" in found.stdout
     assert "undecided: robust-protection>=0.1@low: withheld" in found.stdout
 
 
-def test_a_baseline_of_records(place: Path) -> None:
-    assert stress(place, "toy-shift", *SUITE, "--results", "old.jsonl").returncode == 0
-    weaker = stress(place, "toy-shift", *SUITE, "--config", "step=2", "--compare", "old.jsonl", "--json", "o.json")
+def test_a_baseline_of_records(place: Path, stress: Stress) -> None:
+    assert stress("toy-shift", *SUITE, "--results", "old.jsonl").returncode == 0
+    weaker = stress("toy-shift", *SUITE, "--config", "step=2", "--compare", "old.jsonl", "--json", "o.json")
     assert weaker.returncode == 1, weaker.stderr
     assert "failed: compare: 2 of 2 cells against old.jsonl lost protection" in weaker.stdout
     assert "lost: toy-model · toy-bright · toy-recipe · none · 8/255: drop 0.333 before, 0.083 now" in weaker.stdout
     cells = json.loads((place / "o.json").read_text(encoding="utf-8"))["compare"]["cells"]
     assert [cell["status"] for cell in cells] == ["lost", "lost"] and cells[0]["lost"] == pytest.approx(0.25)
-    same = stress(place, "toy-shift", *SUITE, "--compare", "old.jsonl")
+    same = stress("toy-shift", *SUITE, "--compare", "old.jsonl")
     assert same.returncode == 0 and "met: compare: none of 2 cells" in same.stdout
     assert "the baseline was made by the same source, settings and files" in same.stdout
     other = write_suite(place / "other.yaml", recipes=[{"id": "toy-recipe", "config": {"rate": 0.2}}])
-    refused = stress(place, "toy-shift", "--suite", other.name, "--compare", "old.jsonl", "--results", "new.jsonl")
+    refused = stress("toy-shift", "--suite", other.name, "--compare", "old.jsonl", "--results", "new.jsonl")
     assert refused.returncode == 2 and "one whose recipe is another" in refused.stderr
     assert not (place / "new.jsonl").exists()
 
@@ -141,35 +152,22 @@ def test_a_baseline_of_records(place: Path) -> None:
         (("toy-shift", *SUITE, "--originals", "x"), "`originals` is about folders"),
     ],
 )
-def test_what_cannot_be_asked(
-    place: Path,
-    words: tuple[str, ...],
-    says: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    from arena.cli.app import main
-
+def test_what_cannot_be_asked(place: Path, stress: Stress, words: tuple[str, ...], says: str) -> None:
     before = sorted(place.iterdir())
-    monkeypatch.chdir(place)
-    monkeypatch.setattr(sys, "argv", ["arena", "stress", *words, "--store", "store"])
-    with pytest.raises(SystemExit) as left:
-        main()
-    assert left.value.code == 2
-    said = " ".join(capsys.readouterr().err.split())
-    assert says in said and "Traceback" not in said
+    found = stress(*words)
+    assert found.returncode == 2 and says in found.stderr
     assert [path for path in sorted(place.iterdir()) if path not in before and path.name != "store"] == []
 
 
-def test_a_file_says_all(place: Path) -> None:
+def test_a_file_says_all(place: Path, stress: Stress) -> None:
     text = (
         "target: toy-shift\nconfig: {step: 4}\nsuite: bright.yaml\nrequirements:\n  - protection>=0.1\n  - psnr>=99\n"
     )
     (place / "arena-stress.yaml").write_text(text, encoding="utf-8")
-    found = stress(place, GITHUB_ACTIONS="true")
+    found = stress(GITHUB_ACTIONS="true")
     assert found.returncode == 1 and "toy-shift(step=4) on suite bright" in found.stdout
     assert "::error file=arena-stress.yaml,line=6,title=arena stress%3A psnr>=99::failed: " in found.stdout
-    above = stress(place, "--file", "arena-stress.yaml", "--config", "step=8", "--require", "protection>=0.5")
+    above = stress("--file", "arena-stress.yaml", "--config", "step=8", "--require", "protection>=0.5")
     assert "toy-shift(step=8) on suite bright" in above.stdout and "met: protection>=0.5@low" in above.stdout
     assert above.returncode == 1  # what the file requires is required still
 
@@ -191,11 +189,11 @@ def write_bright(folder: Path, shift: int = 0, suffix: str = "png", count: int =
     return folder
 
 
-def test_a_folder_of_another_tool(place: Path) -> None:
+def test_a_folder_of_another_tool(place: Path, stress: Stress) -> None:
     write_bright(place / "photos", suffix="bmp")
     write_bright(place / "safe", shift=8)
     words = ("safe", *SUITE, "--originals", "photos", "--budget-image", "8", "--test", "48")
-    found = stress(place, *words, "--require", "protection>=0.3", "--require", "max-delta<=8")
+    found = stress(*words, "--require", "protection>=0.3", "--require", "max-delta<=8")
     assert found.returncode == 0, found.stdout + found.stderr
     assert "48 released samples train, 48 originals are held out to score on" in found.stdout
     assert "met: budget: all 96 released samples are within 8/255 (linf) and 5 words" in found.stdout
@@ -203,20 +201,18 @@ def test_a_folder_of_another_tool(place: Path) -> None:
     assert {(r.defense.id, r.dataset.id) for r in records} == {("none", "imagefolder"), ("released", "imagefolder")}
     assert all(str(place) not in json.dumps(r.defense.config) for r in records)
     write_bright(place / "weak", shift=1)
-    weak = stress(place, "weak", *words[1:], "--compare", "build/stress/bright-safe.jsonl")
+    weak = stress("weak", *words[1:], "--compare", "build/stress/bright-safe.jsonl")
     assert weak.returncode == 1 and "lost protection" in weak.stdout, weak.stdout + weak.stderr
     write_bright(place / "loud", shift=9)
-    loud = stress(place, "loud", *words[1:], "--require", "protection>=0.3")
+    loud = stress("loud", *words[1:], "--require", "protection>=0.3")
     assert loud.returncode == 1 and "(and 95 more)" in loud.stdout and "nothing was computed" in loud.stdout
     assert not (place / "build" / "stress" / "bright-loud.jsonl").exists()
-    others = stress(place, "safe", *SUITE, "--originals", "weak", "--budget-image", "8", "--results", "n.jsonl")
-    assert others.returncode == 0, others.stderr  # of the same names, and within the budget of each other
     write_bright(place / "few", count=90)
-    refused = stress(place, "few", *words[1:])
-    assert refused.returncode == 2 and "6 of 96 originals in photos do not match" in " ".join(refused.stderr.split())
+    refused = stress("few", *words[1:])
+    assert refused.returncode == 2 and "6 of 96 originals in photos do not match" in refused.stderr
 
 
-def test_a_folder_against_what_was_released_before(place: Path) -> None:
+def test_a_folder_against_what_was_released_before(place: Path, stress: Stress) -> None:
     """The baseline is the folder of the git revision, held against the same originals."""
 
     def git(*words: str) -> None:
@@ -229,21 +225,21 @@ def test_a_folder_against_what_was_released_before(place: Path) -> None:
     git("init", "--quiet")
     git("add", "bright.yaml", "photos")
     git("commit", "--quiet", "--message", "originals")
-    refused = stress(place, *words)
-    assert refused.returncode == 2 and "safe is not among the files of 'HEAD'" in " ".join(refused.stderr.split())
+    refused = stress(*words)
+    assert refused.returncode == 2 and "safe is not among the files of 'HEAD'" in refused.stderr
     git("add", "safe")
     git("commit", "--quiet", "--message", "released")
     for path in (place / "safe").glob("*.png"):
         Image.fromarray(np.asarray(Image.open(path)) - np.uint8(6)).save(path)
-    found = stress(place, *words)
+    found = stress(*words)
     assert found.returncode == 1, found.stdout + found.stderr
     assert "failed: compare: 2 of 2 cells against HEAD lost protection" in found.stdout
     git("add", "safe")
     git("commit", "--quiet", "--message", "released anew")
-    assert stress(place, *words).returncode == 0
+    assert stress(*words).returncode == 0
 
 
-def test_the_budget_alone_needs_no_model(place: Path) -> None:
+def test_the_budget_alone_needs_no_model(place: Path, stress: Stress) -> None:
     """As the hook of pre-commit runs it."""
     import yaml
 
@@ -255,10 +251,10 @@ def test_the_budget_alone_needs_no_model(place: Path) -> None:
     write_bright(place / "safe", shift=8)
     write_bright(place / "loud", shift=9)
     words = ("--originals", "photos", "--budget-image", "8")
-    assert stress(place, *entry[1:], "safe", *words).returncode == 0
-    found = stress(place, *entry[1:], "loud", *words, "--junit", "j.xml")
+    assert stress(*entry[1:], "safe", *words).returncode == 0
+    found = stress(*entry[1:], "loud", *words, "--junit", "j.xml")
     assert found.returncode == 1 and "failed: budget: budget: sample 0 ('000.png'): |delta| = 9/255" in found.stdout
-    assert stress(place, *entry[1:], "safe").returncode == 2
+    assert stress(*entry[1:], "safe").returncode == 2
     assert sorted(path.name for path in place.iterdir() if path.is_dir()) == ["loud", "photos", "safe"]
     light = (
         f"import sys; sys.argv[1:] = {['stress', *entry[1:], 'safe', *words]!r}\n"
@@ -269,7 +265,6 @@ def test_the_budget_alone_needs_no_model(place: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", light],
         cwd=place,
-        env=os.environ | {"PYTHONPATH": paths()},
         check=True,
         capture_output=True,
         text=True,
