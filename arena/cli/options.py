@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from arena.budget import Budget
     from arena.plugins.registry import Registry
     from arena.store.local import Store
     from arena.suites.schema import Suite
@@ -64,3 +65,35 @@ def chosen_suite(name: str, registry: Registry, store: Store, tiny: bool, out: C
         out.print(f"tiny: {note}", markup=False, highlight=False, soft_wrap=True)
     validate(dry.suite, registry, apart)
     return dry.suite
+
+
+def read_budget(image: float, text: int) -> Budget:
+    """The budget of two options. Raises `UsageError`."""
+    from pydantic import ValidationError
+
+    from arena.budget import Budget
+    from arena.errors import UsageError
+
+    try:
+        return Budget(image=image, text=text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise UsageError(f"--budget-{first['loc'][0]} {first['input']}: {first['msg']}") from None
+
+
+def read_settings(given: list[str], option: str = "--config") -> dict[str, Any]:
+    """``KEY=VALUE`` words of an option as settings, values in YAML. Raises `UsageError`."""
+    from arena.errors import UsageError
+    from arena.suites.yaml_lines import read_value
+    from arena.text import shortened
+
+    settings = {}
+    for word in given:
+        key, sign, value = word.partition("=")
+        if not sign or not key:
+            raise UsageError(f"{option} '{shortened(word, 100)}': give KEY=VALUE, such as rounds=5")
+        try:
+            settings[key] = read_value(value)
+        except UsageError as error:
+            raise UsageError(f"{option} '{shortened(word, 100)}': {error}") from None
+    return settings

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from arena.cli.console import stderr, stdout
+from arena.cli.options import read_budget, read_settings
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -61,7 +62,7 @@ def protect(
         "aliases": aliases,
         "choices": choices,
     }
-    settings, budget = _settings(config or []), _budget(budget_image, budget_text)
+    settings, budget = read_settings(config or []), read_budget(budget_image, budget_text)
     quiet_libraries()
     try:
         with Display(stderr(), 1.0, note="reading the samples") as display:
@@ -121,37 +122,6 @@ def explain(
             "(total variation of the answer's attention, mean of all layers)"
         )
     console.print(f"picture: {path}", soft_wrap=True)
-
-
-def _budget(image: float, text: int) -> Any:
-    from pydantic import ValidationError
-
-    from arena.budget import Budget
-    from arena.errors import UsageError
-
-    try:
-        return Budget(image=image, text=text)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise UsageError(f"--budget-{first['loc'][0]} {first['input']}: {first['msg']}") from None
-
-
-def _settings(given: list[str]) -> dict[str, Any]:
-    """``KEY=VALUE`` words as settings, values in YAML."""
-    from arena.errors import UsageError
-    from arena.suites.yaml_lines import read_value
-    from arena.text import shortened
-
-    settings = {}
-    for word in given:
-        key, sign, value = word.partition("=")
-        if not sign or not key:
-            raise UsageError(f"--config '{shortened(word, 100)}': give KEY=VALUE, such as rounds=5")
-        try:
-            settings[key] = read_value(value)
-        except UsageError as error:
-            raise UsageError(f"--config '{shortened(word, 100)}': {error}") from None
-    return settings
 
 
 def _say(report: Report, out: Path) -> None:

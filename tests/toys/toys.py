@@ -63,6 +63,24 @@ class ToyData(Dataset):
         return Sample(f"toy-{i:05d}", Image.fromarray(pixels), f"what number is picture {i}?", ANSWERS[i % 2])
 
 
+class ToyBright(Dataset):
+    """Pictures that are one level darker or brighter than 120 and up to twelve: the toy model can learn which is which.
+    As many of the one as of the other have each distance."""
+
+    def load(self, train: int, auxiliary: int, test: int, seed: int) -> Splits:
+        parts = []
+        for name, count in (("train", train), ("auxiliary", auxiliary), ("test", test)):
+            rng = np.random.default_rng([seed, *name.encode()])
+            parts.append(tuple(self._sample(name, i, rng) for i in range(count)))
+        return Splits(*parts)
+
+    def _sample(self, name: str, i: int, rng: np.random.Generator) -> Sample:
+        distance = 1 + i // 2 % 12
+        around = rng.permutation(np.repeat([-30, 30], 32)).reshape(8, 8)
+        pixels = np.uint8(120 + (distance if i % 2 else -distance) + around)
+        return Sample(f"{name}-{i:05d}", Image.fromarray(pixels), "is it bright?", ANSWERS[i % 2])
+
+
 class ToyLVLM:
     """Answers by the mean of the picture."""
 
@@ -127,6 +145,18 @@ class ToyNoise(ImageDefense):
         return [
             np.clip(np.asarray(s.image) / 255 + rng.uniform(-bound, bound, s.image.size[::-1]), 0, 1) for s in samples
         ]
+
+
+class ToyShift(ImageDefense):
+    """Makes every picture brighter, so that the toy model learns a threshold that is too high."""
+
+    class Config(PluginConfig):
+        step: int = Field(8, description="levels")
+
+    config: Config
+
+    def perturb(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Pixels]:
+        return [Image.fromarray(np.asarray(s.image) + np.uint8(self.config.step)) for s in samples]
 
 
 class ToyFixed(Defense):

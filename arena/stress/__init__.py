@@ -1,0 +1,1 @@
+"""A protection held against requirements: `arena stress`, its reports, and the plugin of pytest."""

@@ -1,0 +1,50 @@
+"""A protection that was made elsewhere, by whatever tool: its release, held against the originals as any other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from pydantic import Field
+
+from arena.data.fingerprint import folder_fingerprint
+from arena.data.folder import is_read, read_imagefolder
+from arena.data.pairs import paired
+from arena.data.sample import Sample
+from arena.errors import ArenaError, UsageError
+from arena.paths import is_folder
+from arena.plugins.base import DefenderWorld, Defense, Draft, PluginConfig, setting
+
+
+class Released(Defense):
+    """Hands over what a folder holds for each training sample: the picture and question of the same id or file name.
+
+    The folder is an imagefolder of released samples, such as `arena protect` or any other tool leaves. Samples that the
+    data do not train on are not looked at. `arena stress FOLDER` uses it.
+    """
+
+    class Config(PluginConfig):
+        folder: str = setting(runtime=True, description="imagefolder of the released samples")
+        columns: dict[str, str] = Field(
+            default_factory=dict, description="fields (id, question, answer, aliases, choices) with the column to take"
+        )
+
+    config: Config
+    packages = ("pillow",)
+
+    def fingerprint(self) -> str:
+        """Digest of metadata and pictures. Raises `UsageError` where there is no folder."""
+        folder = Path(self.config.folder)
+        if not is_folder(folder):
+            raise UsageError(f"{folder} is not a folder: name one that holds released pictures and their metadata")
+        return folder_fingerprint(folder, is_read)
+
+    def protect(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Draft]:
+        found = paired(samples, read_imagefolder(Path(self.config.folder), self.config.columns))
+        for original, released in zip(samples, found, strict=True):
+            if released is None:
+                raise ArenaError(
+                    f"{self.config.folder} has no released sample of {original.id!r}: its id, or the name of its "
+                    "picture's file, must be that of the original"
+                )
+            yield Draft(released.image, released.question)
