@@ -22,6 +22,8 @@ from arena.cli.app import app
 from arena.engine import again
 from arena.engine.execute import compute, run
 from arena.engine.stages import FineTune, Score
+from arena.plugins import card
+from arena.plugins.registry import Kind, Registry
 from arena.submissions import make
 from arena.submissions.bundle import Manifest, described, write_bundle
 
@@ -42,6 +44,18 @@ STATEMENT = {
 
 _MADE: dict[tuple[str, ...], Mapping[str, bytes]] = {}
 """Files that a command left, by its words: the same commands are run once."""
+
+
+_CARDS: dict[str, Any] = {}
+_ASKED = card._asked
+
+
+def remembered(registry: Registry, kind: Kind, id: str, config: Mapping[str, Any]) -> Any:
+    """What a plugin says of itself in a process of its own, which takes one start of a process in all tests."""
+    key = repr((kind, id, sorted(config.items())))
+    if key not in _CARDS:
+        _CARDS[key] = _ASKED(registry, kind, id, config)
+    return _CARDS[key]
 
 
 def command(*words: str) -> Result:
@@ -68,6 +82,7 @@ def submit(entry: str, *words: str, out: str = "b.zip") -> Path:
 def board(toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the suite's file, its records and board, and a statement; commands run there, in this process."""
     monkeypatch.syspath_prepend(str(DOUBTFUL))
+    monkeypatch.setattr(card, "_asked", remembered)
     monkeypatch.setattr(FineTune, "run", learn)
     monkeypatch.setattr(Score, "run", answer)
     for module in (make, again):
@@ -105,7 +120,9 @@ def unpacked(bundle: Path) -> dict[str, bytes]:
         return {name: packed.read(name) for name in packed.namelist()}
 
 
-def forged(bundle: Path, change: Callable[[dict[str, Any]], None], name: str = "records.jsonl", **manifest: Any) -> None:
+def forged(
+    bundle: Path, change: Callable[[dict[str, Any]], None], name: str = "records.jsonl", **manifest: Any
+) -> None:
     """Change every line of a file, and the digests with it, so that only computing again can tell."""
     files = unpacked(bundle)
     said = json.loads(files.pop("manifest.json")) | manifest

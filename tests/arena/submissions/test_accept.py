@@ -94,7 +94,7 @@ def ranking() -> dict[str, float]:
 def test_a_defense_is_ranked_among_the_suites_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     said = accept(submit("remember"))
     assert "remember on shaded, toy-model: robust protection" in said and "(new)" in said
-    assert "defense remember" in page() and "remember denies" in page() or "flatten denies" in page()
+    assert "| remember | no surrogate | " in page() and "defense remember | Ann Example | 6 cells | 2 of 6" in page()
     assert "6 cells" in page() and "https://example.org/doubtful at ccc" in page()
     assert "| Cells | 24, of which 0 failed |" in page()
 
