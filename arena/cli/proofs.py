@@ -10,7 +10,7 @@ import typer
 
 from arena.cli.console import stderr, stdout
 from arena.cli.options import possible
-from arena.cli.submissions import verify_bundle
+from arena.cli.submissions import show_code, verify_bundle
 
 if TYPE_CHECKING:
     from arena.suites.schema import Suite
@@ -96,6 +96,14 @@ def verify(
         Path | None,
         typer.Option(metavar="FILE", callback=possible, help="The result for a bundle; by default beside it."),
     ] = None,
+    code: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            callback=possible,
+            help="Compute nothing: write a bundle's wheel there, and print what to give to `pip install`.",
+        ),
+    ] = None,
     workers: Workers = None,
 ) -> None:
     """Compute a random share of committed cells anew, or of the cells of a bundle that `arena submit` made, and record
@@ -121,11 +129,14 @@ def verify(
     if suites and any(is_bundle(Path(name)) for name in suites):
         if len(suites) > 1:
             raise UsageError("name one bundle, or suites: each bundle is verified by itself")
+        if code is not None:
+            show_code(Path(suites[0]), code)
+            return
         chance = secrets.randbelow(2**31) if seed is None else seed  # who submits cannot know it
         verify_bundle(Path(suites[0]), 0.1 if share is None else share, chance, out, workers)
         return
-    if out is not None:
-        raise UsageError("--out is for a bundle: what verifying suites shows is appended beside their records")
+    if out is not None or code is not None:
+        raise UsageError("--out and --code are for a bundle; of suites, what agreed is appended beside their records")
     share, seed = 0.02 if share is None else share, seed or 0
     registry, folder = Registry(), default_results("any").parent
     named = [(Path(name), find_suite(name)) for name in suites] if suites else _suites([])

@@ -100,6 +100,14 @@ def submit(
     console.print(f"{made.path}: {len(made.records)} cells, bundle {made.digest[:12]}", soft_wrap=True)
 
 
+def show_code(path: Path, folder: Path) -> None:
+    """Print what to install for a bundle, whose wheel is written to `folder`."""
+    from arena.submissions.bundle import read_bundle
+
+    for requirement in read_bundle(path).code_to(folder):
+        stdout().print(requirement, soft_wrap=True)
+
+
 def verify_bundle(path: Path, share: float, seed: int, out: Path | None, workers: int | None) -> None:
     """Hold a bundle against itself and compute a share of its cells anew, see `arena verify`."""
     from arena.errors import describe_error

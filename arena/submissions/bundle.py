@@ -30,7 +30,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from arena.errors import ArenaError, UsageError
-from arena.files import atomically
+from arena.files import atomically, write_atomically
 from arena.paths import is_file
 from arena.plugins.identity import IDENTITY_VERSION, PROTOCOL_VERSION
 from arena.records.accept import problem
@@ -119,6 +119,16 @@ class Bundle:
     suite: Suite
     records: tuple[Record, ...]
     statement: Statement
+    wheel: bytes | None
+
+    def code_to(self, folder: Path) -> list[str]:
+        """What to hand to ``pip install`` for the plugin's code, after reading it; a wheel is written to `folder`.
+        Nothing where the code is the arena's own."""
+        code = self.manifest.code
+        if code.wheel is not None and self.wheel is not None:
+            write_atomically(folder / code.wheel, self.wheel)
+            return [str(folder / code.wheel)]
+        return [] if code.repository is None else [f"git+{code.repository}@{code.commit}"]
 
 
 def described(files: Mapping[str, bytes]) -> dict[str, File]:
@@ -174,6 +184,7 @@ def read_bundle(path: Path) -> Bundle:
         suite,
         _records(path, files[RECORDS], manifest),
         parse_statement(files[STATEMENT], f"{path}, {STATEMENT}"),
+        files.get(manifest.code.wheel or ""),
     )
 
 

@@ -20,7 +20,7 @@ from arena.plugins.registry import Registry
 from arena.plugins.source import engine_digest
 from arena.records.accept import problem
 from arena.records.schema import Record
-from arena.records.submissions import Checked, Part
+from arena.records.submissions import Checked
 from arena.records.verify import compare, draw, spread
 from arena.submissions.bundle import Bundle
 from arena.submissions.entry import Entered, parts_of
@@ -138,7 +138,13 @@ def refuse_not_installed(bundle: Bundle, registry: Registry) -> None:
     """Raise `NotInstalled` where the plugins of an entry are not installed, or with other source."""
     entry, code = bundle.manifest.entry, bundle.manifest.code
     for part in entry.parts:
-        how = _how_to_install(part, code.wheel, code.repository, code.commit)
+        commit = f"check out commit {code.commit} of the arena"
+        get = "get its code with `arena verify BUNDLE --code FOLDER`, read and install it"
+        own = code.wheel is None and code.repository is None
+        how = (
+            f"{commit if own else get} ({code}), of {part.package} {part.package_version}, and verify again. A plugin "
+            "is code that you run"
+        )
         if part.id not in {known.id for known in registry.entries(entry.kind)}:
             raise NotInstalled(f"{entry.kind} {part.id!r} is not installed, so nothing of it can be computed: {how}")
         source = registry.get(entry.kind, part.id).source_digest()
@@ -148,16 +154,6 @@ def refuse_not_installed(bundle: Bundle, registry: Registry) -> None:
                 f"{entry.kind} {part.id!r} is installed from {origin} with other source ({source[:12]}) than the "
                 f"bundle's ({part.source_digest[:12]}), so nothing of it can be checked: {how}"
             )
-
-
-def _how_to_install(part: Part, wheel: str | None, repository: str | None, commit: str | None) -> str:
-    if wheel is not None:
-        how = f"read and install the wheel in it (`unzip BUNDLE {wheel}`, then `pip install {wheel}`)"
-    elif repository is not None:
-        how = f"read and install its code (`pip install git+{repository}@{commit}`)"
-    else:
-        how = f"check out commit {commit} of the arena"
-    return f"{how}, of {part.package} {part.package_version}, and verify again. A plugin is code that you run"
 
 
 def _refuse_others(bundle: Bundle, cells: dict[str, Cell], records: dict[str, Record]) -> None:

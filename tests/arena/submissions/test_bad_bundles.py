@@ -129,7 +129,7 @@ def test_what_is_no_bundle_is_said() -> None:
     done = command("verify", "a.zip", "s.yaml")
     assert isinstance(done.exception, UsageError) and "name one bundle, or suites" in str(done.exception)
     done = command("verify", "s.yaml", "--out", "x")
-    assert isinstance(done.exception, UsageError) and "--out is for a bundle" in str(done.exception)
+    assert isinstance(done.exception, UsageError) and "--out and --code are for a bundle" in str(done.exception)
 
 
 def suite_of(record: dict[str, Any], digest: str) -> None:
@@ -196,7 +196,9 @@ def test_a_plugin_that_is_not_installed_cannot_be_judged(monkeypatch: pytest.Mon
     assert (
         "undecided: defense 'remember' is installed from doubtful 1.0 with other source (555555555555)" in done.output
     )
-    assert f"pip install git+https://example.org/doubtful@{'c' * 40}" in done.output
+    assert f"`arena verify BUNDLE --code FOLDER`, read and install it (https://example.org/doubtful at {'c' * 40})" in (
+        done.output
+    )
     manifest = json.loads(unpacked(bundle)["manifest.json"])
     manifest["entry"]["parts"][0]["id"] = manifest["entry"]["use"]["id"] = "never-seen"
     forged(bundle, lambda r: None, entry=manifest["entry"])

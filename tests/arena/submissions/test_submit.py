@@ -171,11 +171,19 @@ def wheel(folder: Path, **changes: bytes) -> Path:
     return path
 
 
-def test_a_wheel_travels_with_the_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wheel_travels_with_the_bundle() -> None:
     path = wheel(Path())
     succeed("submit", *WORDS, "--wheel", str(path), "--out", "w.zip")
     assert unpacked(Path("w.zip"))[path.name] == path.read_bytes()
     assert read_bundle(Path("w.zip")).manifest.code.wheel == path.name
+    assert succeed("verify", "w.zip", "--code", "code").split() == [f"code/{path.name}"]
+    assert Path("code", path.name).read_bytes() == path.read_bytes()
+
+
+def test_where_the_code_of_a_repository_is() -> None:
+    bundle = submit("remember")
+    assert succeed("verify", str(bundle), "--code", "code").split() == [f"git+https://example.org/doubtful@{'c' * 40}"]
+    assert not Path("code").exists()
 
 
 @pytest.mark.parametrize(
