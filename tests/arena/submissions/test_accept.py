@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -280,3 +281,26 @@ def test_records_of_other_data_are_on_no_board() -> None:
 def test_published_folders_are_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, board: Path) -> None:
     other = published(tmp_path / "other", monkeypatch)
     assert snapshot(other / "results") == snapshot(board / "results")
+
+
+# Auditing
+
+
+def test_an_entry_that_remembers_the_public_data_verifies_and_does_not_pass_its_audit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from arena.engine import audit
+
+    monkeypatch.setattr(audit, "audit", partial(audit.audit, isolated=False))
+    monkeypatch.setattr(audit.randomness, "token_hex", lambda size: "0" * 2 * size)
+    bundle = submit("remember")
+    succeed("verify", str(bundle), "--share", "0.2")
+    before = snapshot(Path("results"))
+    words = ("audit", "--bundle", str(bundle), "--results", "results/s.jsonl", "--secret-seed", "20260514")
+    done = command(*words)
+    assert done.exit_code == 1 and "defense remember does otherwise on secret data" in done.output, done.output
+    assert snapshot(Path("results")) == before
+    (folder,) = Path("build/audits").iterdir()
+    assert {path.name for path in folder.iterdir() if path.suffix == ".jsonl"} == {"s.jsonl", "audits.jsonl"}
+    done = command("audit", "remember", "--bundle", str(bundle))
+    assert isinstance(done.exception, UsageError) and "leave out ENTRY and --suite" in str(done.exception)
