@@ -49,7 +49,7 @@ class Entry(_Part):
     and the code behind it."""
 
     kind: Kind
-    label: str
+    label: Annotated[str, Field(min_length=1, max_length=200)]
     use: dict[str, Any]
     parts: Annotated[list[Part], Field(min_length=1)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from math import prod
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -16,20 +17,24 @@ from arena.environment import machine
 from arena.errors import ArenaError, UsageError
 from arena.files import write_atomically
 from arena.paths import is_file
+from arena.plugins.identity import CONTROL
 from arena.plugins.registry import Registry
 from arena.plugins.source import engine_digest
 from arena.records.accept import problem
 from arena.records.schema import Record
 from arena.records.submissions import Checked
 from arena.records.verify import compare, draw, spread
-from arena.submissions.bundle import Bundle
+from arena.submissions.bundle import SUITE, Bundle
 from arena.submissions.entry import Entered, parts_of
-from arena.suites.schema import AttackUse, DefenseUse, digest
+from arena.suites.schema import AttackUse, DefenseUse, Suite, digest
 from arena.suites.shipped import find_suite, shipped_suites
 from arena.suites.validation import validate
 
 _CLOSE = 0.05
 """Relative difference up to which measured stealth is the same."""
+
+_MOST = 200_000
+"""Cells that a bundle's suite may have, since a suite of a few lines can have more than can ever be planned."""
 
 
 class NotInstalled(ArenaError):
@@ -45,7 +50,11 @@ def entered_of(bundle: Bundle) -> Entered:
         raise UsageError(f"the bundle's entry {entry.label!r}: {problem(error)}: make the bundle anew") from error
     board = bundle.suite
     own = board.defenses if entry.kind == "defense" else board.attacks
-    if use.label != entry.label or use.label in {known.label for known in own}:
+    if _combinations(board) > _MOST:
+        raise UsageError(
+            f"the bundle's suite {board.id!r} has more than {_MOST:,} cells: submit the entry to a smaller one"
+        )
+    if use.label != entry.label or use.label in {CONTROL, *(known.label for known in own)}:
         raise UsageError(
             f"the bundle's entry {entry.label!r} is not called so, or suite {board.id!r} has that label itself: make "
             "the bundle anew"
@@ -63,6 +72,9 @@ def verify(
     """
     refuse_other_suite(bundle)
     entered = entered_of(bundle)
+    if bundle.suite.id not in shipped_suites():
+        said = f"suite {bundle.suite.id!r} does not come with the arena: which plugins and files it names is in {SUITE}"
+        console.print(said, markup=False, soft_wrap=True)
     refuse_not_installed(bundle, registry)
     suite = entered.suite
     validate(suite, registry, apart=True)
@@ -122,6 +134,13 @@ def read_checked(path: Path, bundle: Bundle, name: str) -> Checked:
             f"author, or if it was the machine, {command} again"
         )
     return checked
+
+
+def _combinations(suite: Suite) -> int:
+    """Cells that a suite can have at most, counted without going through them."""
+    budgets = max(len(use.budgets or suite.budgets) for use in suite.defenses)
+    axes = (suite.datasets, suite.models, suite.recipes, suite.defenses, suite.attacks, suite.seeds)
+    return budgets * prod(map(len, axes))
 
 
 def refuse_other_suite(bundle: Bundle) -> None:

@@ -100,6 +100,8 @@ def enter(
     except ValidationError as error:
         raise UsageError(f"--entry {name}: {problem(error)}") from error
     taken = {u.label for u in (board.defenses if kind == "defense" else board.attacks)}
+    if use.label == CONTROL != id:
+        raise UsageError(f"--label {CONTROL} is what boards call the control: take another")
     if use.label in taken or id == CONTROL:
         raise UsageError(
             f"suite {board.id!r} asks for {kind} {use.label!r} itself, and `arena run {board.id}` computes it: submit "

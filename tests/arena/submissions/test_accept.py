@@ -214,6 +214,24 @@ def test_a_bundle_is_accepted_once() -> None:
     assert "no cell beyond that" in refused(*words)
 
 
+def test_what_was_interrupted_is_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    from arena.records import submissions
+
+    bundle, before = submit("remember"), page()
+    succeed("verify", str(bundle), "--share", "0.1")
+    words = ("accept-submission", str(bundle), "--suite", "s.yaml", "--records", "results")
+
+    def stopped(*arguments: Any) -> None:
+        raise OSError("the disk is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(submissions, "append", stopped)
+        assert command(*words).exit_code != 0
+    assert records_file(RESULTS, "s").exists() and succeed("board", "s.yaml") and page() == before
+    assert "accepted defense remember by Ann Example: 6 cells" in succeed(*words)
+    assert len(records_file(RESULTS, "s").read_text(encoding="utf-8").splitlines()) == 6
+
+
 @pytest.mark.parametrize(
     ("part", "message"),
     [

@@ -95,6 +95,7 @@ def test_a_bare_no_is_an_answer() -> None:
         (("s.yaml", "--entry", "none", *WORDS[3:], *CODE), "'none' is a defense and an attack"),
         (("s.yaml", "--entry", "attack none", *WORDS[3:], *CODE), "asks for attack 'none' itself"),
         ((*WORDS, *CODE, "--against", "flatten"), "'remember' is a defense, which meets all attacks"),
+        ((*WORDS, *CODE, "--label", "none"), "--label none is what boards call the control"),
         ((*WORDS, *CODE, "--config", "x=1"), "there is no setting 'x'"),
         (
             ("s.yaml", "--entry", "regenerate", *WORDS[3:], *CODE, "--against", "flaten"),
