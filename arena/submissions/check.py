@@ -73,8 +73,8 @@ def verify(
     refuse_other_suite(bundle)
     entered = entered_of(bundle)
     if bundle.suite.id not in shipped_suites():
-        said = f"suite {bundle.suite.id!r} does not come with the arena: which plugins and files it names is in {SUITE}"
-        console.print(said, markup=False, soft_wrap=True)
+        note = f"suite {bundle.suite.id!r} does not come with the arena: which plugins and files it names is in {SUITE}"
+        console.print(note, markup=False, soft_wrap=True)
     refuse_not_installed(bundle, registry)
     suite = entered.suite
     validate(suite, registry, apart=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from arena.records.submissions import Change, Number, Shown
 from leaderboards.site.listings import Listing
-from leaderboards.site.numbers import DASH, budget_text, share
+from leaderboards.site.numbers import DASH, budget_text, points
 from leaderboards.tables.collect import counted
 
 
@@ -55,7 +55,7 @@ def history(submissions: Sequence[Shown]) -> Listing:
         for line in (one.submission for one in submissions)
         for change in line.changes
     ]
-    return Listing(["date", "defense", "where", "before", "after", "best attack then", "changed by"], rows)
+    return Listing(["date", "defense", "where", "before, %", "after, %", "best attack then", "changed by"], rows)
 
 
 def _where(change: Change) -> str:
@@ -66,4 +66,4 @@ def _where(change: Change) -> str:
 
 def _said(number: Number) -> str:
     row = {f"n_{name}": value for name, value in number.model_dump().items()}
-    return str(share({**row, "n": number.value, "n_seeds": None}, "n"))
+    return str(points({**row, "n": number.value, "n_seeds": None}, "n"))

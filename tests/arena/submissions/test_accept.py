@@ -61,11 +61,12 @@ def test_a_stronger_attack_lowers_an_entry_and_the_board_says_whose_it_is() -> N
     (change,) = line.changes
     assert change.before is not None and change.before.value is not None and change.after.value is not None
     assert change.before.value > 0.3 > 0.1 > change.after.value and change.attack == "regenerate"
-    for suffix in (".md", ".html"):
+    for suffix, begins in ((".md", "| "), (".html", "<td>")):
         text = page(suffix)
-        assert "regenerate by Ann Example, toy-recipe" in text
+        assert "regenerate by Ann Example, toy-recipe" in text and "3 of 9 cells" in text
         assert "History of robust protection" in text and "attack regenerate by Ann Example" in text
-        assert f"{100 * change.before.value:.0f} %" in text and "3 of 9 cells" in text
+        for number in (change.before, change.after):
+            assert f"{begins}{100 * number.value:.1f} (".replace("-", "\N{MINUS SIGN}") in text
     board = succeed("board", "s.yaml")
     assert "regenerate by Ann Example" in board and "withheld" not in page()
 
