@@ -44,6 +44,14 @@ def audit(
     draws: Annotated[
         int | None, typer.Option(min=2, help="Draws of data and seeds; by default as many as the suite has seeds.")
     ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="BUNDLE",
+            callback=possible,
+            help="Audit what was submitted, instead of ENTRY and --suite; --results are then its suite's records.",
+        ),
+    ] = None,
     results: Results = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Local workers; by default one a core.")] = None,
     check: Annotated[
@@ -60,25 +68,37 @@ def audit(
     from arena.errors import UsageError
 
     if check is not None:
-        if entry is not None or suite is not None:
-            raise UsageError("--check reads a file and runs nothing: leave out the entry and --suite")
+        if entry is not None or suite is not None or bundle is not None:
+            raise UsageError("--check reads a file and runs nothing: leave out the entry, --suite and --bundle")
         _show_file(check)
         return
-    if entry is None or suite is None:
+    if bundle is not None and (entry is not None or suite is not None):
+        raise UsageError("a bundle says which entry it has, and of which suite: leave out ENTRY and --suite")
+    if bundle is None and (entry is None or suite is None):
         raise UsageError("name an entry and its suite, as in `arena audit em --suite quick`, or a file with --check")
     from arena.engine.audit import audit as run
     from arena.plugins.registry import Registry
     from arena.records.files import default_results
+    from arena.submissions.check import NotInstalled
     from arena.suites.shipped import find_suite
     from arena.suites.validation import validate
 
-    registry, chosen = Registry(), find_suite(suite)
+    registry = Registry()
+    if bundle is not None:
+        try:
+            name, chosen, path = _of_bundle(bundle, results, registry)
+        except NotInstalled as error:
+            stderr().print(f"undecided: {error}", soft_wrap=True)
+            raise typer.Exit(UNDECIDED) from error
+    else:
+        name, chosen = str(entry), find_suite(str(suite))
+        path = results if results is not None else default_results(chosen.id)
     validate(chosen, registry, apart=True)
     report = run(
-        entry,
+        name,
         chosen,
         registry,
-        results if results is not None else default_results(chosen.id),
+        path,
         stderr(),
         secret=secret_seed,
         count=cells,
@@ -89,6 +109,27 @@ def audit(
     code = {"agrees": 0, "differs": 1, "undecided": UNDECIDED}[report.verdict]
     if code:
         raise typer.Exit(code)
+
+
+def _of_bundle(path: Path, results: Path | None, registry: Registry) -> tuple[str, Suite, Path]:
+    """The label of a bundle's entry, its suite with the entry in it, and a file with the records of both, in a folder
+    that the audit is written to."""
+    from arena.files import write_atomically
+    from arena.records.accept import ACCEPTED
+    from arena.records.files import default_results, read_all, record_files
+    from arena.submissions.bundle import read_bundle
+    from arena.submissions.check import entered_of, refuse_not_installed
+
+    bundle = read_bundle(path)
+    entered = entered_of(bundle)
+    refuse_not_installed(bundle, registry)
+    own = results if results is not None else default_results(bundle.suite.id)
+    folder = Path("build/audits") / bundle.digest[:12]
+    records = [*read_all(record_files(own)), *bundle.records]
+    write_atomically(folder / own.name, "".join(f"{record.model_dump_json()}\n" for record in records).encode())
+    if (accepted := own.parent / ACCEPTED).exists():
+        write_atomically(folder / ACCEPTED, accepted.read_bytes())
+    return entered.use.label, entered.suite, folder / own.name
 
 
 def _show(report: Report) -> None:

@@ -13,7 +13,9 @@ from arena.cli.options import Results
 
 if TYPE_CHECKING:
     from arena.records.schema import Asked, Record
+    from arena.records.submissions import Shown, Submission
     from arena.suites.schema import Suite
+    from leaderboards.tables.board import Board
 
 commands = typer.Typer()
 
@@ -43,7 +45,7 @@ def make_board(
 
     suite = find_suite(sources[0])
     path = results or default_results(suite.id)
-    asked, records = _asked_and_recorded(suite, path, sources[0])
+    asked, records = asked_and_recorded(suite, path, sources[0])
     show_board(records, path.parent, out or path.parent, suite.id, asked)
 
 
@@ -86,10 +88,10 @@ def suite_records(suite: Suite, results: Path, name: str = "") -> list[Record]:
     """The records that count of a suite's cells, under its labels and in the plan's order; `results` is where `arena
     run` puts new ones. Raises `ArenaError` where there are none; `name` is what commands call the suite, by default its
     id."""
-    return _asked_and_recorded(suite, results, name)[1]
+    return asked_and_recorded(suite, results, name)[1]
 
 
-def _asked_and_recorded(suite: Suite, results: Path, name: str) -> tuple[list[Asked], list[Record]]:
+def asked_and_recorded(suite: Suite, results: Path, name: str) -> tuple[list[Asked], list[Record]]:
     """All that a suite asks for, and what it has records of, see `suite_records`."""
     from arena.engine.execute import recorded
     from arena.engine.plan import planned_cells
@@ -111,22 +113,46 @@ def _asked_and_recorded(suite: Suite, results: Path, name: str) -> tuple[list[As
 
 
 def show_board(records: Iterable[Record], standing: Path, folder: Path, name: str, asked: Iterable[Asked] = ()) -> None:
-    """Write the board NAME of some records into `folder`, and its ranking to the console; what was withdrawn and what
-    was verified is in the folder `standing`. `asked` are all cells of the suite, where they are known."""
+    """Write the board NAME of some records into `folder`, and its ranking to the console; what was withdrawn, verified
+    and submitted is in the folder `standing`. `asked` are all cells of the suite, where they are known."""
+    from leaderboards.tables.board import summary, write
+
+    board = make(records, standing, name, asked)
+    paths = write(board, folder, name)
+    stdout().print(summary(board))
+    stdout().print("board: " + ", ".join(map(str, paths)), soft_wrap=True)
+
+
+def make(
+    records: Iterable[Record],
+    standing: Path,
+    name: str,
+    asked: Iterable[Asked] = (),
+    more: tuple[Submission, Iterable[Record]] | None = None,
+) -> Board:
+    """The board of some records, as `show_board` writes it; with `more`, as if that submission had been accepted."""
+    from arena.records import submissions
     from arena.records.accept import Standing
     from arena.records.verify import facts
     from arena.records.verify import read as read_verifications
-    from leaderboards.tables.board import Verification, Withdrawn, build, summary, write
+    from leaderboards.tables.board import Verification, Withdrawn, build
 
     stands = Standing.read(standing)
     kept, withdrawn = stands.without_withdrawn(records)
     suite = kept[0].suite.id if kept else name
-    board = build(
+    cells = [cell for cell in asked if stands.withdrawal(cell) is None]
+    lines = submissions.read(standing) + ([more[0]] if more else [])
+    shown: list[Shown] = []
+    if kept and any(line.suite == suite for line in lines):
+        others, gone = stands.without_withdrawn(
+            (submissions.submitted(standing, suite) | {r.cell: r for r in (more[1] if more else ())}).values()
+        )
+        withdrawn += gone
+        shown = submissions.shown(lines, {r.cell: r for r in others}, kept[0].suite, cells or kept)
+    return build(
         kept,
         [Verification(*fact) for fact in facts(read_verifications(standing), suite, {r.cell for r in kept})],
         [Withdrawn(f"{entry.kind} {entry.id}", entry.version, entry.reason) for entry in withdrawn],
-        [cell for cell in asked if stands.withdrawal(cell) is None],
+        cells,
+        shown,
     )
-    paths = write(board, folder, name)
-    stdout().print(summary(board))
-    stdout().print("board: " + ", ".join(map(str, paths)), soft_wrap=True)

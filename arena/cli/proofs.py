@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from arena.cli.console import stderr, stdout
+from arena.cli.options import possible
+from arena.cli.submissions import show_code, verify_bundle
 
 if TYPE_CHECKING:
     from arena.suites.schema import Suite
@@ -78,14 +80,36 @@ def accept(
 @commands.command()
 def verify(
     suites: Annotated[
-        list[str] | None, typer.Argument(metavar="SUITE...", help="Suites; by default all shipped ones with records.")
+        list[str] | None,
+        typer.Argument(
+            metavar="SUITE...|BUNDLE", help="Suites, by default all shipped ones with records; or what was submitted."
+        ),
     ] = None,
-    share: Annotated[float, typer.Option(min=0, max=1, help="Share of the cells, at least one a suite.")] = 0.02,
-    seed: Annotated[int, typer.Option(min=0, help="Of the choice of cells.")] = 0,
+    share: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Share of the cells, at least one a suite; by default 0.02, of a bundle 0.1."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of the choice of cells; by default 0, of a bundle a random number.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", callback=possible, help="The result for a bundle; by default beside it."),
+    ] = None,
+    code: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            callback=possible,
+            help="Compute nothing: write a bundle's wheel there, and print what to give to `pip install`.",
+        ),
+    ] = None,
     workers: Workers = None,
 ) -> None:
-    """Compute a random share of committed cells anew, and record what agreed. Exits 1 where contents differ on a like
-    machine, or accuracies by more than chance."""
+    """Compute a random share of committed cells anew, or of the cells of a bundle that `arena submit` made, and record
+    what agreed. Exits 1 where contents differ on a like machine, or accuracies by more than chance, 3 where the plugin
+    of a bundle is not installed."""
+    import secrets
     from datetime import UTC, datetime
 
     from arena.engine import acceptance
@@ -98,9 +122,22 @@ def verify(
     from arena.plugins.source import engine_digest
     from arena.records import verify as verification
     from arena.records.files import default_results
+    from arena.submissions.bundle import is_bundle
     from arena.suites.schema import digest
     from arena.suites.shipped import find_suite
 
+    if suites and any(is_bundle(Path(name)) for name in suites):
+        if len(suites) > 1:
+            raise UsageError("name one bundle, or suites: each bundle is verified by itself")
+        if code is not None:
+            show_code(Path(suites[0]), code)
+            return
+        chance = secrets.randbelow(2**31) if seed is None else seed  # who submits cannot know it
+        verify_bundle(Path(suites[0]), 0.1 if share is None else share, chance, out, workers)
+        return
+    if out is not None or code is not None:
+        raise UsageError("--out and --code are for a bundle; of suites, what agreed is appended beside their records")
+    share, seed = 0.02 if share is None else share, seed or 0
     registry, folder = Registry(), default_results("any").parent
     named = [(Path(name), find_suite(name)) for name in suites] if suites else _suites([])
     evidence = acceptance.gather(named, registry, default_results)

@@ -24,7 +24,7 @@ from arena.records.schema import SCHEMA_VERSION, Record
 SHARED = Path("leaderboards/records")
 """Where a checkout keeps its records; all files there are read, whichever suite asks."""
 
-NOT_RECORDS = ("accepted.jsonl", "verifications.jsonl", "audits.jsonl")
+NOT_RECORDS = ("accepted.jsonl", "verifications.jsonl", "audits.jsonl", "submissions.jsonl")
 """Files beside records that say something about them."""
 
 _BEGINNINGS = (b'{"protocol_version":', b'{"schema_version":')

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from arena.score.cells import CLEAN
+from leaderboards.site import submitted
 from leaderboards.site.listings import Cause, Listing, causes, costs, gains, noise, power, stealth, withdrawn
 from leaderboards.site.numbers import (
     DASH,
@@ -131,6 +132,8 @@ class Page:
     failed: str
     failures: list[Cause]
     withdrawn: Listing
+    submissions: Listing
+    history: Listing
     power: list[str]
     verifications: tuple[Verification, ...]
     plugins: tuple[Plugin, ...]
@@ -142,7 +145,7 @@ class Page:
 def compose(board: Board) -> Page:
     """The page of a board."""
     cells, ranking = rows_of(board.cells), rows_of(board.ranking)
-    tally, sections = board.tally, _sections(cells, ranking)
+    tally, sections = board.tally, _sections(cells, ranking, submitted.authors(board.submissions))
     return Page(
         suite=board.suite,
         digest=board.digest,
@@ -158,6 +161,8 @@ def compose(board: Board) -> Page:
         failed=f"{tally.failed} of {counted(tally.cells, 'cell')} failed.",
         failures=causes(rows_of(board.failures)),
         withdrawn=withdrawn(board.withdrawn),
+        submissions=submitted.entries(board.submissions),
+        history=submitted.history(board.submissions),
         power=[power(row) for row in rows_of(board.power)],
         verifications=board.verifications,
         plugins=board.plugins,
@@ -186,7 +191,7 @@ def _facts(board: Board, cells: Sequence[Row]) -> list[tuple[str, str]]:
     ]
 
 
-def _sections(cells: Sequence[Row], ranking: Sequence[Row]) -> list[Section]:
+def _sections(cells: Sequence[Row], ranking: Sequence[Row], authors: Mapping[str, str]) -> list[Section]:
     by_contest: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in cells:
         by_contest[row["dataset"], row["model"]].append(row)
@@ -206,9 +211,9 @@ def _sections(cells: Sequence[Row], ranking: Sequence[Row]) -> list[Section]:
         sections.append(
             Section(
                 title=f"{dataset} · {model} · {budget_text(*budget)}",
-                headline=_headline(levels[max(levels)]),
+                headline=_headline(levels[max(levels)], authors),
                 attacked=attacked,
-                rankings=[_ranking(level, one) for level, one in levels.items() if one[0]["attacked"]],
+                rankings=[_ranking(level, one, authors) for level, one in levels.items() if one[0]["attacked"]],
                 bare=[_bare(level, one, attacked) for level, one in levels.items() if not one[0]["attacked"]],
                 retention=[_retention_grid(recipe, [r for r in own if r["recipe"] == recipe]) for recipe in recipes],
                 accuracy=[_accuracy_grid(recipe, [r for r in own if r["recipe"] == recipe]) for recipe in recipes],
@@ -217,8 +222,9 @@ def _sections(cells: Sequence[Row], ranking: Sequence[Row]) -> list[Section]:
     return sections
 
 
-def _headline(rows: Sequence[Row]) -> str:
-    """What the first entry that is complete leaves to an attacker; `rows` are best first."""
+def _headline(rows: Sequence[Row], authors: Mapping[str, str]) -> str:
+    """What the first entry that is complete leaves to an attacker; `rows` are best first, `authors` those of submitted
+    attacks."""
     entries = [row for row in rows if not row["control"]]
     if not entries:
         return "No protection was entered."
@@ -233,7 +239,7 @@ def _headline(rows: Sequence[Row]) -> str:
         if not shown:
             said = f"No protection is shown to hold: the first, {top['defense']}, {denied}"
     else:
-        against = f"the best attack on it is {_choice(top)}"
+        against = f"the best attack on it is {_choice(top, authors)}"
         said = f"{top['defense']} denies {left} of the gain to an attacker who chooses; {against}."
         if not shown:
             said = f"No protection is shown to hold: the first, {top['defense']}, leaves {left}; {against}."
@@ -268,17 +274,21 @@ def _best_recipe(row: Row) -> str:
     return f"; the best recipe is {row['best_recipe']}" if row["recipes"] > 1 else ""
 
 
-def _choice(row: Row) -> str:
+def _choice(row: Row, authors: Mapping[str, str]) -> str:
     if row["best_attack"] is None:
         return DASH
     attack = "no attack" if row["best_attack"] == CLEAN else row["best_attack"]
-    return f"{attack}, {row['best_recipe']}"
+    by = f" by {authors[attack]}" if attack in authors else ""
+    return f"{attack}{by}, {row['best_recipe']}"
 
 
-def _ranking(level: float, rows: Sequence[Row]) -> Ranking:
+def _ranking(level: float, rows: Sequence[Row], authors: Mapping[str, str]) -> Ranking:
     axis = _axis(rows, "robust_protection")
     several = rows[0]["recipes"] > 1
-    choices = counted(rows[0]["choices"], "pair of attack and recipe" if several else "attack")
+    asked = min(row["choices"] for row in rows)
+    choices = counted(asked, "pair of attack and recipe" if several else "attack")
+    if any(row["choices"] > asked for row in rows):
+        choices += ", and on some entries also among attacks that were submitted against these"
     ranks = [
         Rank(
             group=group,
@@ -287,7 +297,7 @@ def _ranking(level: float, rows: Sequence[Row]) -> Ranking:
             knowledge=knowledge(row),
             robust=share(row, "robust_protection"),
             whisker=_whisker(row, "robust_protection", *axis),
-            attack=_choice(row),
+            attack=_choice(row, authors),
             accuracy=_unless_withheld(points(row, "robust_accuracy")),
             protection=share(row, "protection"),
             retention=_unless_withheld(share(row, "robust_retention")),

@@ -14,6 +14,7 @@ from arena.records.bulk import bulk
 from arena.records.files import read_records
 from arena.records.schema import Asked, Record
 from arena.records.select import latest
+from arena.records.submissions import Shown
 from arena.score.cells import CLEAN, Place
 from arena.score.contest import Contest, Robust
 from arena.score.statistics import RESAMPLES, Bits, Bootstrap, minimum_detectable_difference
@@ -72,7 +73,8 @@ class Board:
     accuracy that each contest can detect. What depends on all attacks is withheld (`leaderboards.tables.coverage`)
     where one failed or has no record: `robust_protection` in `ranking`, and in `cells`, where it is that of the row's
     defense against an attacker who has at most the row's share of clean data. `verifications` are listed as they are,
-    `withdrawn` by id and version; both only where there are any.
+    `withdrawn` by id and version, `submissions` with those of their cells that are on the board; all only where there
+    are any.
     """
 
     suite: str
@@ -89,6 +91,7 @@ class Board:
     resamples: int
     verifications: tuple[Verification, ...] = ()
     withdrawn: tuple[Withdrawn, ...] = ()
+    submissions: tuple[Shown, ...] = ()
 
 
 def build(
@@ -96,19 +99,21 @@ def build(
     verifications: Iterable[Verification] = (),
     withdrawn: Iterable[Withdrawn] = (),
     asked: Iterable[Asked] = (),
+    submissions: Sequence[Shown] = (),
 ) -> Board:
     """The board of one suite's records; the same for the same records in any order.
 
     `verifications` says how the records were checked. `withdrawn` names what is not among `records`: leaving its
     records out is up to the caller, the board only says so. `asked` are all cells of the suite, where they are known:
     what has no record is then known even where no other defense has one, and what the suite leaves out is not missed.
+    `submissions` bring cells of their own, whose attacks are asked for of nobody.
 
     Raises:
         ArenaError: the records do not belong on one board, or two results of one cell differ.
     """
     with bulk():
         listed = sorted(set(withdrawn), key=lambda one: (one.id, one.version, one.reason))
-        return _build(records, tuple(verifications), tuple(listed), tuple(asked))
+        return _build(records, tuple(verifications), tuple(listed), tuple(asked), tuple(submissions))
 
 
 def _build(
@@ -116,10 +121,12 @@ def _build(
     verifications: tuple[Verification, ...],
     withdrawn: tuple[Withdrawn, ...],
     asked: tuple[Asked, ...],
+    submissions: tuple[Shown, ...],
 ) -> Board:
     import pandas as pd
 
-    groups = collect(records, asked)
+    attacks = {r.cell for one in submissions if one.submission.entry.kind == "attack" for r in one.records}
+    groups = collect([*records, *(r for one in submissions for r in one.records)], asked, attacks)
     cells: list[dict[str, Any]] = []
     ranking: list[dict[str, Any]] = []
     power: list[dict[str, Any]] = []
@@ -159,6 +166,7 @@ def _build(
         resamples=RESAMPLES,
         verifications=verifications,
         withdrawn=withdrawn,
+        submissions=submissions,
     )
 
 

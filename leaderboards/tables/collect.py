@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -41,6 +41,7 @@ class Group:
     """All records of one dataset and model: per place and seed the one that counts, done or failed.
 
     `asked` has the cells that the suite asks for, whether or not there is a record; empty where that is not known.
+    `submitted` are the places of attacks that somebody submitted, which are asked for of nobody.
     """
 
     dataset: str
@@ -48,6 +49,7 @@ class Group:
     items: int
     records: dict[Place, dict[int, Record]] = field(default_factory=lambda: defaultdict(dict))
     asked: dict[Place, dict[int, Asked]] = field(default_factory=lambda: defaultdict(dict))
+    submitted: set[Place] = field(default_factory=set)
 
     def __iter__(self) -> Iterator[Record]:
         return (record for seeds in self.records.values() for record in seeds.values())
@@ -86,10 +88,13 @@ class Group:
         return None if latest is None else latest.zero_shot
 
 
-def collect(records: Sequence[Record], asked: Sequence[Asked] = ()) -> list[Group]:
+def collect(
+    records: Sequence[Record], asked: Sequence[Asked] = (), submitted: Collection[str] = frozenset()
+) -> list[Group]:
     """The records in contests, in an order that does not depend on the order of `records`.
 
     `asked` are all cells that the suite asks for, where that is known; a contest without any record is left out.
+    `submitted` are the names of cells with an attack that somebody submitted.
 
     Raises:
         ArenaError: there is no record, or records are mixed that must not be; the message says which.
@@ -112,6 +117,8 @@ def collect(records: Sequence[Record], asked: Sequence[Asked] = ()) -> list[Grou
         seeds = group.records[_place(record)]
         known = seeds.get(record.seed)
         seeds[record.seed] = record if known is None else _newer(known, record)
+        if record.cell in submitted:
+            group.submitted.add(_place(record))
     for cell, dataset, model in zip(asked, datasets[len(records) :], models[len(records) :], strict=True):
         if (dataset, model) in groups:
             groups[dataset, model].asked[_place(cell)][cell.seed] = cell

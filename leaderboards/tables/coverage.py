@@ -2,6 +2,9 @@
 
 A protection is as strong as the attack that hurts it most, and an attack that failed on it, or was not run on it, may
 be that one. So what depends on all attacks is withheld where a cell failed or has no record.
+
+An attack that somebody submitted against some entries is asked for of these alone: it can lower their numbers, and the
+others are neither withheld nor better for it.
 """
 
 from __future__ import annotations
@@ -46,7 +49,10 @@ class Coverage:
             seeds = self._done[place.defense][_choice(place)]
             for seed, record in records.items():
                 seeds[seed] = seeds.get(seed, False) or record.outcome is not None
-        wanted: Collection[Place] = group.asked or group.records
+        wanted: Collection[Place] = group.asked or [place for place in group.records if place not in group.submitted]
+        self._submitted: dict[Hashable, set[Choice]] = defaultdict(set)
+        for place in group.submitted:
+            self._submitted[place.defense].add(_choice(place))
         self.levels = sorted({place.auxiliary for place in wanted})
         self._wanted: dict[Hashable, set[Choice]] = defaultdict(set)
         for place in wanted:
@@ -59,21 +65,26 @@ class Coverage:
         """All entries, with those of which nothing has a record."""
         return list(dict.fromkeys((*self._done, *self._wanted)))
 
-    def choices(self, budget: Budget, level: float) -> list[Choice]:
-        """What an attacker with at most `level` clean data can choose from, under a budget."""
+    def choices(self, budget: Budget, level: float, defense: Hashable = None) -> list[Choice]:
+        """What an attacker with at most `level` clean data can choose from, under a budget: what is asked of all
+        entries, and with a `defense` the attacks that were submitted against it."""
         if budget not in self._of_budget:
             own = [of for defense, of in self._wanted.items() if getattr(defense, "budget", None) == budget]
             clean = [self._wanted.get(CLEAN, set())] if self._clean_counts or not own else []
             self._of_budget[budget] = sorted({choice for of in own + clean for choice in of})
-        return [choice for choice in self._of_budget[budget] if choice.auxiliary <= level]
+        every = self._of_budget[budget]
+        if submitted := self._submitted.get(defense):
+            every = sorted(submitted.union(every))
+        return [choice for choice in every if choice.auxiliary <= level]
 
     def attacked(self, budget: Budget, level: float) -> bool:
-        """Whether such an attacker has any attack."""
-        return any(choice.attack != CLEAN for choice in self.choices(budget, level))
+        """Whether such an attacker has any attack, on any entry."""
+        entries = [None, *(of for of in self._submitted if getattr(of, "budget", None) == budget)]
+        return any(choice.attack != CLEAN for of in entries for choice in self.choices(budget, level, of))
 
     def complete(self, robust: Robust, budget: Budget) -> Robust:
         """The scores of an entry without those that depend on a cell that failed or has no record."""
-        choices = self.choices(budget, robust.auxiliary)
+        choices = self.choices(budget, robust.auxiliary, robust.defense)
         attacked = self.attacked(budget, robust.auxiliary)
         bare = [choice for choice in choices if choice.attack == CLEAN]
         reason = self._lacking_cells(robust.defense, bare, "cell without attack" if attacked else "cell")

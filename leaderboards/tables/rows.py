@@ -92,7 +92,7 @@ def _ranking_row(group: Group, coverage: Coverage, budget: Budget, rank: int | N
     places = group.places.get(robust.defense, ())
     own = [r for place in places for r in group.records[place].values() if r.outcome is not None]
     row = {**_identity(group, robust.defense, budget), "auxiliary": robust.auxiliary, "group": rank}
-    choices = coverage.choices(budget, robust.auxiliary)
+    choices = coverage.choices(budget, robust.auxiliary, robust.defense)
     row |= {"attacked": coverage.attacked(budget, robust.auxiliary), "choices": len(choices)}
     row["recipes"] = len({choice.recipe for choice in choices})
     shown = coverage.shown(robust, budget)

@@ -1,0 +1,246 @@
+"""Making a bundle: what `arena submit` does."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import Distribution, distributions
+from pathlib import Path
+from statistics import fmean
+
+from rich.console import Console
+
+from arena.engine.again import scratch
+from arena.engine.execute import compute, recorded, why_cells
+from arena.engine.plan import plan
+from arena.environment import code_state
+from arena.errors import ArenaError, UsageError
+from arena.files import refuse_foreign
+from arena.paths import is_file
+from arena.plugins.registry import Entry as Plugin
+from arena.plugins.registry import Registry
+from arena.plugins.source import engine_digest
+from arena.records.files import read_all
+from arena.records.schema import Record, StageCost, SuiteRef
+from arena.records.select import by_cell
+from arena.records.submissions import Entry, records_file
+from arena.store.local import Store
+from arena.submissions.bundle import (
+    LIMITS,
+    PACKAGES,
+    RECORDS,
+    STATEMENT,
+    SUITE,
+    Code,
+    Manifest,
+    described,
+    packed_wheel,
+    write_bundle,
+)
+from arena.submissions.entry import Entered, parts_of
+from arena.suites.schema import digest
+from arena.suites.validation import validate
+
+OURS = "mmguard-arena"
+
+
+@dataclass(frozen=True)
+class Made:
+    """A bundle that was written."""
+
+    path: Path
+    digest: str
+    manifest: Manifest
+    records: Sequence[Record]
+
+
+def submit(
+    entered: Entered,
+    statement: bytes,
+    code: Code,
+    wheel: bytes | None,
+    out: Path,
+    registry: Registry,
+    store: Store,
+    results: Path,
+    console: Console,
+    workers: int | None = None,
+) -> Made:
+    """Compute the cells of an entry that have no record which holds, in the records that count beside `results` and
+    among what was submitted there, and write them with all that others need to check them to `out`.
+
+    `statement` is the validated file of the author, see `arena.submissions.statement`, `code` says where the plugin's
+    code is, with the content of its `wheel`. The records go nowhere else; finished stages stay in the store.
+
+    Raises `UsageError` where the entry cannot run on the suite, `ArenaError` where a cell failed: nothing is written.
+    """
+    refuse_foreign(out, "a bundle", b"PK\x03\x04")
+    suite = entered.suite
+    validate(suite, registry, apart=True)
+    whole = plan(suite, registry, store, apart=True)
+    if whole.broken:
+        raise ArenaError(f"{whole.broken[0].label}: {whole.broken[0].problem}")
+    cells = entered.cells(whole.cells)
+    known = recorded(suite, cells, results) | _submitted(results, entered.board.id, {cell.key for cell in cells})
+    reasons = why_cells(whole, known, results)
+    todo = [cell for cell in cells if cell.key in reasons]
+    console.print(f"{len(cells)} cells, {len(cells) - len(todo)} of them have a record that holds", markup=False)
+    with scratch() as place:
+        fresh = compute(whole, todo, place / "cells.jsonl", console, workers=workers).records
+    own = SuiteRef(id=entered.board.id, digest=digest(entered.board))
+    records = [{**known, **fresh}[cell.key].model_copy(update={"suite": own}) for cell in cells]
+    if failed := [record for record in records if record.failure is not None]:
+        first = failed[0]
+        raise ArenaError(
+            f"{len(failed)} of {len(cells)} cells failed, such as {first.defense.label} / {first.attack.label}, seed "
+            f"{first.seed}: {first.failure.error if first.failure else ''}. An entry is submitted whole: repair it, "
+            "and submit again; finished stages are reused"
+        )
+    files = {
+        RECORDS: "".join(f"{record.model_dump_json()}\n" for record in records).encode(),
+        SUITE: (entered.board.model_dump_json() + "\n").encode(),
+        STATEMENT: statement,
+        PACKAGES: "".join(f"{line}\n" for line in lock()).encode(),
+    }
+    if wheel is not None and code.wheel is not None:
+        files[code.wheel] = wheel
+    asked = cells[0].asked
+    manifest = Manifest(
+        suite=own,
+        entry=Entry(
+            kind=entered.kind,
+            label=entered.use.label,
+            use=entered.use.model_dump(mode="json"),
+            parts=parts_of(asked, entered.kind),
+        ),
+        defenses=list(entered.defenses),
+        code=code,
+        engine_digest=engine_digest(),
+        stealth=_means([record.stealth or {} for record in records]),
+        cost=_means([_seconds(record) for record in records]),
+        files=described(files),
+        created=max(record.created for record in records),
+    )
+    return Made(out, write_bundle(out, manifest, files), manifest, records)
+
+
+def code_of(
+    entered: Entered, registry: Registry, wheel: Path | None, repository: str | None, commit: str | None
+) -> tuple[Code, bytes | None]:
+    """Where others get the code of an entry: from a wheel, which is held against what is installed, or from a commit of
+    a repository; that of the arena's own plugins from the commit that is checked out.
+
+    Raises `UsageError` where it is not said, or the wheel is of other code.
+    """
+    plugins = [registry.get(entered.kind, id) for id in entered.use.id.split("+")]
+    if wheel is not None:
+        if repository is not None or commit is not None:
+            raise UsageError("name a --wheel, or --repository and --commit: one of them is the code")
+        return _wheel(wheel, plugins)
+    if repository is not None and commit is not None:
+        try:
+            return Code(repository=repository, commit=commit), None
+        except ValueError:
+            raise UsageError(
+                f"--repository {repository} --commit {commit}: a repository is an https address, a commit its 40 digits"
+            ) from None
+    if repository is not None or commit is not None:
+        raise UsageError("--repository and --commit belong together: where the code is, and which of it ran")
+    others = sorted({plugin.origin.package for plugin in plugins} - {OURS})
+    if others:
+        raise UsageError(
+            f"others cannot check an entry without its code: name the --wheel of {' and '.join(others)} (`pip wheel "
+            "--no-deps FOLDER` builds one), or a --repository and its --commit"
+        )
+    head, dirty = code_state()
+    if head is None or dirty:
+        why = "differs from the commit that is checked out" if dirty else "is not in a checkout"
+        raise UsageError(f"the code of {entered.use.id} {why}: commit it, or name --repository and --commit")
+    return Code(commit=head), None
+
+
+def lock() -> list[str]:
+    """Every installed package with its version, sorted."""
+    found = {(dist.name.lower(), dist.version) for dist in distributions() if dist.name}
+    return [f"{name}=={version}" for name, version in sorted(found)]
+
+
+def _submitted(results: Path, suite: str, cells: set[str]) -> dict[str, Record]:
+    path = records_file(results.parent, suite)
+    found = by_cell(read_all([path] if path.exists() else []))
+    return {cell: record for cell, record in found.items() if cell in cells}
+
+
+def _wheel(path: Path, plugins: Sequence[Plugin]) -> tuple[Code, bytes]:
+    """A wheel that declares the entry's plugins, with the modules that are installed."""
+    if not is_file(path):
+        raise UsageError(f"there is no file {path}: `pip wheel --no-deps FOLDER` builds a wheel")
+    content = path.read_bytes()
+    if len(content) > LIMITS["wheel"]:
+        raise UsageError(f"{path} has {len(content):,} bytes, and {LIMITS['wheel']:,} is the most for a wheel")
+    packed = packed_wheel(content)
+    names = {name for name in packed.namelist() if name.endswith(".py")}
+    dist = next(iter(distributions(path=[str(path)])), None)
+    for plugin in plugins:
+        group, origin = f"mmguard_arena.{plugin.kind}s", plugin.origin
+        if dist is None or not _declares(dist, group, plugin):
+            raise UsageError(
+                f"{path} does not declare {plugin.kind} {plugin.id!r}, as {origin.package} does: name its wheel"
+            )
+        if (_canonical(dist.name), dist.version) != (_canonical(origin.package), origin.version):
+            raise UsageError(
+                f"{path} is of {dist.name} {dist.version}, and {plugin.id!r} runs here from {origin}: install the "
+                "wheel, and submit again"
+            )
+        root = _root(plugin)
+        for name in sorted(names):
+            here = root / name
+            if here.is_file() and here.read_bytes() == packed.read(name):
+                continue
+            raise UsageError(f"{path}: {name} is not what is installed here: build the wheel anew, or install it")
+        if plugin.point.module.replace(".", "/") not in {
+            name.removesuffix(".py").removesuffix("/__init__") for name in names
+        }:
+            raise UsageError(f"{path} does not have the module {plugin.point.module} of {plugin.id!r}: build it anew")
+    try:
+        return Code(wheel=path.name), content
+    except ValueError:
+        raise UsageError(f"{path.name} is no name of a wheel: use the one that `pip wheel` gave it") from None
+
+
+def _declares(dist: Distribution, group: str, plugin: Plugin) -> bool:
+    points = dist.entry_points.select(group=group, name=plugin.id)
+    return any(point.value == plugin.point.value for point in points)
+
+
+def _root(plugin: Plugin) -> Path:
+    """The folder that the plugin's top-level module is in."""
+    plugin.load()
+    file = Path(str(sys.modules[plugin.point.module].__file__))
+    parts = plugin.point.module.split(".")
+    return file.parents[len(parts) if file.stem == "__init__" else len(parts) - 1]
+
+
+def _canonical(name: str) -> str:
+    """A package's name as packaging compares them (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _means(measured: Iterable[Mapping[str, float | None]]) -> dict[str, float | None]:
+    """The mean of every number, over those that have it."""
+    found: dict[str, list[float]] = {}
+    for one in measured:
+        for name, value in one.items():
+            found.setdefault(name, []).extend([] if value is None else [value])
+    return {name: fmean(values) if values else None for name, values in sorted(found.items())}
+
+
+def _seconds(record: Record) -> dict[str, float | None]:
+    stages: dict[str, StageCost | None] = {
+        "protect": record.cost.protect,
+        "purify": record.cost.purify,
+        "finetune": record.cost.finetune,
+    }
+    return {name: None if cost is None else cost.seconds_per_sample for name, cost in stages.items()}
