@@ -22,6 +22,7 @@ lint: $(INSTALLED)
 
 docs: $(INSTALLED)  ## write the pages that are generated from code
 	$(BIN)/python -m arena.suites.reference
+	$(BIN)/python -m leaderboards.columns.page
 
 bench: $(INSTALLED)
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only

@@ -1,0 +1,115 @@
+"""Where a row of a board's tables stands: what it is about, how much there is of it, what went wrong."""
+
+from __future__ import annotations
+
+from leaderboards.columns.kind import Column, Frame
+
+_PLACED: tuple[Frame, ...] = ("cells", "ranking", "failures")
+_ATTACKED: tuple[Frame, ...] = ("cells", "failures")
+_ALL: tuple[Frame, ...] = ("cells", "ranking", "failures", "power")
+
+PLACES = (
+    Column("dataset", _ALL, "text", "id", "the dataset, with the settings that tell it from others of that id"),
+    Column("model", _ALL, "text", "id", "the fine-tuner's model, with the settings that tell it from others"),
+    Column("defense", _PLACED, "text", "label", "the protection; `none` is the unprotected release"),
+    Column("control", _PLACED, "true or false", "", "whether the protection is `none` or `random`"),
+    Column(
+        "surrogates",
+        _PLACED,
+        "text",
+        "ids joined by `+`",
+        "the models that the protection was crafted on; empty where it needs none",
+    ),
+    Column(
+        "knowledge",
+        _PLACED,
+        "text",
+        "`white-box`, `gray-box`, `black-box`, `none`",
+        "how near the surrogates are to the fine-tuner's model; `none` where there are none",
+    ),
+    Column("norm", _PLACED, "text", "such as `linf`", "the norm of the picture budget; `none` for the defense `none`"),
+    Column("image_budget", _PLACED, "number", "1/255, at least 0", "what a protection may change of a picture"),
+    Column("text_budget", _PLACED, "whole number", "words, at least 0", "how many words a protection may insert"),
+    Column("attack", _ATTACKED, "text", "label", "what the fine-tuner does about the protection; `none` is nothing"),
+    Column(
+        "auxiliary",
+        _ATTACKED,
+        "number",
+        "share of the training size, at least 0",
+        "clean samples that the attacker has of their own",
+    ),
+    Column(
+        "auxiliary",
+        ("ranking",),
+        "number",
+        "share of the training size, at least 0",
+        "clean samples that the attacker has at most",
+    ),
+    Column("recipe", _ATTACKED, "text", "label", "how the fine-tuner trains"),
+)
+
+COUNTS = (
+    Column("items", ("cells", "power"), "whole number", "at least 1", "test items of a cell"),
+    Column("seeds", ("cells",), "whole number", "at least 0", "seeds of the row that are done"),
+    Column("failed", ("cells",), "whole number", "at least 0", "seeds of the row that failed"),
+    Column(
+        "group",
+        ("ranking",),
+        "whole number",
+        "from 1",
+        "the group of the ranking: within one, no robust protection differs significantly from the group's first",
+        "null where robust_protection has no interval",
+    ),
+    Column("attacked", ("ranking",), "true or false", "", "whether the attacker has any attack to choose"),
+    Column(
+        "choices",
+        ("ranking",),
+        "whole number",
+        "at least 1",
+        "what the attacker can choose: attack, recipe and share of clean data",
+    ),
+    Column("recipes", ("ranking",), "whole number", "at least 1", "recipes that the attacker has"),
+    Column(
+        "best_attack",
+        ("ranking",),
+        "text",
+        "label",
+        "the attack that the attacker chooses",
+        "null where not all choices of the attacker are done",
+    ),
+    Column(
+        "best_recipe",
+        ("ranking",),
+        "text",
+        "label",
+        "the recipe that the attacker chooses",
+        "null where not all choices of the attacker are done",
+    ),
+    Column(
+        "seeds",
+        ("ranking",),
+        "whole number",
+        "at least 0",
+        "seeds that all cells have in common that the attacker chooses from",
+    ),
+    Column("seeds", ("power",), "whole number", "at least 1", "seeds of any cell of the dataset and model"),
+)
+
+FAILURES = (
+    Column("seed", ("failures",), "whole number", "at least 0", "the seed of the cell"),
+    Column("stage", ("failures",), "text", "kind and label", "the stage that failed"),
+    Column("error", ("failures",), "text", "", "the first line of its error"),
+    Column("cell", ("failures",), "text", "64 hex digits", "the cell's name, as in its record"),
+)
+
+POWER = (
+    Column(
+        "minimum_detectable_difference",
+        ("power",),
+        "number",
+        "accuracy, above 0",
+        "the smallest true difference from clean data that a two-sided test at 5 % finds with probability 0.8, from "
+        "the median standard error of the drops",
+        "null where no cell of a protection shares two seeds with its control",
+    ),
+)

@@ -1,0 +1,243 @@
+"""Runs on a dask cluster whose scheduler and workers are processes of their own."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+from suites import toy_suite
+
+from arena.engine import pools
+from arena.engine.apart import Bounds
+from arena.engine.execute import RunReport, run
+from arena.engine.plan import plan
+from arena.engine.worker import Task
+from arena.errors import ArenaError, UsageError
+from arena.plugins.registry import Registry
+from arena.plugins.source import engine_digest
+from arena.store.local import Store
+
+ROOT = Path(__file__).parents[3]
+TOYS = ROOT / "tests" / "toys"
+SMALL = {"attacks": ["none"], "seeds": [0]}
+
+
+class Cluster:
+    """A scheduler, and the workers that a test starts."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+        self._folder = folder
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.scheduler = self._start("scheduler", "--host", self.address)
+
+    def work(self, toys: bool = True) -> subprocess.Popen[bytes]:
+        """Start a worker, by default one that has the toys."""
+        more = ("--preload", "toys") if toys else ()
+        local = "--local-directory", str(self._folder)
+        return self._start("worker", self.address, "--nthreads", "2", "--no-nanny", *local, *more, toys=toys)
+
+    def _start(self, what: str, *options: str, toys: bool = True) -> subprocess.Popen[bytes]:
+        with (self._folder / f"{what}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "dask", what, "--dashboard-address", "127.0.0.1:0", *options],
+                stdout=log,
+                stderr=log,
+                cwd=self._folder,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, TOYS) if toys else (ROOT,)))},
+            )
+        self.processes.append(process)
+        return process
+
+    def stop(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[[], Cluster]]:
+    clusters: list[Cluster] = []
+
+    def started() -> Cluster:
+        clusters.append(Cluster(tmp_path))
+        return clusters[-1]
+
+    yield started
+    for cluster in clusters:
+        cluster.stop()
+
+
+def go(tmp_path: Path, scheduler: str, name: str = "r", store: str = "store", **changes: Any) -> RunReport:
+    return run(
+        toy_suite(**{**SMALL, **changes}),
+        store=tmp_path / store,
+        results=tmp_path / f"{name}.jsonl",
+        console=Console(file=io.StringIO()),
+        scheduler=scheduler,
+    )
+
+
+def essence(report: RunReport) -> dict[str, Any]:
+    return {r.cell: r.model_dump(exclude={"cost", "created"}) for r in report.records}
+
+
+def beside(call: Callable[..., RunReport], *arguments: Any, **named: Any) -> Future[RunReport]:
+    """The call in a thread."""
+    threads = ThreadPoolExecutor(1)
+    future = threads.submit(call, *arguments, **named)
+    threads.shutdown(wait=False)
+    return future
+
+
+@pytest.fixture
+def crafting(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Is set once a run has heard from `toy-talking`, which takes two seconds, that it is at work."""
+    heard, hear = threading.Event(), pools.DaskPool._hear
+
+    def told(self: pools.DaskPool, event: tuple[Any, Any]) -> None:
+        hear(self, event)
+        if any(note.startswith("round") for _, note in self._reported.values()):
+            heard.set()
+
+    monkeypatch.setattr(pools.DaskPool, "_hear", told)
+    return heard
+
+
+def test_a_cluster_computes_what_this_machine_does(tmp_path: Path, toys: Path, start: Callable[[], Cluster]) -> None:
+    cluster = start()
+    cluster.work()
+    defenses = ["none", "toy-noise", "toy-raising"]
+    there = go(tmp_path, cluster.address, "there", "store-there", defenses=defenses)
+    here = go(tmp_path, "processes", "here", "store-here", defenses=defenses)
+    (failed,) = there.failed
+    assert failed.defense.id == "toy-raising" and failed.failure is not None
+    assert failed.failure.error.endswith("ValueError: the toy is broken") and "in perturb" in failed.failure.traceback
+    assert len(there.records) == 3 and essence(there) == essence(here)
+    assert sorted(there.computed) == sorted(here.computed)
+    assert go(tmp_path, cluster.address, "there", "store-there", defenses=defenses).computed == ()
+
+
+def test_a_worker_killed_in_the_middle_costs_no_cell(
+    tmp_path: Path, toys: Path, start: Callable[[], Cluster], crafting: threading.Event
+) -> None:
+    cluster = start()
+    worker = cluster.work()
+    report = beside(go, tmp_path, cluster.address, defenses=["none", "toy-talking"])
+    assert crafting.wait(60)
+    worker.kill()
+    cluster.work()
+    assert [r.status for r in report.result(60).records] == ["done", "done"]
+    assert not list((tmp_path / "store" / "stages").iterdir())
+
+
+def test_a_scheduler_that_dies_ends_the_run_and_a_second_one_completes(
+    tmp_path: Path,
+    toys: Path,
+    start: Callable[[], Cluster],
+    crafting: threading.Event,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pools, "_PATIENCE", 3)
+    cluster = start()
+    cluster.work()
+    report = beside(go, tmp_path, cluster.address, defenses=["none", "toy-talking"])
+    assert crafting.wait(60)
+    cluster.scheduler.kill()
+    with pytest.raises(ArenaError, match=r"scheduler tcp://.* lost, .* kept in .*store; start .* run again"):
+        report.result(60)
+    again = go(tmp_path, "processes", defenses=["none", "toy-talking"])
+    assert [r.status for r in again.records] == ["done", "done"]
+    assert not any(again.plan.stages[name].kind == "data" for name in again.computed)
+
+
+def test_a_cluster_without_the_plugins_ends_the_run_and_blames_no_cell(
+    tmp_path: Path, toys: Path, start: Callable[[], Cluster], caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster = start()
+    with caplog.at_level(logging.WARNING, "arena.run"):
+        report = beside(go, tmp_path, cluster.address)
+        await_text(caplog, f"scheduler {cluster.address} has no worker, the run waits for one", report)
+    cluster.work(toys=False)
+    with pytest.raises(ArenaError, match=r"worker on .*: no dataset is called 'toy-data'.* install the same packages"):
+        report.result(60)
+    assert not (tmp_path / "r.jsonl").exists()
+
+
+def await_text(caplog: pytest.LogCaptureFixture, text: str, report: Future[RunReport]) -> None:
+    deadline = time.monotonic() + 60
+    while text not in caplog.text:
+        assert not report.done() and time.monotonic() < deadline, caplog.text
+        time.sleep(0.05)
+
+
+def test_no_scheduler_is_one_clear_paragraph(tmp_path: Path, toys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pools, "_PATIENCE", 1)
+    with pytest.raises(UsageError, match=r"^scheduler 'tcp://127.0.0.1:1' does not answer \(.*`dask scheduler`$"):
+        go(tmp_path, "tcp://127.0.0.1:1")
+
+
+@pytest.fixture
+def task(tmp_path: Path, toys: Path) -> Task:
+    whole = plan(toy_suite(**SMALL), Registry(), Store(tmp_path / "store"), apart=False)
+    return whole.artifacts().task(next(iter(whole.stages.values())))
+
+
+def test_another_version_on_a_worker_blames_no_cell(tmp_path: Path, task: Task) -> None:
+    assert pools._differing(task, engine_digest()) is None
+    result = pools._on_worker(task, str(tmp_path / "store"), Bounds(), "0" * 64)
+    assert result.status == "unusable" and "its arena is another version than that of the run" in result.message
+
+
+class Broken:
+    """A client whose tasks all end with an error; counts them."""
+
+    scheduler = SimpleNamespace(address="tcp://there:8786")
+    status = "running"
+
+    def __init__(self, error: Exception) -> None:
+        self.error, self.submitted = error, 0
+
+    def subscribe_topic(self, *_: object) -> None: ...
+
+    def submit(self, *_: object, **__: object) -> SimpleNamespace:
+        self.submitted += 1
+        return SimpleNamespace(status="error", done=lambda: True, exception=lambda: self.error)
+
+
+def test_a_task_that_kills_workers_fails_and_one_that_cannot_begin_ends_the_run(
+    tmp_path: Path, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import distributed
+    from distributed.scheduler import KilledWorker
+
+    monkeypatch.setattr(distributed, "wait", lambda *_, **__: None)
+    store = Store(tmp_path / "store")
+    client = Broken(KilledWorker("release", SimpleNamespace(address="tcp://w:1"), 3))
+    pool = pools.DaskPool(store, client, Bounds())
+    pool.submit(task)
+    assert pool.finished() == [] and client.submitted == 2  # it may have been a bystander
+    ((key, result),) = pool.finished()
+    assert (key, result.status, client.submitted) == (task.key, "failed", 2) and "lost the workers" in result.message
+    assert "KilledWorker: Attempted to run" in result.trace
+
+    pool = pools.DaskPool(store, client := Broken(ModuleNotFoundError("No module named 'arena'")), Bounds())
+    pool.submit(task)
+    with pytest.raises(ArenaError, match=r"tcp://there:8786: the cluster cannot begin .*'arena'.* install the same"):
+        pool.finished()
+    assert client.submitted == 1
