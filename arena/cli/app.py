@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from arena.cli import audits, boards, owner, plugins, proofs, suites, zoo
+from arena.cli import audits, boards, kit, owner, plugins, proofs, suites, zoo
 from arena.cli.console import stderr
 
 
@@ -31,7 +31,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for group in (plugins, suites, boards, proofs, audits, owner):
+for group in (plugins, kit, suites, boards, proofs, audits, owner):
     app.add_typer(group.commands)
 app.add_typer(zoo.commands, name="zoo")
 

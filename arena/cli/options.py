@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -44,6 +44,24 @@ def results_file(results: Path | None, suite: str, tiny: bool) -> Path:
     from arena.suites import dry_run
 
     return results or (dry_run.default_results(suite) if tiny else default_results(suite))
+
+
+def settings_of(given: list[str]) -> dict[str, Any]:
+    """``KEY=VALUE`` words as settings, values in YAML."""
+    from arena.errors import UsageError
+    from arena.suites.yaml_lines import read_value
+    from arena.text import shortened
+
+    settings = {}
+    for word in given:
+        key, sign, value = word.partition("=")
+        if not sign or not key:
+            raise UsageError(f"--config '{shortened(word, 100)}': give KEY=VALUE, such as rounds=5")
+        try:
+            settings[key] = read_value(value)
+        except UsageError as error:
+            raise UsageError(f"--config '{shortened(word, 100)}': {error}") from None
+    return settings
 
 
 def chosen_suite(name: str, registry: Registry, store: Store, tiny: bool, out: Console, apart: bool = False) -> Suite:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from arena.cli.console import stderr, stdout
+from arena.cli.options import settings_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -61,7 +62,7 @@ def protect(
         "aliases": aliases,
         "choices": choices,
     }
-    settings, budget = _settings(config or []), _budget(budget_image, budget_text)
+    settings, budget = settings_of(config or []), _budget(budget_image, budget_text)
     quiet_libraries()
     try:
         with Display(stderr(), 1.0, note="reading the samples") as display:
@@ -134,24 +135,6 @@ def _budget(image: float, text: int) -> Any:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise UsageError(f"--budget-{first['loc'][0]} {first['input']}: {first['msg']}") from None
-
-
-def _settings(given: list[str]) -> dict[str, Any]:
-    """``KEY=VALUE`` words as settings, values in YAML."""
-    from arena.errors import UsageError
-    from arena.suites.yaml_lines import read_value
-    from arena.text import shortened
-
-    settings = {}
-    for word in given:
-        key, sign, value = word.partition("=")
-        if not sign or not key:
-            raise UsageError(f"--config '{shortened(word, 100)}': give KEY=VALUE, such as rounds=5")
-        try:
-            settings[key] = read_value(value)
-        except UsageError as error:
-            raise UsageError(f"--config '{shortened(word, 100)}': {error}") from None
-    return settings
 
 
 def _say(report: Report, out: Path) -> None:

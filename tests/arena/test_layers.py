@@ -17,7 +17,7 @@ PACKAGES = ("arena", "mmguard", "defenses", "attacks", "leaderboards")
 
 TIERS: list[tuple[str, ...]] = [
     ("arena.cli",),
-    ("arena.owner",),
+    ("arena.owner", "arena.kit"),
     ("arena.engine",),
     ("arena.store", "arena.records"),
     ("arena.suites",),
