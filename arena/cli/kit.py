@@ -65,7 +65,9 @@ def check(
         refuse_foreign(junit, "a JUnit file", b"<testsuites>")
     settings = settings_of(config or [])
     with stderr().status("") as status:
-        report = check_plugin(plugin, settings, only or (), seconds=seconds, tell=lambda name: status.update(plain(name)))
+        report = check_plugin(
+            plugin, settings, only or (), seconds=seconds, tell=lambda name: status.update(plain(name))
+        )
     _show(report)
     if junit is not None:
         write_atomically(junit, report.junit())

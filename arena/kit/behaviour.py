@@ -125,7 +125,9 @@ def seed(bench: Bench) -> str:
     if bench.kind == "dataset":
         parts = [contents(bench.plain(How(seed=number)).samples) for number in range(_FURTHER + 1)]
         if len(set(parts)) == 1:
-            raise Failed(f"the seeds 0 to {_FURTHER} give the same samples: draw the splits by `seed`", bench.source.work)
+            raise Failed(
+                f"the seeds 0 to {_FURTHER} give the same samples: draw the splits by `seed`", bench.source.work
+            )
         return "other samples under another seed"
     if "seed" in bench.card.needs:
         once = bench.plain()
@@ -153,7 +155,9 @@ def needs(bench: Bench) -> str:
     read = {str(name): (bool(ok), str(line)) for name, (ok, line) in dict(bench.plain().seen.get("wanted", {})).items()}
     for name, (allowed, line) in sorted(read.items()):
         if not allowed and name in ("seed", "surrogates", "model", "auxiliary"):
-            raise Failed(f"it asks for {name!r}, which it does not declare: put it into `needs`", line or bench.source.work)
+            raise Failed(
+                f"it asks for {name!r}, which it does not declare: put it into `needs`", line or bench.source.work
+            )
     if idle := sorted(bench.card.needs - read.keys()):
         raise Failed(
             f"it declares the need {idle[0]!r} and never reads it: leave it out of `needs`, so that one result serves "
@@ -193,8 +197,8 @@ def prop(bench: Bench) -> str:
     declared = bench.facts["distinguished"]
     if declared is None:
         raise Failed(
-            "it does not say what distinguishes its releases: override `distinguished(samples, released, world)`, which "
-            "returns None where a release has it, else what is wrong",
+            "it does not say what distinguishes its releases: override `distinguished(samples, released, world)`, "
+            "which returns None where a release has it, else what is wrong",
             bench.source.line(),
         )
     samples = material.plain(CROWD, seed=6)

@@ -1,5 +1,5 @@
-"""Where a plugin is tried: its stages run as a suite would have them run, in processes of their own behind the firewall,
-on samples of the kit's choice; what they made is judged by the harness as in a suite."""
+"""Where a plugin is tried: its stages run as in a suite, in processes of their own behind the firewall, on samples of the
+kit's choice, and what they made is judged by the harness."""
 
 from __future__ import annotations
 
@@ -263,9 +263,7 @@ class Bench:
     def _fine_tune(self, recipe: PluginSpec, training: tuple[TrainingPart, ...], size: int, how: How) -> FineTune:
         model = self.models.spec(how.family)
         link = Input("", SAMPLES)
-        return FineTune(
-            label="", size=size, model=model, recipe=recipe, training=training, seed=how.seed, samples=link
-        )
+        return FineTune(label="", size=size, model=model, recipe=recipe, training=training, seed=how.seed, samples=link)
 
     def _data(self, apart: Apart, samples: Sequence[Sample], how: How) -> Made:
         parts: dict[str, Sequence[Sample]] = {}
@@ -308,9 +306,7 @@ class Bench:
         watched = Observed(inner=stage, own=self.source.own, globals_seed=how.globals_seed, afresh=how.afresh)
         return self._computed(apart, watched, hand_over)
 
-    def _computed(
-        self, apart: Apart, stage: Stage, hand_over: Callable[[Path], None]
-    ) -> tuple[dict[str, Any], Path]:
+    def _computed(self, apart: Apart, stage: Stage, hand_over: Callable[[Path], None]) -> tuple[dict[str, Any], Path]:
         """A stage done: what its process said of itself, and the folder that it filled."""
         step = len(list(apart.place.iterdir()))
         given, made = apart.folder(f"given-{step}"), apart.folder(f"made-{step}")

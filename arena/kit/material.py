@@ -138,4 +138,3 @@ def placeholder(token: str) -> list[Sample]:
     """Two samples, of which one has in its question what stands for a picture."""
     first, second = plain(2, seed=5)
     return [first, second.with_content(second.image, f"what does {token} mean here?")]
-

@@ -63,7 +63,7 @@ def write_package(kind: Kind, name: str, folder: Path | None = None) -> Written:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701  # programs and plain text, made of names that were checked
+        autoescape=False,  # programs and plain text, made of names that were checked
     )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -85,8 +85,8 @@ def _module(kind: Kind, name: str) -> str:
     """The module of a plugin's package. Raises `UsageError`."""
     if not ID.fullmatch(name) or not name[0].isalpha():
         raise UsageError(
-            f"{name!r} cannot be a plugin's id: it is made of lower case letters, digits and hyphens, and begins with a "
-            "letter, since a module is called so too"
+            f"{name!r} cannot be a plugin's id: it is made of lower case letters, digits and hyphens, and begins with "
+            "a letter, since a module is called so too"
         )
     taken = {entry.id: entry for entry in Registry().entries(kind)}
     if name in taken:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from arena.errors import ArenaError
@@ -78,16 +79,13 @@ def _definitions(file: Path, name: str) -> list[tuple[str, int]]:
                     found.append((part.name, part.lineno))
                 elif isinstance(part, ast.ClassDef) and part.name == "Config":
                     found.append(("Config", part.lineno))
-                    for field in part.body:
-                        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
-                            found.append((field.target.id, field.lineno))
+                    fields = (field for field in part.body if isinstance(field, ast.AnnAssign))
+                    found += [(f.target.id, f.lineno) for f in fields if isinstance(f.target, ast.Name)]
     return found
 
 
 def _shown(path: Path, line: int) -> str:
     """As the reader would open it: below the present folder by its relative name."""
-    try:
+    with suppress(ValueError):
         path = path.relative_to(Path.cwd())
-    except ValueError:
-        pass
     return f"{path}:{line}"

@@ -151,9 +151,7 @@ class Defense(Plugin, ABC):
         """What crafting takes a sample and surrogate, for `samples` of them under `budget`; for estimates alone."""
         return Effort()
 
-    def distinguished(
-        self, samples: Sequence[Sample], released: Sequence[Sample], world: DefenderWorld
-    ) -> str | None:
+    def distinguished(self, samples: Sequence[Sample], released: Sequence[Sample], world: DefenderWorld) -> str | None:
         """What sets the method's releases apart from other ones: its docstring says what that is, and it returns None
         where `released`, which came of `samples` in a world like this one, has it, else a sentence on what is wrong.
 
