@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from arena.cli.audits import UNDECIDED
 from arena.cli.console import plain, stderr, stdout, table
 from arena.cli.options import possible, settings_of
 
@@ -57,7 +58,8 @@ def check(
     ] = None,
     seconds: Annotated[float, typer.Option(min=1, help="What the plugin may take for one stage.")] = 300,
 ) -> None:
-    """Try a plugin: contract, budget, determinism, firewall, edge cases, every family. Exits 1 where it fails."""
+    """Try a plugin: contract, budget, determinism, firewall, edge cases, every family. Exits 1 where something fails,
+    3 where nothing could be tried."""
     from arena.files import refuse_foreign, write_atomically
     from arena.kit.check import check_plugin
 
@@ -71,8 +73,8 @@ def check(
     _show(report)
     if junit is not None:
         write_atomically(junit, report.junit())
-    if report.failures:
-        raise typer.Exit(1)
+    if not report.passed:
+        raise typer.Exit(1 if report.failures else UNDECIDED)
 
 
 def _show(report: Report) -> None:

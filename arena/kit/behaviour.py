@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.stats import spearmanr
 
 from arena.budget import Budget, colours
 from arena.data.sample import Sample
@@ -17,6 +18,9 @@ BUDGETS = (Budget(image=0, text=0), Budget(image=2.5, text=1), Budget(image=16, 
 
 CROWD = 24
 """Samples that a property is tried on."""
+
+_SORTED = 0.8
+"""Rank correlation of brightness before and after, at which pictures count as in order."""
 
 _FURTHER = 3
 """Seeds that are tried beside 0: two of them may agree by chance."""
@@ -49,14 +53,16 @@ def contract(bench: Bench) -> str:
 
 
 def _in_order(bench: Bench, before: Sequence[Sample], after: Sequence[Sample]) -> None:
-    """The material's pictures are of different brightness, which survives what is done to them but for their order."""
-    levels = np.array([colours(s.image).mean() for s in before])
-    nearest = [int(np.abs(levels - colours(s.image).mean()).argmin()) for s in after]
-    if sum(near != i for i, near in enumerate(nearest)) > len(before) / 2 and len(set(nearest)) > len(before) / 2:
-        wrong = next(i for i, near in enumerate(nearest) if near != i)
+    """The plain pictures become brighter from one to the next. A protection changes that by no more than its budget;
+    an attack may do what it likes to brightness, but not swap pictures."""
+    was, now = ([float(colours(s.image).mean()) for s in samples] for samples in (before, after))
+    if bench.kind == "defense":
+        swapped = any(int(np.abs(np.array(was) - level).argmin()) != i for i, level in enumerate(now))
+    else:
+        swapped = len(set(now)) > 1 and float(spearmanr(was, now).statistic) < _SORTED
+    if swapped:
         raise Failed(
-            f"the picture that it returns for sample {wrong} is made of that of sample {nearest[wrong]}: return them "
-            "in the order in which they came",
+            "its pictures come back in another order: return one a sample, in the order in which they came",
             bench.source.work,
         )
 

@@ -1,5 +1,5 @@
-"""Where a plugin is tried: its stages run as in a suite, in processes of their own behind the firewall, on samples of the
-kit's choice, and what they made is judged by the harness."""
+"""Where a plugin is tried: its stages run as in a suite, in processes of their own behind the firewall, on samples of
+the kit's choice, and what they made is judged by the harness."""
 
 from __future__ import annotations
 
@@ -44,15 +44,20 @@ SIZES = {"train": 8, "auxiliary": 4, "test": 5}
 
 
 class Failed(Exception):
-    """A check found something: what, and the line to look at. `ended` where the plugin had to be ended."""
+    """A check found something: what, and the line to look at. `ended` where the plugin had to be ended, `refused` where
+    it said itself, by an `ArenaError`, that it does not take what it was given."""
 
-    def __init__(self, what: str, where: str, ended: bool = False) -> None:
+    def __init__(self, what: str, where: str, ended: bool = False, refused: bool = False) -> None:
         super().__init__(what)
-        self.what, self.where, self.ended = what, where, ended
+        self.what, self.where, self.ended, self.refused = what, where, ended, refused
 
 
 class Skipped(Exception):
     """A check had to be left out; the text says why."""
+
+
+class Unavailable(Skipped):
+    """What the plugin loads is not here, so that nothing can be tried."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,7 @@ class Bench:
         settings = {**self._stand_in, **self._given}
         card, spec = Plugins(self.registry, unresolved=True, apart=True).plugin(self.kind, self.entry.id, settings)
         if card.unresolved is not None:
-            raise Skipped(f"nothing stands for what it loads: {card.unresolved[0]}")
+            raise Unavailable(f"nothing stands for what it loads: {card.unresolved[0]}")
         with self._apart(How()) as apart:
             _, made = self._computed(apart, Facts(about=spec), lambda given: None)
             found: dict[str, Any] = read_made(made / FACTS, FACTS)
@@ -159,7 +164,9 @@ class Bench:
                 }[self.kind](apart, samples, how)
         except StageFailed as error:
             ended = "and was ended" in str(error)
-            raise Failed(self._said(error), self.source.in_trace(error.trace), ended) from error
+            more = ". It has as long as --seconds says" if "time limit" in str(error) else ""
+            where, refused = self.source.in_trace(error.trace), self.source.refuses(error.trace)
+            raise Failed(self._said(error) + more, where, ended, refused) from error
         except ArenaError as error:  # of the harness, about what was made
             raise Failed(self._said(error), self.source.work) from error
 

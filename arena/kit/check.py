@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 from arena.errors import ArenaError, UsageError, describe_error
 from arena.kit import behaviour, declared, edges
-from arena.kit.bench import Bench, Failed, Skipped, refuse_settings
+from arena.kit.bench import Bench, Failed, Skipped, Unavailable, refuse_settings
 from arena.kit.models import Models
 from arena.kit.outcome import Outcome, Report
 from arena.plugins.card import BrokenPlugin
@@ -131,8 +131,9 @@ def _tried(bench: Bench, checks: Sequence[Check], tell: Callable[[str], None]) -
             found = Outcome(check.name, "passed", check.run(bench))
         except Failed as failed:
             found = Outcome(check.name, "failed", failed.what, failed.where)
-            if failed.ended or check.name == "contract":
-                hopeless = _RUNS
+            hopeless = _RUNS if check.name == "contract" else hopeless
+        except Unavailable as missing:
+            found, hopeless = Outcome(check.name, "skipped", str(missing)), _MISSING
         except Skipped as skipped:
             found = Outcome(check.name, "skipped", str(skipped))
         except BrokenPlugin as broken:
@@ -147,4 +148,5 @@ def _tried(bench: Bench, checks: Sequence[Check], tell: Callable[[str], None]) -
 
 
 _RUNS = "it does not get through plain samples: see above"
+_MISSING = "what it loads is not here: see above"
 _DESCRIBED = "it cannot be described: see above"

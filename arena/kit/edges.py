@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,6 +15,8 @@ from arena.kit.bench import Bench, Failed, Skipped
 
 def one_sample(bench: Bench) -> str:
     """A single sample."""
+    if bench.card.trains or bench.kind == "recipe":
+        raise Skipped("nothing can be trained on one sample: one has to be held out")
     _survives(bench, material.plain(1))
     return "one sample alone"
 
@@ -61,24 +64,36 @@ def _survives(bench: Bench, samples: Sequence[Sample]) -> None:
         problem = bench.make(samples).over
         where = bench.source.work
     except Failed as failed:
+        if failed.ended:
+            raise
         problem, where = failed.what, failed.where
     if problem is None:
         return
-    unread = 0
+    unread, refused = 0, ""
+    company = _company() if bench.card.trains else []
     for sample in samples if len(samples) > 1 else ():
         try:
-            alone, place = bench.make([sample]).over, bench.source.work
+            alone, place = bench.make([sample, *company]).over, bench.source.work
         except Failed as failed:
             alone, place = failed.what, failed.where
+            if failed.refused:
+                refused, alone = refused or failed.what, None
         if alone is None:
             continue
         if _unreadable(bench, [sample]):
             unread += 1
             continue
         raise Failed(f"on sample {sample.id!r} ({_about(sample)}): {alone}", place)
+    if refused:
+        raise Skipped(f"it refuses such samples, and says so: {refused}")
     if unread or _unreadable(bench, samples):
         raise Skipped("the model that stands for its own cannot read such samples: that is not the plugin's doing")
     raise Failed(problem, where)
+
+
+def _company() -> list[Sample]:
+    """Samples without which nothing can be trained on one."""
+    return [replace(sample, id=f"beside-{sample.id}") for sample in material.plain(2, seed=8)]
 
 
 def _unreadable(bench: Bench, samples: Sequence[Sample]) -> bool:

@@ -105,7 +105,7 @@ def sizes() -> list[Sample]:
 TEXTS: Mapping[str, str] = {
     "one word": "clan?",
     "one mark": "?",
-    "very long": " ".join(["which of the many clans in this very long story drew the picture"] * 40) + "?",
+    "very long": " ".join(["which of the many clans in this very long story drew the picture"] * 25) + "?",
     "right to left": "أي عشيرة رسمت هذه الصورة؟",
     "emoji": "which clan 🦊🏳️‍🌈👩🏽‍🚀 drew this?",
     "lines": "which clan drew this?\n(A) fox\n(B) owl\nAnswer with a letter.",

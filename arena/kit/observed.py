@@ -190,8 +190,9 @@ class Watch:
         return _below(path, self._readable)
 
     def _line(self, frame: FrameType | None) -> str | None:
-        """File and line of the innermost frame of the plugin's own code."""
-        while frame is not None:
+        """File and line of the innermost frame of the plugin's own code; none for what a package does while it is
+        imported, whoever needs it."""
+        while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
             if frame.f_code.co_filename.startswith(self._own):
                 return f"{frame.f_code.co_filename}:{frame.f_lineno}"
             frame = frame.f_back

@@ -54,14 +54,24 @@ class Source:
         """``file:line`` of the last frame of a traceback that is the plugin's own, else of the method that does the
         work. Files may be named below a folder that the interpreter finds packages in."""
         for name, number in reversed(_FRAME.findall(trace)):
-            if name.startswith(self.own):
-                return _shown(Path(name), int(number))
-            for root in self.own:
-                folder = Path(root) if root.endswith("/") else Path(root).parent
-                for place in (folder, *folder.parents):
-                    if (path := place / name).is_file() and str(path).startswith(self.own):
-                        return _shown(path, int(number))
+            if (path := self._own(name)) is not None:
+                return _shown(path, int(number))
         return self.work
+
+    def refuses(self, trace: str) -> bool:
+        """Whether a traceback is that of an error of the arena's own kind which the plugin's code raised itself."""
+        frames, said = _FRAME.findall(trace), trace.rstrip().splitlines()
+        at_the_end = bool(frames) and self._own(frames[-1][0]) is not None
+        return at_the_end and any(line.startswith("arena.errors.") for line in said)
+
+    def _own(self, name: str) -> Path | None:
+        """The file of that name in a traceback, if it is the plugin's own."""
+        for root in self.own:
+            folder = Path(root) if root.endswith("/") else Path(root).parent
+            for place in (folder, *folder.parents):
+                if (path := place / name).is_file() and str(path).startswith(self.own):
+                    return path
+        return None
 
 
 def _definitions(file: Path, name: str) -> list[tuple[str, int]]:
