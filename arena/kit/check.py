@@ -62,7 +62,7 @@ CHECKS: tuple[Check, ...] = (
     Check("sizes", READS, edges.sizes),
     Check("texts", READS, edges.texts),
     Check("repeated", READS, edges.repeated),
-    Check("placeholder", READS, edges.placeholder),
+    Check("placeholder", CRAFTS, edges.placeholder),  # how a prompt is put together is the arena's, not a model's
     Check("families", CRAFTS | {"recipe"}, behaviour.families),
     Check("cost", ALL, behaviour.cost),
 )

@@ -95,7 +95,7 @@ class Observed(Question):
         done = subprocess.run(
             [sys.executable, "-c", "from arena.kit.observed import again; again()"],
             input=pickle.dumps((self.inner, self.global_seed(), desk.given, desk.made, desk.workspace)),
-            env={**os.environ, "PYTHONHASHSEED": "1"},
+            env={**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
             capture_output=True,
             check=False,
         )
