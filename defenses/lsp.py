@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from arena.data.sample import Sample
 from arena.lvlm.perturbation import planes, project, to_pixels
 from arena.plugins.base import DefenderWorld, ImageDefense, Pixels, PluginConfig
-from defenses.claims import changes
+from defenses.claims import changes, free
 from defenses.classes import answer_classes
 
 
@@ -52,7 +52,16 @@ class LinearlySeparablePatches(ImageDefense):
             yield to_pixels(sample.image, x + project(noise, x, limit))
 
     def distinguished(self, samples: Sequence[Sample], released: Sequence[Sample], world: DefenderWorld) -> str | None:
-        """The noise alone tells a linear classifier the class, also of samples that it has not seen."""
+        """The noise is flat patches, which tell a linear classifier the class, also of samples that it has not seen."""
+        side = self.config.patch
+        for sample, delta in zip(samples, changes(samples, released), strict=True):
+            inside = free(sample, int(np.abs(delta).max()))
+            corner, seen = (
+                part[::side, ::side].repeat(side, 0).repeat(side, 1)[: delta.shape[0], : delta.shape[1]]
+                for part in (delta, inside)
+            )
+            if (apart := np.abs(delta - corner)[inside & seen]).size and apart.max() > 1:  # floats round as they may
+                return f"the noise of sample {sample.id!r} is not of flat patches of {side} pixels"
         classes = answer_classes(samples, world.seed)
         if len({s.image.size for s in samples}) > 1 or np.bincount(classes).min() < 4 or classes.max() < 1:
             return "this cannot be seen: it takes pictures of one size, two classes, and four samples of each"

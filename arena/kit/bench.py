@@ -96,6 +96,7 @@ class Bench:
         self.kind = entry.kind
         self.bounds = Bounds(seconds, None, OUTPUT)
         self.source = Source(entry)
+        folder.mkdir(parents=True, exist_ok=True)
         self._given = dict(config)
         self._stand_in: Mapping[str, Any] = {}
         self._runs: dict[How, Made | Failed] = {}
@@ -300,7 +301,6 @@ class Bench:
 
     @contextmanager
     def _apart(self, how: How) -> Iterator[Apart]:
-        self.folder.mkdir(parents=True, exist_ok=True)
         place = Path(tempfile.mkdtemp(prefix="run-", dir=self.folder)).resolve()
         try:
             yield Apart(place, place / "store", self.bounds, threads=how.threads, registry=self.registry)

@@ -6,18 +6,19 @@ there is noted with the line that did it, also where the plugin passes over the 
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar, TypeVar, cast
+
+from pydantic import ValidationError
 
 from arena.budget import Budget
 from arena.engine.apart import ignore
@@ -227,10 +228,9 @@ class Facts(Question):
         return None
 
     def run(self, desk: Desk) -> None:
-        plugin = self.about.create()
-        cls, config = type(plugin), type(plugin).Config
-        distinguished = None
-        if isinstance(plugin, Defense):
+        cls = installed().get(self.about.kind, self.about.id).load()
+        config, distinguished = cls.Config, None
+        if issubclass(cls, Defense):
             own = cls.distinguished
             distinguished = None if own is Defense.distinguished else own.__doc__ or "something that it does not name"
         desk.write(
@@ -240,29 +240,26 @@ class Facts(Question):
                 "version": repr(cls.version) if not isinstance(cls.version, str) else cls.version,
                 "distinguished": distinguished,
                 "settings": [describe_setting(name, about) for name, about in config.model_fields.items()],
-                "config": _round_trip(plugin.config),
+                "config": _round_trip(config, {**self.about.config, **self.about.runtime}),
                 "small": config.small(),
             },
         )
 
 
-def _round_trip(config: PluginConfig) -> str | None:
-    """What is wrong with a plugin's settings as they go through JSON and back, as in a record."""
-    try:
-        text = json.dumps(config.model_dump(mode="json"), allow_nan=False)
-    except (TypeError, ValueError) as error:
-        return f"its settings are no JSON ({error})"
-    try:
-        back = type(config).model_validate(json.loads(text))
-    except ValueError as error:
-        return f"its own settings are refused when they are read back ({error})"
-    if back != config or back.identity() != config.identity():
-        changed = [name for name in type(config).model_fields if getattr(back, name) != getattr(config, name)]
-        return f"the settings {', '.join(changed) or '?'} come back from JSON as other ones"
-    try:
-        type(config).model_validate({**json.loads(text), **config.small()})
-    except ValueError as error:
-        return f"the values for a dry run are refused ({error})"
+def _round_trip(kind: type[PluginConfig], stated: Mapping[str, Any]) -> str | None:
+    """What is wrong with a plugin's settings, as its card states them in JSON, when they are read back."""
+    for what, values in (("its own settings", stated), ("its values for a dry run", {**stated, **kind.small()})):
+        try:
+            config = kind.model_validate(values)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            name = ".".join(map(str, first["loc"]))
+            return f"{what} are refused when they are read back: {name} = {first['input']!r}: {first['msg']}"
+        said = {**config.identity(), **config.runtime()}
+        if changed := [name for name, value in said.items() if name in values and value != values[name]]:
+            return (
+                f"{what} come back as other ones: {changed[0]} = {said[changed[0]]!r} instead of {values[changed[0]]!r}"
+            )
     return None
 
 

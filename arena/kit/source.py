@@ -75,7 +75,7 @@ class Source:
 
 
 def _definitions(file: Path, name: str) -> list[tuple[str, int]]:
-    """Lines of a class, under an empty name, of its methods, and of the settings of its Config."""
+    """Lines of a class, under an empty name, of its methods and attributes, and of the settings of its Config."""
     try:
         tree = ast.parse(file.read_bytes())
     except (SyntaxError, ValueError):
@@ -87,6 +87,8 @@ def _definitions(file: Path, name: str) -> list[tuple[str, int]]:
             for part in node.body:
                 if isinstance(part, ast.FunctionDef):
                     found.append((part.name, part.lineno))
+                elif isinstance(part, ast.Assign):
+                    found += [(target.id, part.lineno) for target in part.targets if isinstance(target, ast.Name)]
                 elif isinstance(part, ast.ClassDef) and part.name == "Config":
                     found.append(("Config", part.lineno))
                     fields = (field for field in part.body if isinstance(field, ast.AnnAssign))
