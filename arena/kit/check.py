@@ -81,7 +81,8 @@ def find(registry: Registry, name: str) -> Entry:
     if not kinds:
         raise UsageError(f"no plugin is called {id!r}: see `arena list`{near_misses(id, set().union(*known.values()))}")
     if len(kinds) > 1:
-        raise UsageError(f"{id!r} is a {' and a '.join(kinds)}: name one, as in `arena check {kinds[0]}/{id}`")
+        listed = " and ".join(f"an {k}" if k == "attack" else f"a {k}" for k in kinds)
+        raise UsageError(f"{id!r} is {listed}: name one, as in `arena check {kinds[0]}/{id}`")
     return registry.get(kinds[0], id)
 
 
@@ -109,7 +110,7 @@ def check_plugin(
             known = ", ".join(check.name for check in fitting)
             raise UsageError(f"there is no check {word!r}{near_misses(word, (c.name for c in CHECKS))} ({known})")
     if strange := [word for word in only if word not in {check.name for check in fitting}]:
-        raise UsageError(f"the check {strange[0]!r} is not for a {entry.kind}: {', '.join(c.name for c in fitting)}")
+        raise UsageError(f"the check {strange[0]!r} is not for {entry.kind}s: {', '.join(c.name for c in fitting)}")
     wanted = [check for check in fitting if (not only or check.name in only) and check.name not in but]
     with ExitStack() as stack:
         place = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="arena-check-")))
