@@ -140,7 +140,7 @@ class ErrorMinimizingClasswise(ErrorMinimizing):
         classes = answer_classes(samples, world.seed)
         noise, levels = changes(samples, released), ceil(world.budget.image)
         for kind in range(int(classes.max()) + 1):
-            first, *others = np.flatnonzero(classes == kind)
+            first, *others = np.flatnonzero(classes == kind).tolist()
             for i in others:
                 rows, columns, channels = (min(sides) for sides in zip(noise[first].shape, noise[i].shape, strict=True))
                 part = np.s_[:rows, :columns, :channels]

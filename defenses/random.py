@@ -14,7 +14,12 @@ from arena.plugins.base import DefenderWorld, ImageDefense, Pixels
 from arena.release import build_release
 from defenses.claims import changes, free
 
-GREY = {"L": 128, "LA": (128, 255), "RGB": (128,) * 3, "RGBA": (128, 128, 128, 255)}
+GREY: dict[str, float | tuple[float, ...]] = {
+    "L": 128,
+    "LA": (128, 255),
+    "RGB": (128,) * 3,
+    "RGBA": (128, 128, 128, 255),
+}
 
 
 class RandomNoise(ImageDefense):

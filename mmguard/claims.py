@@ -62,16 +62,16 @@ def missing(
         signs = [torch.randint(0, 2, d.shape, generator=generator, dtype=d.dtype) * 2 - 1 for d in delta]
         clean = [levels(s.image) for s in samples]
         mixed = [project(d.abs() * s, x, radius(budget)) for d, s, x in zip(delta, signs, clean, strict=True)]
-        if not crafted < (other := loss(mixed, triggers)):
-            return f"what it minimises is {crafted:.6g}, and {other:.6g} with random signs of the same perturbation"
+        if not crafted < (mere := loss(mixed, triggers)):
+            return f"what it minimises is {crafted:.6g}, and {mere:.6g} with random signs of the same perturbation"
     if words:
         vocabulary, tokenizer = admissible_vocabulary(surrogates[0]), surrogates[0].tokenizer
         began = [
             initial_trigger(s.question, words, gap, vocabulary, tokenizer, np.random.default_rng([seed, i, 1]))
             for i, (s, gap) in enumerate(zip(samples, gaps, strict=True))
         ]
-        if not crafted < (other := loss(delta, began)):
-            return f"what it minimises is {crafted:.6g}, and {other:.6g} with the triggers that crafting began with"
+        if not crafted < (begun := loss(delta, began)):
+            return f"what it minimises is {crafted:.6g}, and {begun:.6g} with the triggers that crafting began with"
     return None
 
 

@@ -238,7 +238,9 @@ class Bench:
         if card.fits:
             fit = Fit(label="", size=AUXILIARY, attack=self.spec, grants=grants, auxiliary=own)
             _, fitted = self._watched(apart, fit, lambda given: self._auxiliary(given / "auxiliary"), how)
-        parts, left, ended, made = [], list(samples), {}, None
+        parts: list[str] = []
+        ended: dict[str, Any] = {}
+        left, made = list(samples), None
         if card.purifies or not card.trains:
             purify = Purify(
                 label="",

@@ -84,7 +84,7 @@ class Observed(Question):
             self._afresh(desk)
             return
         watch = Watch(self.own, list(self._writable(desk)), list(self._readable(desk)))
-        worlds._granted = watch.asked(worlds._granted)  # of this process alone
+        vars(worlds)["_granted"] = watch.asked(worlds._granted)  # of this process alone
         sys.addaudithook(watch)
         try:
             self.inner.run(desk)
