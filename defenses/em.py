@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from math import ceil, floor
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from arena.lvlm.adapters import fused
 from arena.lvlm.batch import Batch
 from arena.lvlm.perturbation import as_rgb, batches, planes, project, sign_descent, to_pixels
 from arena.plugins.base import DefenderWorld, Effort, ImageDefense, Pixels, setting
+from defenses.claims import changes, free, noise_lowers_the_loss
 from defenses.classes import answer_classes
 from defenses.surrogate import Surrogate, SurrogateConfig, shuffled
 
@@ -46,8 +48,12 @@ class ErrorMinimizing(ImageDefense):
             for surrogate in self._surrogates:
                 with fused(surrogate.lvlm):
                     for part in batches(len(samples), self.config.batch_size):
-                        self._descend(surrogate, part, clean, delta, world.budget.epsilon)
+                        self._descend(surrogate, part, clean, delta, _epsilon(world.budget))
         return (to_pixels(s.image, x + d) for s, x, d in zip(samples, clean, delta, strict=True))
+
+    def distinguished(self, samples: Sequence[Sample], released: Sequence[Sample], world: DefenderWorld) -> str | None:
+        """The surrogates' loss is lower than on the original pictures, and than with random signs of the same noise."""
+        return noise_lowers_the_loss(samples, released, world, samples)
 
     def _rounds(
         self, samples: Sequence[Sample], clean: list[Tensor], delta: list[Tensor], world: DefenderWorld
@@ -102,7 +108,7 @@ class ErrorMinimizingClasswise(ErrorMinimizing):
     config: Config
 
     def perturb(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Pixels]:
-        c, epsilon = self.config, world.budget.epsilon
+        c, epsilon = self.config, _epsilon(world.budget)
         clean = [planes(s.image) for s in samples]
         classes = answer_classes(samples, world.seed)
         largest = [max(x.shape[axis] for x in clean) for axis in range(3)]
@@ -128,3 +134,24 @@ class ErrorMinimizingClasswise(ErrorMinimizing):
                                 shared[k] = (shared[k] + steps[k] / count).clamp(-epsilon, epsilon)
                         delta[:] = [of_sample(i) for i in range(len(samples))]
         return (to_pixels(s.image, x + d) for s, x, d in zip(samples, clean, delta, strict=True))
+
+    def distinguished(self, samples: Sequence[Sample], released: Sequence[Sample], world: DefenderWorld) -> str | None:
+        """All samples with one answer have one delta, which lowers the surrogates' loss as that of `em` does."""
+        classes = answer_classes(samples, world.seed)
+        noise, levels = changes(samples, released), ceil(world.budget.image)
+        for kind in range(int(classes.max()) + 1):
+            first, *others = np.flatnonzero(classes == kind).tolist()
+            for i in others:
+                rows, columns, channels = (min(sides) for sides in zip(noise[first].shape, noise[i].shape, strict=True))
+                part = np.s_[:rows, :columns, :channels]
+                inside = free(samples[first], levels)[part] & free(samples[i], levels)[part]
+                apart = np.abs(noise[first][part] - noise[i][part])[inside]
+                if apart.size and apart.max() > 1:  # halves of a level round to even values
+                    return f"samples {samples[first].id!r} and {samples[i].id!r} have one answer and not one delta"
+        return super().distinguished(samples, released, world)
+
+
+def _epsilon(budget: Budget) -> float:
+    """The largest change for values in [0, 1]: under an L-infinity budget whole levels of 8 bits, since a fraction of
+    one could be rounded up, beyond it."""
+    return floor(budget.image) / 255 if budget.norm == "linf" else budget.epsilon

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import floor
 
 import numpy as np
 import torch
 from pydantic import Field
 from sklearn.datasets import make_classification
+from sklearn.linear_model import LogisticRegression
 
 from arena.data.sample import Sample
 from arena.lvlm.perturbation import planes, project, to_pixels
 from arena.plugins.base import DefenderWorld, ImageDefense, Pixels, PluginConfig
+from defenses.claims import changes, free
 from defenses.classes import answer_classes
 
 
@@ -43,8 +46,30 @@ class LinearlySeparablePatches(ImageDefense):
             pattern = pattern.repeat_interleave(c.patch, 1).repeat_interleave(c.patch, 2)
             noise = pattern[: x.shape[0], : x.shape[1], : x.shape[2]]
             noise = noise / noise.square().mean().sqrt() * c.radius / 255
-            limit = world.budget.epsilon if world.budget.norm == "linf" else 1.0
+            limit = (
+                floor(world.budget.image) / 255 if world.budget.norm == "linf" else 1.0
+            )  # a rest would be rounded up
             yield to_pixels(sample.image, x + project(noise, x, limit))
+
+    def distinguished(self, samples: Sequence[Sample], released: Sequence[Sample], world: DefenderWorld) -> str | None:
+        """The noise is flat patches, which tell a linear classifier the class, also of samples that it has not seen."""
+        side = self.config.patch
+        for sample, delta in zip(samples, changes(samples, released), strict=True):
+            inside = free(sample, int(np.abs(delta).max()))
+            corner, seen = (
+                part[::side, ::side].repeat(side, 0).repeat(side, 1)[: delta.shape[0], : delta.shape[1]]
+                for part in (delta, inside)
+            )
+            if (apart := np.abs(delta - corner)[inside & seen]).size and apart.max() > 1:  # floats round as they may
+                return f"the noise of sample {sample.id!r} is not of flat patches of {side} pixels"
+        classes = answer_classes(samples, world.seed)
+        if len({s.image.size for s in samples}) > 1 or np.bincount(classes).min() < 4 or classes.max() < 1:
+            return "this cannot be seen: it takes pictures of one size, two classes, and four samples of each"
+        noise = np.stack([delta.mean(2).ravel() for delta in changes(samples, released)])
+        order = np.argsort(classes, kind="stable")  # so that both halves have every class
+        learner = LogisticRegression(max_iter=2000).fit(noise[order[::2]], classes[order[::2]])
+        right = learner.score(noise[order[1::2]], classes[order[1::2]])
+        return None if right == 1 else f"a linear classifier tells the class of {right:.0%} of unseen samples"
 
     def _points(self, classes: np.ndarray, size: int, seed: int) -> np.ndarray:
         """One point per sample, float ``(n, size)``, drawn from the cluster of its class."""

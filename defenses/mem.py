@@ -15,6 +15,7 @@ from arena.errors import UsageError
 from arena.lvlm.adapters import fused
 from arena.lvlm.perturbation import batches
 from arena.plugins.base import DefenderWorld, Defense, Draft, Effort, PluginConfig, setting
+from defenses.claims import noise_lowers_the_loss
 from defenses.surrogate import Surrogate, SurrogateConfig, shuffled
 from mmguard.craft import Crafting, Tally, gaps_of
 from mmguard.image import levels, pixels, radius, released
@@ -102,6 +103,15 @@ class Mem(Defense):
             world.progress((number + 1) / c.rounds, f"loss {np.mean(losses):.3f}")
         texts = _with_triggers(samples, triggers, gaps)
         return (Draft(released(s.image, d), t.question) for s, d, t in zip(samples, delta, texts, strict=True))
+
+    def distinguished(self, samples: Sequence[Sample], released: Sequence[Sample], world: DefenderWorld) -> str | None:
+        """Questions end in a trigger and are else as they were, and the noise lowers the surrogates' loss beside it."""
+        words = world.budget.text if self.config.trigger_tokens is None else self.config.trigger_tokens
+        for sample, other in zip(samples, released, strict=True):
+            trigger = other.question.removeprefix(sample.question.rstrip())
+            if other.question == sample.question or trigger == other.question or len(trigger.split()) > words:
+                return f"the question of sample {sample.id!r} does not end in a trigger of at most {words} words"
+        return noise_lowers_the_loss(samples, released, world, released)
 
     def _rewrite(self, crafting: Crafting, vocabulary: Vocabulary, words: int) -> None:
         crafting.rewrite(vocabulary, range(words), self.config.candidates, words, 0.0, self.config.candidate_batch)

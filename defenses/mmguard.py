@@ -36,6 +36,14 @@ class MMGuard(Defense):
         world.diagnostics |= summary(protection)
         return protection.drafts
 
+    def distinguished(self, samples: Sequence[Sample], released: Sequence[Sample], world: DefenderWorld) -> str | None:
+        """Only pictures and triggers change, each where the variant has it, and both lower what it minimises."""
+        from mmguard.claims import missing
+        from mmguard.protect import Settings
+
+        settings = Settings.model_validate({**self.config.model_dump(), **self.fixed})
+        return missing(samples, released, world.surrogates(), world.budget, settings, world.seed)
+
 
 class _Full(PluginConfig, Binds, Rounds, ImageStep, TextStep):
     pass

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from small_samples import picture
 from tiny_models import tiny_random_llava
 
@@ -47,7 +48,7 @@ def defense(number: int, name: str, **config: object) -> Defense:
 
 
 def test_every_example_is_tested() -> None:
-    assert [len(blocks(PLUGINS, language)) for language in ("toml", "python", "yaml")] == [1, 2, 1]
+    assert [len(blocks(PLUGINS, language)) for language in ("toml", "python", "yaml")] == [1, 3, 1]
     assert [len(blocks(README, language)) for language in ("python", "yaml")] == [1, 0]
 
 
@@ -65,7 +66,7 @@ def test_the_checkerboard_keeps_its_budget_in_every_mode(budget: Budget) -> None
 
 
 def test_the_example_of_estimates_and_marks() -> None:
-    patient = defense(1, "Patient", rounds=2, device="cuda:7")
+    patient = defense(2, "Patient", rounds=2, device="cuda:7")
     before, told = samples(), list[float]()
     world = DefenderWorld(
         Budget(), surrogates=lambda: (tiny_random_llava(),), progress=lambda done, _: told.append(done)
@@ -74,6 +75,22 @@ def test_the_example_of_estimates_and_marks() -> None:
     assert [s.image.tobytes() for s in after] == [s.image.tobytes() for s in before] and told == [0.5, 1.0]
     assert patient.effort(4, Budget()) == Effort(forwards=2)
     assert patient.config.identity() == {"rounds": 2} and type(patient.config).small() == {"rounds": 1}
+
+
+def test_the_claim_of_the_guide_holds_for_what_it_says_and_for_nothing_else() -> None:
+    names: dict[str, Any] = {"np": np}
+    exec(compile(blocks(PLUGINS, "python")[1], f"{PLUGINS.name}, example 1", "exec"), names)
+    before = [Sample(str(i), Image.new("RGB", (4, 4), (90 + i,) * 3), "which clan?", "ab"[i % 2]) for i in range(4)]
+    pixels = [np.asarray(s.image).astype(int) for s in before]
+    rng = np.random.default_rng(0)
+    shared = {answer: rng.integers(-8, 9, (4, 4, 3)) for answer in "ab"}
+    moved = [shared[s.answer] for s in before]
+    for noise, holds in ((moved, True), (list(rng.integers(-8, 9, (4, 4, 4, 3))), False)):
+        after = [
+            s.with_content(Image.fromarray((x + d).astype(np.uint8)), s.question)
+            for s, x, d in zip(before, pixels, noise, strict=True)
+        ]
+        assert (names["distinguished"](None, before, after, None) is None) == holds
 
 
 def test_the_suite_of_the_guide_is_one() -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from arena.cli import audits, boards, owner, plugins, proofs, stress, submissions, suites, zoo
+from arena.cli import audits, boards, kit, owner, plugins, proofs, stress, submissions, suites, zoo
 from arena.cli.console import stderr
 
 
@@ -32,7 +32,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for group in (plugins, suites, boards, proofs, audits, submissions, owner, stress):
+for group in (plugins, kit, suites, boards, proofs, audits, submissions, owner, stress):
     app.add_typer(group.commands)
 app.add_typer(zoo.commands, name="zoo")
 

@@ -151,6 +151,14 @@ class Defense(Plugin, ABC):
         """What crafting takes a sample and surrogate, for `samples` of them under `budget`; for estimates alone."""
         return Effort()
 
+    def distinguished(self, samples: Sequence[Sample], released: Sequence[Sample], world: DefenderWorld) -> str | None:
+        """What sets the method's releases apart from other ones: its docstring says what that is, and it returns None
+        where `released`, which came of `samples` in a world like this one, has it, else a sentence on what is wrong.
+
+        `arena check` asks, and no suite does. By default a method claims nothing, which is no protection.
+        """
+        return "the method says of no property that its releases have it: override `Defense.distinguished`"
+
 
 class ImageDefense(Defense):
     """A protection of pictures alone: questions pass unchanged."""

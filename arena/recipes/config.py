@@ -25,7 +25,7 @@ class TrainingConfig(PluginConfig):
         "float32", dry_run="float32", description="autocast type of training"
     )
     warmup_ratio: float = Field(0.1, ge=0, lt=1, description="share of the steps that warm up; cosine decay follows")
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0, description="of what learns (AdamW)")
     checkpoints: Literal["all", "best"] = setting(
         "all", dry_run="best", description="epochs kept on disk; peak accuracy needs all of them"
     )

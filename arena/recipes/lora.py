@@ -19,7 +19,7 @@ class Lora(Recipe):
     class Config(TrainingConfig):
         rank: int = setting(16, dry_run=2, ge=1, description="rank of the adapters; the paper uses 8, 16 and 64")
         alpha: int = Field(32, gt=0, description="scale of the adapters is alpha / rank")
-        dropout: float = Field(0.05, ge=0, lt=1)
+        dropout: float = Field(0.05, ge=0, lt=1, description="of the adapters while they are trained")
 
     config: Config
     parts = frozenset({"adapters"})

@@ -18,7 +18,7 @@ PACKAGES = ("arena", "mmguard", "defenses", "attacks", "leaderboards")
 TIERS: list[tuple[str, ...]] = [
     ("arena.cli",),
     ("arena.stress",),
-    ("arena.owner", "arena.submissions"),
+    ("arena.owner", "arena.submissions", "arena.kit"),
     ("arena.engine",),
     ("arena.store", "arena.records"),
     ("arena.suites",),

@@ -78,6 +78,12 @@ def test_released_bytes_are_within_the_budget_and_reach_it(
 
 
 @pytest.mark.parametrize("name", CASES)
+def test_a_budget_between_two_levels_is_kept(name: str, samples: tuple[Sample, ...]) -> None:
+    released = release(defense(name), samples, world(2.5))
+    assert max(np.abs(d).max() for d in difference(samples, released)) == (0 if name == "none" else 2)
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_any_size_and_mode(name: str, mixed: list[Sample]) -> None:
     released = release(defense(name), mixed, world())
     for before, after in zip(mixed, released, strict=True):

@@ -1,0 +1,58 @@
+"""What methods claim of their releases, tested on one (`Defense.distinguished`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+
+from arena.data.colours import colours, recoloured
+from arena.data.sample import Sample
+from arena.lvlm.base import LVLM
+from arena.lvlm.perturbation import batches
+from arena.plugins.base import DefenderWorld
+
+
+def changes(samples: Sequence[Sample], released: Sequence[Sample]) -> list[np.ndarray]:
+    """How the colours of each picture changed, int ``(H, W, C)`` in 1/255."""
+    return [colours(b.image).astype(int) - colours(a.image) for a, b in zip(samples, released, strict=True)]
+
+
+def free(sample: Sample, levels: int) -> np.ndarray:
+    """Which values of a picture may change by so many levels without being cut off, bool ``(H, W, C)``."""
+    values = colours(sample.image)
+    return (values >= levels) & (values <= 255 - levels)
+
+
+def noise_lowers_the_loss(
+    samples: Sequence[Sample], released: Sequence[Sample], world: DefenderWorld, questions: Sequence[Sample]
+) -> str | None:
+    """None where every surrogate's loss on the released pictures is lower than on the original ones, and than with the
+    same noise of random signs, all with the given `questions`; else what is wrong."""
+    rng = np.random.default_rng(world.seed)
+    mixed = [_with_random_signs(a, b, rng) for a, b in zip(samples, released, strict=True)]
+    for lvlm in world.surrogates():
+        crafted, clean, random = (_loss(lvlm, pictures, questions) for pictures in (released, samples, mixed))
+        if not (crafted < clean and crafted < random):
+            return (
+                f"the surrogate's loss is {crafted:.6g} on the released pictures, {clean:.6g} on the originals and "
+                f"{random:.6g} with random signs of the same noise: it should be the lowest"
+            )
+    return None
+
+
+def _with_random_signs(original: Sample, released: Sample, rng: np.random.Generator) -> Sample:
+    (change,) = changes([original], [released])
+    turned = np.abs(change) * rng.choice((-1, 1), change.shape)
+    values = np.clip(colours(original.image) + turned, 0, 255).astype(np.uint8)
+    return original.with_content(Image.fromarray(recoloured(original.image, values)), original.question)
+
+
+@torch.no_grad()
+def _loss(lvlm: LVLM, pictures: Sequence[Sample], questions: Sequence[Sample]) -> float:
+    samples = [q.with_content(p.image, q.question) for p, q in zip(pictures, questions, strict=True)]
+    return float(
+        torch.cat([lvlm.losses(lvlm.encode(samples[p.start : p.stop])) for p in batches(len(samples), 8)]).mean()
+    )

@@ -1,0 +1,150 @@
+"""The plugins that come with the arena pass the conformance kit, and their claims tell releases apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_models import tiny_random_llava
+
+from arena.budget import Budget
+from arena.data.sample import Sample
+from arena.kit.check import CHECKS, check_plugin
+from arena.kit.material import plain
+from arena.plugins.base import DefenderWorld, Defense
+from arena.plugins.registry import BASES, Registry
+from arena.release import build_release, write_release
+
+CHEAP = ("families", "determinism")
+"""Left out for plugins without a model: there is none, and starting an interpreter takes most of the time."""
+SAID = ("documented", "settings", "recorded", "granted")
+WITH_MODEL = (*SAID, "contract", "property", "needs", "firewall", "leftovers")
+TRAINED = (*SAID, "contract", "firewall", "leftovers")
+
+ONLY: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("attack/adv-train", "attack/ueraser", "attack/loss-filter"), (*TRAINED, "needs")),
+    **dict.fromkeys(("attack/onion", "attack/paraphrase", "attack/diffpure"), (*TRAINED, "needs", "one-sample")),
+    "attack/vae": SAID,  # a minute a check
+}
+"""What is tried of the dear ones; `arena check` tries all."""
+
+HUB = ("realworldqa", "mmstar", "scienceqa", "vqa-rad", "textvqa", "docvqa")
+"""Data sets whose stages each load the library of data sets."""
+
+KNOWN = {("defense/lsp", "sizes"): "scikit-learn's cloud of points takes memory by the square of the pixels"}
+"""What fails, and why that is left so."""
+
+NAMES = [f"{kind}/{entry.id}" for kind in BASES for entry in Registry().entries(kind)]
+PUBLISHED = [name for name in NAMES if name.startswith("model/") and "tiny" not in name]
+"""Checkpoints of the hub, of which one is tried, by what stands for it: `tests/families.py` has all of them."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What stands for models is written once."""
+    return tmp_path_factory.mktemp("kit")
+
+
+def asked(name: str, crafting: bool) -> dict[str, Any]:
+    """Which checks a plugin goes through here."""
+    if name in ONLY:
+        return {"only": ONLY[name]}
+    published = name in ("dataset/digits", *(f"dataset/{id}" for id in HUB))
+    if published or name.startswith(("recipe/", "model/")):
+        return {"only": TRAINED}
+    return {"only": WITH_MODEL} if crafting else {"but": CHEAP}
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in PUBLISHED or n == "model/qwen3-vl-2b"])
+def test_plugins_pass(name: str, folder: Path, tmp_path: Path) -> None:
+    kind, id = name.split("/")
+    entry = Registry().get(next(k for k in BASES if k == kind), id)
+    config = {}
+    if name == "dataset/imagefolder":
+        write_release(plain(40), tmp_path / "data")
+        config = {"source": str(tmp_path / "data")}
+    report = check_plugin(name, config, folder=folder, **asked(name, "surrogates" in entry.load().needs))
+    failed = {outcome.check for outcome in report.failures}
+    assert failed == {check for plugin, check in KNOWN if plugin == name}, str(report)
+    if name in ("attack/back-translate", "attack/vae-trans"):  # on checkpoints of the hub, which nothing stands for
+        assert all(outcome.status == "skipped" for outcome in report.outcomes)
+    else:
+        passed = {outcome.check for outcome in report.outcomes if outcome.status == "passed"}
+        assert {*SAID, *(() if name in ONLY else ("contract",))} <= passed
+
+
+@pytest.mark.parametrize("name", ["defense/none", "defense/lsp", "attack/jpeg", "dataset/glyphs"])
+def test_another_interpreter_makes_the_same(name: str, folder: Path) -> None:
+    report = check_plugin(name, only=["determinism"], folder=folder)
+    assert report.passed, str(report)
+
+
+def test_every_family_is_tried(folder: Path) -> None:
+    (outcome,) = check_plugin("defense/em", only=["families"], folder=folder).outcomes
+    assert outcome.status == "passed" and outcome.said.count(",") == 7, outcome
+
+
+def test_every_kind_has_checks_and_every_check_says_what_holds() -> None:
+    for kind in BASES:
+        assert {"documented", "contract", "determinism", "firewall"} <= {c.name for c in CHECKS if kind in c.kinds}
+    assert all(check.about.endswith(".") or check.about.endswith(").") for check in CHECKS)
+
+
+# What methods claim of their releases
+
+
+NEAR = {
+    "none": "random",
+    "random": "lsp",
+    "em": "mmguard-bph-max",
+    "em-class": "em",
+    "lsp": "em-class",
+    "mem": "mmguard-image",
+    "mmguard-bph": "mmguard-bph-max",
+    "mmguard-bph-max": "mmguard-bph",
+    "mmguard-crs": "mmguard-crs-max",
+    "mmguard-crs-max": "mmguard-crs",
+    "mmguard-multimodal": "mmguard-image",
+    "mmguard-image": "mmguard-text",
+    "mmguard-text": "mmguard-multimodal",
+}
+"""Of each method another one, which does not do what it claims."""
+
+
+def world(seed: int = 0) -> DefenderWorld:
+    return DefenderWorld(Budget(), seed, lambda: (tiny_random_llava(),))
+
+
+def defense(id: str) -> Defense:
+    config = Registry().get("defense", id).load().Config
+    return Registry().create("defense", id, config.small())
+
+
+def release(id: str, samples: list[Sample], seed: int = 0) -> list[Sample]:
+    drafts = list(defense(id).protect(samples, world(seed)))
+    return build_release(samples, drafts, Budget(), None)
+
+
+@pytest.mark.parametrize("id", [entry.id for entry in Registry().entries("defense")])
+def test_a_claim_holds_for_the_method_and_not_for_others(id: str) -> None:
+    """Not for data as they are, for noise about nothing, or for what a method near to it releases."""
+    samples = plain(24, seed=6)
+    others = {"none", "random", NEAR[id]} - {id}
+    assert defense(id).distinguished(samples, release(id, samples), world()) is None
+    for other in sorted(others):
+        wrong = defense(id).distinguished(samples, release(other, samples), world())
+        assert wrong is not None, f"{id} claims the release of {other}"
+
+
+def test_noise_that_follows_the_picture_is_not_random() -> None:
+    samples = plain(8, seed=6)
+    signs = [np.where(np.asarray(s.image) > 128, 8, -8) for s in samples]
+    shaped = [
+        s.with_content(Image.fromarray((np.asarray(s.image) + d).astype(np.uint8)), s.question)
+        for s, d in zip(samples, signs, strict=True)
+    ]
+    assert "another one where the picture is grey" in str(defense("random").distinguished(samples, shaped, world()))
