@@ -14,6 +14,9 @@ from arena.lvlm.base import LVLM
 from arena.lvlm.perturbation import batches
 from arena.plugins.base import DefenderWorld
 
+DRAWS, DEVIATIONS = 8, 4
+"""Draws of random signs, and by how many of their standard deviations a loss has to be below their mean."""
+
 
 def changes(samples: Sequence[Sample], released: Sequence[Sample]) -> list[np.ndarray]:
     """How the colours of each picture changed, int ``(H, W, C)`` in 1/255."""
@@ -30,15 +33,16 @@ def noise_lowers_the_loss(
     samples: Sequence[Sample], released: Sequence[Sample], world: DefenderWorld, questions: Sequence[Sample]
 ) -> str | None:
     """None where every surrogate's loss on the released pictures is lower than on the original ones, and than with the
-    same noise of random signs, all with the given `questions`; else what is wrong."""
+    same noise of random signs by more than chance, all with the given `questions`; else what is wrong."""
     rng = np.random.default_rng(world.seed)
-    mixed = [_with_random_signs(a, b, rng) for a, b in zip(samples, released, strict=True)]
+    mixed = [[_with_random_signs(a, b, rng) for a, b in zip(samples, released, strict=True)] for _ in range(DRAWS)]
     for lvlm in world.surrogates():
-        crafted, clean, random = (_loss(lvlm, pictures, questions) for pictures in (released, samples, mixed))
-        if not (crafted < clean and crafted < random):
+        crafted, clean = (_loss(lvlm, pictures, questions) for pictures in (released, samples))
+        random = [_loss(lvlm, pictures, questions) for pictures in mixed]
+        if not (crafted < clean and crafted < np.mean(random) - DEVIATIONS * np.std(random)):
             return (
                 f"the surrogate's loss is {crafted:.6g} on the released pictures, {clean:.6g} on the originals and "
-                f"{random:.6g} with random signs of the same noise: it should be the lowest"
+                f"{np.mean(random):.6g} ± {np.std(random):.2g} with random signs of the same noise: it should be lower"
             )
     return None
 

@@ -18,6 +18,9 @@ from mmguard.objective import ensemble_weights
 from mmguard.protect import Settings
 from mmguard.trigger import Trigger, admissible_vocabulary, initial_trigger, insert
 
+DRAWS, DEVIATIONS = 8, 4
+"""Draws of random signs, and by how many of their standard deviations the objective has to be below their mean."""
+
 
 def missing(
     samples: Sequence[Sample],
@@ -31,7 +34,7 @@ def missing(
 
     Pictures change where the settings take image steps, questions by a trigger at its place where they have words for
     one. The weighted joint objective (eqs. 30-32) at the surrogates, without adapters, is lower than with random signs
-    of the same perturbation, and than with the triggers that crafting began with.
+    of the same perturbation, by more than chance, and than with the triggers that crafting began with.
     """
     words = budget.text if settings.trigger_tokens is None else settings.trigger_tokens
     gaps = gaps_of(samples, settings.position, seed, 0)
@@ -59,11 +62,18 @@ def missing(
     crafted = loss(delta, triggers)
     if any(bool(d.any()) for d in delta):
         generator = torch.Generator().manual_seed(seed)
-        signs = [torch.randint(0, 2, d.shape, generator=generator, dtype=d.dtype) * 2 - 1 for d in delta]
         clean = [levels(s.image) for s in samples]
-        mixed = [project(d.abs() * s, x, radius(budget)) for d, s, x in zip(delta, signs, clean, strict=True)]
-        if not crafted < (mere := loss(mixed, triggers)):
-            return f"what it minimises is {crafted:.6g}, and {mere:.6g} with random signs of the same perturbation"
+
+        def mixed(d: Tensor, x: Tensor) -> Tensor:
+            signs = torch.randint(0, 2, d.shape, generator=generator, dtype=d.dtype) * 2 - 1
+            return project(d.abs() * signs, x, radius(budget))
+
+        random = [loss(list(map(mixed, delta, clean)), triggers) for _ in range(DRAWS)]
+        if not crafted < np.mean(random) - DEVIATIONS * np.std(random):
+            return (
+                f"what it minimises is {crafted:.6g}, and {np.mean(random):.6g} ± {np.std(random):.2g} with random "
+                "signs of the same perturbation"
+            )
     if words:
         vocabulary, tokenizer = admissible_vocabulary(surrogates[0]), surrogates[0].tokenizer
         began = [
