@@ -49,17 +49,17 @@ class Cluster:
     def work(self, toys: bool = True) -> subprocess.Popen[bytes]:
         """Start a worker, by default one that has the toys."""
         more = ("--preload", "toys") if toys else ()
-        local = "--local-directory", str(self._folder)
-        return self._start("worker", self.address, "--nthreads", "2", "--no-nanny", *local, *more, toys=toys)
+        return self._start("worker", self.address, "--nthreads", "2", "--no-nanny", *more, toys=toys)
 
     def _start(self, what: str, *options: str, toys: bool = True) -> subprocess.Popen[bytes]:
+        path = os.pathsep.join(map(str, (ROOT, TOYS) if toys else (ROOT,)))
         with (self._folder / f"{what}.log").open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "dask", what, "--dashboard-address", "127.0.0.1:0", *options],
                 stdout=log,
                 stderr=log,
                 cwd=self._folder,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, TOYS) if toys else (ROOT,)))},
+                env={**os.environ, "PYTHONPATH": path, "DASK_TEMPORARY_DIRECTORY": str(self._folder)},
             )
         self.processes.append(process)
         return process
