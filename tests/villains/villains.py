@@ -982,6 +982,10 @@ def misbehave(how: str) -> Any:
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "hang":
         time.sleep(10_000)
+    if how == "memory":
+        memory((), "")
+    if how == "reserve":
+        reserve_the_disk((), "")
     if how == "deep":
         os.chdir(home())
         for _ in range(1200):

@@ -233,6 +233,8 @@ BROKEN = [
     *(broken(r"its process left with exit code 0", where, "die") for where in ("init", "fingerprint", "validator")),
     broken(r"its process left with signal SIGKILL", "fingerprint", "kill"),
     broken(r"it was still at it after 4 s", "fingerprint", "hang"),
+    broken(r"(MemoryError|it took more than 0\.6 GB of memory)", "fingerprint", "memory"),
+    broken(r"it took more than 0\.05 GB of output", "fingerprint", "reserve"),
     broken(r"its fingerprint: Input should be a valid string", "fingerprint", "number"),
     broken(r"its process left with exit code 0", "fingerprint", "half"),
     broken(r"its process left with exit code 0", "fingerprint", "claim"),
@@ -473,7 +475,8 @@ def late(world: World) -> RunReport:
 @pytest.fixture(scope="module")
 def undescribed(world: World) -> RunReport:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(card, "_SECONDS", SECONDS)
+        for limit, value in {"_SECONDS": SECONDS, "_MEMORY": 6 * 10**8, "_WRITTEN": 5 * 10**7}.items():
+            patch.setattr(card, limit, value)
         return world.go("broken", defenses=[*NORMAL, *uses(BROKEN)], attacks=["none"])
 
 

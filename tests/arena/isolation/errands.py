@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -46,6 +47,18 @@ def print_lines(number: int, tell: Tell) -> None:
     for line in range(number):
         sys.stdout.write(f"line {line}\n")
     sys.stderr.write("the end\n")
+
+
+def child_imports(home: Path, tell: Tell) -> None:
+    """What a process that it starts itself finds among its modules."""
+    code = "import errands; print(errands.__file__)"
+    say(home, found=subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+
+
+def keep_segment(key: int, tell: Tell) -> None:
+    """Shared memory of System V, which outlives who made it."""
+    if ctypes.CDLL(None).shmget(key, 4096, 0o1600) < 0:
+        raise OSError("no segment could be made")
 
 
 def leave(code: int, tell: Tell) -> None:
