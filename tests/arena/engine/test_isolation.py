@@ -169,7 +169,6 @@ ATTACKS = [
     fits(r"the name '\\udcff\\n' is not UTF-8", "odd-name"),
     fits(DONE, "nothing"),
     case(DONE, "watch-the-world"),
-    case(DONE, "orphans"),
     # What it is fetched, and what it names itself
     fetches(r"models--villain--link in the hub's cache is a link that leads out of it", "link"),
     fetches(DONE, "exchange"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -59,6 +60,22 @@ def keep_segment(key: int, tell: Tell) -> None:
     """Shared memory of System V, which outlives who made it."""
     if ctypes.CDLL(None).shmget(key, 4096, 0o1600) < 0:
         raise OSError("no segment could be made")
+
+
+def orphan(home: Path, tell: Tell) -> None:
+    """With a descendant that falls to the server instead, and is not counted; whether it comes to an end."""
+    ctypes.CDLL(None).prctl(36, 0, 0, 0, 0)
+    read, write = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.close(read)
+            time.sleep(1000)
+        os._exit(0)
+    os.close(write)
+    os.wait()
+    ended, _, _ = select.select([read], [], [], 30)
+    say(home, ended=bool(ended))
 
 
 def leave(code: int, tell: Tell) -> None:

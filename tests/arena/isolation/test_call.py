@@ -230,6 +230,12 @@ def test_calls_run_side_by_side_and_only_their_own_children_end_with_them(tmp_pa
     assert gone(said(tmp_path / "one"))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="what Linux has")
+def test_what_escapes_from_being_counted_is_ended(tmp_path: Path) -> None:
+    assert ask(tmp_path, "orphan", tmp_path).code == 0
+    assert said(tmp_path)["ended"]
+
+
 def test_what_it_starts_finds_the_modules_that_it_finds(tmp_path: Path) -> None:
     assert ask(tmp_path, "child_imports", tmp_path).code == 0
     assert Path(said(tmp_path)["found"].strip()).name == "errands.py"
