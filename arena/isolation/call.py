@@ -77,8 +77,8 @@ class _Server:
         self._control: socket.socket | None = None
         self._environment: dict[str, str] = {}
 
-    def send(self, call: Call, handles: list[int]) -> None:
-        """Have a call begun. Raises `ArenaError` where no server can be started."""
+    def send(self, call: Call, handles: list[int]) -> subprocess.Popen[bytes] | None:
+        """Have a call begun, by the process that is returned. Raises `ArenaError` where none can be started."""
         content = pickle.dumps(call.watch)
         with self._lock:
             for _ in range(2):
@@ -86,7 +86,7 @@ class _Server:
                 try:
                     socket.send_fds(control, [len(content).to_bytes(8)], handles)
                     control.sendall(content)
-                    return
+                    return self._process
                 except OSError:
                     self._stop()
         raise ArenaError(
@@ -97,6 +97,12 @@ class _Server:
         """End the server, and calls that run."""
         with self._lock:
             self._stop()
+
+    def replace(self, lost: subprocess.Popen[bytes] | None) -> None:
+        """Wait until a server that was killed has ended with all below it, so that none of that takes the next call."""
+        with self._lock:
+            if self._process is lost:
+                self._stop()
 
     def _started(self) -> socket.socket:
         now = {**environment(), "PYTHONPATH": _CODE}
@@ -173,7 +179,7 @@ def run(call: Call, progress: Callable[[float, str], None] | None = None, cancel
     with ours, theirs, os.fdopen(out_read, "rb", 0), os.fdopen(told_read, "rb", 0):
         with contextlib.suppress(BrokenPipeError), os.fdopen(call_write, "wb") as asked:  # its end is heard of below
             try:
-                _SERVER.send(call, [theirs.fileno(), out_write, told_write, call_read])
+                server = _SERVER.send(call, [theirs.fileno(), out_write, told_write, call_read])
             finally:
                 for handle in (out_write, told_write, call_read):
                     os.close(handle)
@@ -190,6 +196,7 @@ def run(call: Call, progress: Callable[[float, str], None] | None = None, cancel
     report = json.loads(said) if said else {}
     ended = cancel is not None and cancel.asked
     if not report or (report["reason"] == ABANDONED and not (ended or room.over)):
+        _SERVER.replace(server)
         raise Lost("the process that watches over stages was killed")
     code = os.waitstatus_to_exitcode(report["status"])
     reason = "cancelled" if ended else "output" if room.over else report["reason"]

@@ -242,8 +242,8 @@ class _Server:
             _signal(running.child, signal.SIGKILL)
 
     def _look(self, now: float) -> None:
-        """End calls that are beyond a limit, and what left its call's process, which none does that is not to escape
-        from being counted."""
+        """End calls that are beyond a limit, and whatever has left the descendants of its call's process: it would not
+        be counted."""
         _kill(_children(os.getpid()) - self._calls.keys())
         for running in list(self._calls.values()):
             limits = running.limits
@@ -388,8 +388,8 @@ def _inside(output: int, progress: int, content: int) -> NoReturn:
         sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
         sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
         sys.argv = [""]
-        os.environ.update({**call.environment, **private(call.home)})
         sys.path[:] = call.path
+        os.environ.update({**call.environment, **private(call.home)})  # whose PYTHONPATH is that path
         importlib.invalidate_caches()
         with contextlib.suppress(OSError):
             os.chdir(call.folder)

@@ -22,8 +22,7 @@ from arena.plugins.registry import FIRST_PARTY, Kind, Registry, installed
 from arena.text import printable
 
 _SECONDS, _MEMORY, _WRITTEN = 300.0, 8 * 10**9, 10**9
-"""What describing a plugin may take."""
-_BEYOND = {"memory": f"{_MEMORY / 1e9:g} GB of memory", "output": f"{_WRITTEN / 1e9:g} GB of disk"}
+"""What describing a plugin may take: seconds, bytes of memory, bytes of files."""
 _SAID = "said.json"
 
 
@@ -127,8 +126,9 @@ def _asked(registry: Registry, kind: Kind, id: str, config: Mapping[str, Any]) -
         if end.reason is not None or end.code != 0 or said is None:
             late = end.lived >= _SECONDS
             how = f"it was still at it after {_SECONDS:g} s" if late else f"its process left with {end.how}"
-            if end.reason in _BEYOND:
-                how = f"it took more than {_BEYOND[end.reason]}"
+            if end.reason in ("memory", "output"):
+                limit = _MEMORY if end.reason == "memory" else _WRITTEN
+                how = f"it took more than {limit / 1e9:g} GB of {end.reason}"
             printed = printable(end.printed.strip()[-500:])
             raise BrokenPlugin(f"{where} cannot be described: {how}" + (f" ({printed})" if printed else ""))
         return _card(said, where)

@@ -115,6 +115,8 @@ def test_what_a_protection_must_not_change(field, value):
         ("", None),
         ("z y x w v u", "6 words inserted or changed > 5"),
         ("what is shown here? !!!!!!", "6 words inserted or changed > 5"),
+        ("what is shown here? " + "x" * 160, None),
+        ("what is shown here? " + "x" * 161, "6 words inserted or changed > 5"),
         ("w h a t is shown here?", None),
         ("w h a t i s s h o w n here?", "words inserted or changed > 5"),
         ("what is shown here ?", "1 spaces added for 0 inserted words"),

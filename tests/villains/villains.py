@@ -425,39 +425,6 @@ def large_pictures(samples: Samples, note: str) -> NoReturn:
     os._exit(0)
 
 
-@deed
-def orphans(samples: Samples, note: str) -> None:
-    """Descendants that do not fall to its own process, so that nobody would count them among its own."""
-    ctypes.CDLL(None).prctl(36, 0, 0, 0, 0)
-    read, write = os.pipe()
-    if os.fork() == 0:
-        os.setsid()
-        if (orphan := os.fork()) == 0:
-            time.sleep(10_000)
-        os.write(write, str(orphan).encode())
-        os._exit(0)
-    orphan = int(os.read(read, 20))
-    os.wait()
-    until = time.monotonic() + 10
-    while _runs(orphan):
-        if time.monotonic() > until:
-            raise Leak("what it started is not counted, and runs on")
-        time.sleep(0.05)
-
-
-def _runs(process: int) -> bool:
-    try:
-        return "Z" not in Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
-    except PermissionError:  # behind the firewall only one's own can be read
-        try:
-            os.kill(process, 0)
-        except ProcessLookupError:
-            return False
-        return True
-    except OSError:
-        return False
-
-
 # What is left
 
 
@@ -982,6 +949,10 @@ def misbehave(how: str) -> Any:
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "hang":
         time.sleep(10_000)
+    if how == "memory":
+        memory((), "")
+    if how == "reserve":
+        reserve_the_disk((), "")
     if how == "deep":
         os.chdir(home())
         for _ in range(1200):

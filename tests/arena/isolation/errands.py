@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -46,6 +48,34 @@ def print_lines(number: int, tell: Tell) -> None:
     for line in range(number):
         sys.stdout.write(f"line {line}\n")
     sys.stderr.write("the end\n")
+
+
+def child_imports(home: Path, tell: Tell) -> None:
+    """What a process that it starts itself finds among its modules."""
+    code = "import errands; print(errands.__file__)"
+    say(home, found=subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+
+
+def keep_segment(key: int, tell: Tell) -> None:
+    """Shared memory of System V, which outlives who made it."""
+    if ctypes.CDLL(None).shmget(key, 4096, 0o1600) < 0:
+        raise OSError("no segment could be made")
+
+
+def orphan(home: Path, tell: Tell) -> None:
+    """With a descendant that falls to the server instead, and is not counted; whether it comes to an end."""
+    ctypes.CDLL(None).prctl(36, 0, 0, 0, 0)
+    read, write = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.close(read)
+            time.sleep(1000)
+        os._exit(0)
+    os.close(write)
+    os.wait()
+    ended, _, _ = select.select([read], [], [], 30)
+    say(home, ended=bool(ended))
 
 
 def leave(code: int, tell: Tell) -> None:

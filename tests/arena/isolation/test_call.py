@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import os
 import sys
 import threading
 import time
@@ -182,6 +184,7 @@ def test_a_killed_server_is_told_and_replaced(victim: Callable[[], psutil.Proces
     victim().kill()
     thread.join(30)
     assert [str(error) for error in lost] == ["the process that watches over stages was killed"]
+    assert calls._SERVER._process is None  # what is left of it takes no other call
     assert gone(said(tmp_path))  # also what left its session
     assert ask(tmp_path, "leave", 0).code == 0
     assert not {process.pid for process in before} & {guardian().pid, server().pid}
@@ -225,6 +228,24 @@ def test_calls_run_side_by_side_and_only_their_own_children_end_with_them(tmp_pa
         cancel()
         assert sleeper.result().reason == "cancelled"
     assert gone(said(tmp_path / "one"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what Linux has")
+def test_what_escapes_from_being_counted_is_ended(tmp_path: Path) -> None:
+    assert ask(tmp_path, "orphan", tmp_path).code == 0
+    assert said(tmp_path)["ended"]
+
+
+def test_what_it_starts_finds_the_modules_that_it_finds(tmp_path: Path) -> None:
+    assert ask(tmp_path, "child_imports", tmp_path).code == 0
+    assert Path(said(tmp_path)["found"].strip()).name == "errands.py"
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="takes the right to a namespace of one's own")
+def test_shared_memory_is_its_own_and_ends_with_it(tmp_path: Path) -> None:
+    key = 0x41000000 + os.getpid()
+    assert ask(tmp_path, "keep_segment", key).code == 0
+    assert ctypes.CDLL(None).shmget(key, 4096, 0) == -1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="what Linux has")

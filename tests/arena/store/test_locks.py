@@ -120,9 +120,12 @@ def test_what_a_killed_run_leaves_goes_with_the_next_claim(tmp_path: Path, key: 
 
 
 def test_without_locks_both_compute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = []
+
     def refuse(*arguments: object, **named: object) -> None:
+        refused.append(arguments)
         raise NotImplementedError("this file system has no locks")
 
     monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
     with Store(tmp_path).claim(KEYS[0]), Store(tmp_path).claim(KEYS[0]):
-        pass
+        assert len(refused) >= 2  # each asked for a lock, and went on without
