@@ -27,7 +27,7 @@ TIERS: list[tuple[str, ...]] = [
     ("arena.data", "arena.budget"),
     (
         *("arena.errors", "arena.files", "arena.environment", "arena.hub_commit"),
-        *("arena.text", "arena.paths", "arena.console", "arena.isolation"),
+        *("arena.text", "arena.paths", "arena.console", "arena.junit", "arena.isolation"),
     ),
 ]
 """The arena from the top, a package a tier: a module imports its own tier and lower ones. The longest name that fits a
