@@ -62,7 +62,7 @@ class Requirement:
         attacks = [use.label for use in suite.attacks]
         real = [use.label for use in suite.attacks if use.id != CONTROL]
         about = f"requirement {shortened(self.text, 200)!r}"
-        if (self.score.of == "robust" or self.attack == EVERY) and not real:
+        if (self.score.robust or self.attack == EVERY) and not real:
             raise UsageError(f"{about}: suite {suite.id!r} has no attack, so it does not measure this: add one to it")
         if self.attack not in (None, EVERY, *attacks):
             raise UsageError(
@@ -142,10 +142,10 @@ def _brackets(inner: str | None, score: Score, about: str) -> tuple[str | None, 
                 f"{about}: {attack!r} and {shortened(part, 60)!r} are two attacks: write a requirement for each, or "
                 f"[{EVERY}] for all (rows are chosen by {', '.join(f'{name}=' for name in SELECTORS)})"
             )
-    if score.of == "robust" and "recipe" in where:
+    if score.robust and "recipe" in where:
         raise UsageError(f"{about}: the attacker chooses the recipe for {score.name}: leave recipe= out")
     if attack is not None and score.attack == "never":
-        why = "is about all attacks together" if score.of == "robust" else "does not depend on an attack"
+        why = "is about all attacks together" if score.robust else "does not depend on an attack"
         raise UsageError(f"{about}: {score.name} {why}: leave the attack out")
     if attack is None and score.attack == "needed":
         raise UsageError(

@@ -94,7 +94,7 @@ def number(value: float) -> str:
 
 
 def _why(requirement: Requirement, worst: Measured, rows: int) -> str:
-    unit = f" {requirement.score.unit}" if requirement.score.unit in ("dB", "s", "MB", "1/255") else ""
+    unit = f" {requirement.score.unit}" if requirement.score.unit in ("dB", "MB", "1/255") else ""
     end = {"low": "lower end of the interval", "value": "estimate", "high": "upper end of the interval"}
     value = worst.at(requirement.bound)
     of = f"{worst.where}" + (f", the worst of {rows}" if rows > 1 else "")
@@ -106,10 +106,10 @@ def _why(requirement: Requirement, worst: Measured, rows: int) -> str:
 
 def _rows(requirement: Requirement, board: Board, entry: str) -> list[dict[str, Any]]:
     """The rows of the board that a requirement is about."""
-    frame = board.ranking if requirement.score.of == "robust" else board.cells
+    frame = board.ranking if requirement.score.robust else board.cells
     everything = ({str(name): value for name, value in row.items()} for row in frame.to_dict("records"))
     rows = [row for row in everything if row["defense"] == entry]
-    if requirement.score.of != "robust":
+    if not requirement.score.robust:
         attack = requirement.attack or CONTROL
         rows = [row for row in rows if (row["attack"] != CONTROL if attack == EVERY else row["attack"] == attack)]
     return [row for row in rows if all(_selected(row[SELECTORS[k]], v) for k, v in requirement.where.items())]
@@ -124,9 +124,9 @@ def _selected(found: object, wanted: str) -> bool:
 
 def _measured(requirement: Requirement, row: dict[str, Any], seeds: int) -> Measured:
     score = requirement.score
-    names = ("model", "dataset", *(() if score.of == "robust" else ("recipe", "attack")))
+    names = ("model", "dataset", *(() if score.robust else ("recipe", "attack")))
     parts = [str(row[name]) for name in names] + [f"{row['image_budget']:g}/255"]
-    if score.of == "robust" and row["auxiliary"]:
+    if score.robust and row["auxiliary"]:
         parts.append(f"{row['auxiliary']:g} clean data")
     where = " · ".join(parts)
     value = _number(row.get(score.column))

