@@ -10,7 +10,7 @@ from pydantic import Field
 from arena.data.fingerprint import folder_fingerprint
 from arena.data.folder import is_read, read_imagefolder
 from arena.data.pairs import paired
-from arena.data.sample import Sample
+from arena.data.sample import Sample, digest
 from arena.errors import ArenaError, UsageError
 from arena.paths import is_folder
 from arena.plugins.base import DefenderWorld, Defense, Draft, PluginConfig, setting
@@ -48,3 +48,11 @@ class Released(Defense):
                     "picture's file, must be that of the original"
                 )
             yield Draft(released.image, released.question)
+
+    def distinguished(self, samples: Sequence[Sample], released: Sequence[Sample], world: DefenderWorld) -> str | None:
+        """Pictures and questions are those of the folder."""
+        found = paired(samples, read_imagefolder(Path(self.config.folder), self.config.columns))
+        for original, other, made in zip(samples, found, released, strict=True):
+            if other is None or digest([original.with_content(other.image, other.question)]) != digest([made]):
+                return f"sample {original.id!r} is not what {self.config.folder} has of it"
+        return None

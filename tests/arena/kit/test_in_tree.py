@@ -29,8 +29,12 @@ ONLY: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("attack/adv-train", "attack/ueraser", "attack/loss-filter"), (*TRAINED, "needs")),
     **dict.fromkeys(("attack/onion", "attack/paraphrase", "attack/diffpure"), (*TRAINED, "needs", "one-sample")),
     "attack/vae": SAID,  # a minute a check
+    "defense/released": (*SAID, "contract", "budget", "seed", "needs", "firewall", "leftovers"),  # it has plain samples
 }
 """What is tried of the dear ones; `arena check` tries all."""
+
+FOLDERS = {"dataset/imagefolder": ("source", 40), "defense/released": ("folder", 12)}
+"""Plugins that read a folder: the setting that names it, and how many samples it needs."""
 
 HUB = ("realworldqa", "mmstar", "scienceqa", "vqa-rad", "textvqa", "docvqa")
 """Data sets whose stages each load the library of data sets."""
@@ -64,9 +68,10 @@ def test_plugins_pass(name: str, folder: Path, tmp_path: Path) -> None:
     kind, id = name.split("/")
     entry = Registry().get(next(k for k in BASES if k == kind), id)
     config = {}
-    if name == "dataset/imagefolder":
-        write_release(plain(40), tmp_path / "data")
-        config = {"source": str(tmp_path / "data")}
+    if name in FOLDERS:
+        setting, count = FOLDERS[name]
+        write_release(plain(count), tmp_path / "data")
+        config = {setting: str(tmp_path / "data")}
     report = check_plugin(name, config, folder=folder, **asked(name, "surrogates" in entry.load().needs))
     failed = {outcome.check for outcome in report.failures}
     assert failed == {check for plugin, check in KNOWN if plugin == name}, str(report)
@@ -111,6 +116,7 @@ NEAR = {
     "mmguard-multimodal": "mmguard-image",
     "mmguard-image": "mmguard-text",
     "mmguard-text": "mmguard-multimodal",
+    "released": "em-class",
 }
 """Of each method another one, which does not do what it claims."""
 
@@ -119,24 +125,28 @@ def world(seed: int = 0) -> DefenderWorld:
     return DefenderWorld(Budget(), seed, lambda: (tiny_random_llava(),))
 
 
-def defense(id: str) -> Defense:
-    config = Registry().get("defense", id).load().Config
-    return Registry().create("defense", id, config.small())
+def defense(id: str, **config: Any) -> Defense:
+    small = Registry().get("defense", id).load().Config.small()
+    return Registry().create("defense", id, {**small, **config})
 
 
-def release(id: str, samples: list[Sample], seed: int = 0) -> list[Sample]:
-    drafts = list(defense(id).protect(samples, world(seed)))
-    return build_release(samples, drafts, Budget(), None)
+def release(made: Defense, samples: list[Sample], seed: int = 0) -> list[Sample]:
+    return build_release(samples, list(made.protect(samples, world(seed))), Budget(), None)
 
 
 @pytest.mark.parametrize("id", [entry.id for entry in Registry().entries("defense")])
-def test_a_claim_holds_for_the_method_and_not_for_others(id: str) -> None:
+def test_a_claim_holds_for_the_method_and_not_for_others(id: str, tmp_path: Path) -> None:
     """Not for data as they are, for noise about nothing, or for what a method near to it releases."""
     samples = plain(24, seed=6)
     others = {"none", "random", NEAR[id]} - {id}
-    assert defense(id).distinguished(samples, release(id, samples), world()) is None
+    config = {}
+    if id == "released":
+        write_release(release(defense("lsp"), samples), tmp_path / "data")
+        config = {"folder": str(tmp_path / "data")}
+    made = defense(id, **config)
+    assert made.distinguished(samples, release(made, samples), world()) is None
     for other in sorted(others):
-        wrong = defense(id).distinguished(samples, release(other, samples), world())
+        wrong = made.distinguished(samples, release(defense(other), samples), world())
         assert wrong is not None, f"{id} claims the release of {other}"
 
 
