@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from math import floor
 from typing import Literal
 
 import numpy as np
@@ -36,8 +37,9 @@ class Budget(BaseModel):
 
     @property
     def epsilon(self) -> float:
-        """The bound on the image for pixel values in [0, 1]."""
-        return self.image / 255
+        """The bound on the image for pixel values in [0, 1]. An L-infinity budget is whole levels of 8 bits: a fraction of
+        one would be rounded, up as well, when pixels are released."""
+        return (floor(self.image) if self.norm == "linf" else self.image) / 255
 
 
 def words(text: str) -> list[str]:

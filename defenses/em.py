@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from math import ceil, floor
+from math import ceil
 
 import numpy as np
 import torch
@@ -48,7 +48,7 @@ class ErrorMinimizing(ImageDefense):
             for surrogate in self._surrogates:
                 with fused(surrogate.lvlm):
                     for part in batches(len(samples), self.config.batch_size):
-                        self._descend(surrogate, part, clean, delta, _epsilon(world.budget))
+                        self._descend(surrogate, part, clean, delta, world.budget.epsilon)
         return (to_pixels(s.image, x + d) for s, x, d in zip(samples, clean, delta, strict=True))
 
     def distinguished(self, samples: Sequence[Sample], released: Sequence[Sample], world: DefenderWorld) -> str | None:
@@ -108,7 +108,7 @@ class ErrorMinimizingClasswise(ErrorMinimizing):
     config: Config
 
     def perturb(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Pixels]:
-        c, epsilon = self.config, _epsilon(world.budget)
+        c, epsilon = self.config, world.budget.epsilon
         clean = [planes(s.image) for s in samples]
         classes = answer_classes(samples, world.seed)
         largest = [max(x.shape[axis] for x in clean) for axis in range(3)]
@@ -149,9 +149,3 @@ class ErrorMinimizingClasswise(ErrorMinimizing):
                 if apart.size and apart.max() > 1:  # halves of a level round to even values
                     return f"samples {samples[first].id!r} and {samples[i].id!r} have one answer and not one delta"
         return super().distinguished(samples, released, world)
-
-
-def _epsilon(budget: Budget) -> float:
-    """The largest change for values in [0, 1]: under an L-infinity budget whole levels of 8 bits, since a fraction of
-    one could be rounded up, beyond it."""
-    return floor(budget.image) / 255 if budget.norm == "linf" else budget.epsilon

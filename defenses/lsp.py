@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from math import floor
 
 import numpy as np
 import torch
@@ -46,9 +45,7 @@ class LinearlySeparablePatches(ImageDefense):
             pattern = pattern.repeat_interleave(c.patch, 1).repeat_interleave(c.patch, 2)
             noise = pattern[: x.shape[0], : x.shape[1], : x.shape[2]]
             noise = noise / noise.square().mean().sqrt() * c.radius / 255
-            limit = (
-                floor(world.budget.image) / 255 if world.budget.norm == "linf" else 1.0
-            )  # a rest would be rounded up
+            limit = world.budget.epsilon if world.budget.norm == "linf" else 1.0
             yield to_pixels(sample.image, x + project(noise, x, limit))
 
     def distinguished(self, samples: Sequence[Sample], released: Sequence[Sample], world: DefenderWorld) -> str | None:
