@@ -37,8 +37,8 @@ class Budget(BaseModel):
 
     @property
     def epsilon(self) -> float:
-        """The bound on the image for pixel values in [0, 1]. An L-infinity budget is whole levels of 8 bits: a fraction of
-        one would be rounded, up as well, when pixels are released."""
+        """The bound on the image for pixel values in [0, 1]. Of an L-infinity budget only whole levels of 8 bits count:
+        a fraction of one would be rounded, up as well, when pixels are released."""
         return (floor(self.image) if self.norm == "linf" else self.image) / 255
 
 
