@@ -25,7 +25,8 @@ class PluginKind(StrEnum):
 
 @commands.command("list")
 def list_plugins(kind: Annotated[PluginKind | None, typer.Argument(help="Only these.")] = None) -> None:
-    """List the installed plugins."""
+    """List the installed plugins, importing none of them; `arena check` says whether one works."""
+    from arena.plugins.outline import about
     from arena.plugins.registry import BASES, Registry
 
     registry = Registry()
@@ -34,13 +35,7 @@ def list_plugins(kind: Annotated[PluginKind | None, typer.Argument(help="Only th
         if kind is not None and f"{each}s" != kind:
             continue
         for entry in registry.entries(each):
-            about = entry.problem()
-            if about is None:
-                lines = (entry.load().__doc__ or "").strip().splitlines()
-                about = lines[0] if lines else ""
-            else:
-                about = f"broken: {about}"
-            listed.add_row(each, entry.id, str(entry.origin), about)
+            listed.add_row(each, entry.id, str(entry.origin), about(entry))
     stdout().print(listed)
 
 
@@ -54,7 +49,9 @@ def show(
 ) -> None:
     """Show a plugin: what it does, its settings, where it comes from; of a recipe also what it trains in a model."""
     from arena.errors import UsageError
-    from arena.plugins.registry import BASES, Registry, describe, near_misses
+    from arena.plugins.outline import described
+    from arena.plugins.registry import BASES, Registry, near_misses
+    from arena.store.local import cache_directory
 
     registry = Registry()
     known = {kind: {entry.id for entry in registry.entries(kind)} for kind in BASES}
@@ -63,7 +60,7 @@ def show(
         raise UsageError(f"no plugin is called {id!r}: see `arena list`{near_misses(id, set().union(*known.values()))}")
     out = stdout()
     for kind in kinds:
-        about = describe(registry.get(kind, id))
+        about = described(registry.get(kind, id), cache_directory() / "plugins")
         package = f"  {about['origin']['package']} {about['origin']['version']}"
         out.print(plain(f"{kind} {id}", "bold").append_text(plain(package)))
         out.print(about["doc"])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from arena.errors import ArenaError
 from arena.plugins.registry import Entry
-from arena.plugins.source import _locate
+from arena.plugins.source import locate
 
 METHODS = {
     "defense": ("perturb", "protect"),
@@ -29,12 +29,12 @@ class Source:
     def __init__(self, entry: Entry) -> None:
         self._kind = entry.kind
         module, self._name = entry.point.module, entry.point.attr.partition(".")[0]
-        file = _locate(module)
+        file = locate(module)
         if file is None:
             raise ArenaError(f"{entry.kind} {entry.id!r}: its module {module!r} has no source file: reinstall it")
         self.file = file.absolute()
         top = module.partition(".")[0]
-        package = _locate(top)
+        package = locate(top)
         whole = package is not None and package.name == "__init__.py" and top != "arena"
         self.own: tuple[str, ...] = (str(self.file), *((f"{package.absolute().parent}/",) if whole and package else ()))
         """What the names of its files begin with."""

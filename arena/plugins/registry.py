@@ -94,13 +94,18 @@ class Entry:
             return str(error)
         return None
 
-    def source_digest(self) -> str:
-        """SHA-256 (hex) of the code behind the plugin, see `arena.plugins.source`; imports nothing."""
+    @cached_property
+    def packages(self) -> frozenset[str]:
+        """The top-level packages whose source counts: the arena's, and those of the plugin's distribution."""
         roots = {self.point.module.partition(".")[0]}
         if self.point.dist is not None:
             roots.update((self.point.dist.read_text("top_level.txt") or "").split())
             roots.update(f.parts[0].removesuffix(".py") for f in self.point.dist.files or () if f.suffix == ".py")
-        return source_digest(self.point.module, FIRST_PARTY | roots)
+        return FIRST_PARTY | roots
+
+    def source_digest(self) -> str:
+        """SHA-256 (hex) of the code behind the plugin, see `arena.plugins.source`; imports nothing."""
+        return source_digest(self.point.module, self.packages)
 
 
 class Registry:

@@ -42,7 +42,7 @@ def source_digest(module: str, first_party: frozenset[str]) -> str:
 
     Raises `ArenaError` if the module has no source or does not parse.
     """
-    if _locate(module) is None:
+    if locate(module) is None:
         raise ArenaError(f"module {module!r} has no source file to digest: reinstall the package that declares it")
     return _total({name: d for name, d in _closure(module, first_party).items() if name not in _engine()})
 
@@ -54,7 +54,7 @@ def _closure(module: str, first_party: frozenset[str]) -> dict[str, str]:
     waiting = [module]
     while waiting:
         name = waiting.pop()
-        if name in parts or name.partition(".")[0] not in first_party or _locate(name) is None:
+        if name in parts or name.partition(".")[0] not in first_party or locate(name) is None:
             continue
         parts[name], imported = _read(name)
         waiting.extend(imported)
@@ -82,7 +82,8 @@ def _spec(name: str) -> ModuleSpec | None:
     return spec
 
 
-def _locate(name: str) -> Path | None:
+def locate(name: str) -> Path | None:
+    """The file of a module, which is not imported; None where there is none."""
     spec = _spec(name)
     return Path(spec.origin) if spec is not None and spec.has_location and spec.origin else None
 
@@ -90,7 +91,7 @@ def _locate(name: str) -> Path | None:
 @cache
 def _read(name: str) -> tuple[str, tuple[str, ...]]:
     """The digest of one module's code, and the modules it imports."""
-    path = _locate(name)
+    path = locate(name)
     assert path is not None
     content = path.read_bytes()
     if path.suffix != ".py":  # an extension module: its bytes are all there is

@@ -48,10 +48,11 @@ def default_root() -> str:
     """``ARENA_STORE``, else the user's cache directory."""
     if chosen := os.environ.get("ARENA_STORE"):
         return chosen
-    return str(_cache_directory() / "store")
+    return str(cache_directory() / "store")
 
 
-def _cache_directory() -> Path:
+def cache_directory() -> Path:
+    """Where this user's caches are."""
     return platformdirs.user_cache_path("mmguard-arena", appauthor=False)
 
 
@@ -67,7 +68,7 @@ class Store:
         with self._guarded():
             if "://" in self.url and not self.url.startswith("file://"):
                 remote = Remote(self.url)
-                self.folder = _cache_directory() / "mirrors" / hashlib.sha256(self.url.encode()).hexdigest()[:16]
+                self.folder = cache_directory() / "mirrors" / hashlib.sha256(self.url.encode()).hexdigest()[:16]
             else:
                 self.folder = _local(self.url)
                 self.url = str(self.folder)  # whatever directory a process that is told of it works in

@@ -1,5 +1,7 @@
 """The registry, over fake distributions: a dist-info folder and a module on the path, no pip."""
 
+import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -8,6 +10,7 @@ import pytest
 
 from arena.errors import ArenaError, UsageError
 from arena.plugins.base import Attack, Dataset, Defense
+from arena.plugins.outline import about, described
 from arena.plugins.registry import Registry, describe
 from arena.plugins.source import source_digest
 
@@ -351,3 +354,65 @@ def test_kinds_return_their_types(install):
     registry = Registry()
     assert isinstance(registry.create("defense", "keep-r"), Defense)
     assert isinstance(registry.create("dataset", "data-r"), Dataset)
+
+
+def test_what_plugins_are_about_is_read_from_their_source(install):
+    package = install(
+        "fake_i",
+        {
+            "attacks": [
+                "squeeze-i = fake_i.plugins:Squeeze",
+                "half-i = fake_i.plugins:Half",
+                "elsewhere-i = fake_i.elsewhere:Squeeze",
+                "torn-i = fake_i.torn:Squeeze",
+                "gone-i = fake_i.plugins:Gone",
+                "Bad = fake_i.plugins:Squeeze",
+            ]
+        },
+    )
+    package.write("elsewhere.py", "from fake_i.plugins import Squeeze\n")
+    package.write("torn.py", "class Squeeze(\n")
+    entries = {entry.id: entry for entry in Registry().entries("attack") if entry.origin.package == "fake_i"}
+    assert about(entries["squeeze-i"]) == "Squeezes." and about(entries["half-i"]) == ""
+    assert "fake_i.plugins" not in sys.modules
+    assert about(entries["torn-i"]).startswith("broken: ") and "SyntaxError" in about(entries["torn-i"])
+    assert "lower case letters" in about(entries["Bad"])
+    assert about(entries["elsewhere-i"]) == "Squeezes." and "AttributeError" in about(entries["gone-i"])
+
+
+def test_a_plugin_is_described_anew_just_when_source_changed(install, tmp_path):
+    package = install("fake_j", {"attacks": ["squeeze-j = fake_j.plugins:Squeeze"]})
+    cache = tmp_path / "cache"
+
+    def text():
+        """As another process has it, and whether it imported the plugin."""
+        code = (
+            "import json, sys; from pathlib import Path; from arena.plugins.outline import described; "
+            "from arena.plugins.registry import Registry; "
+            "found = described(Registry().get('attack', 'squeeze-j'), Path(sys.argv[1])); "
+            "print(json.dumps([found, 'fake_j.plugins' in sys.modules]))"
+        )
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(package.root), os.environ.get("PYTHONPATH", "")]),
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(cache)], env=environment, check=True, capture_output=True
+        )
+        return json.loads(done.stdout)
+
+    first, imported = text()
+    assert imported and first == described(Registry().get("attack", "squeeze-j"), tmp_path / "other")
+    assert first["doc"] == "Squeezes.\n\nAt length." and first["config"][0]["name"] == "quality"
+    assert text() == [first, False]
+    package.write("plugins.py", PLUGIN.format(name="fake_j").replace("the quality", "how good"))
+    changed, imported = text()
+    assert imported and changed["config"][0]["description"] == "how good" and changed["digest"] != first["digest"]
+    (kept,) = cache.iterdir()
+    for content in ("{", "[]", '{"state": 1}'):
+        kept.write_text(content, encoding="utf-8")
+        assert text() == [changed, True]
+    assert text() == [changed, False]
+    cache.chmod(0o500)
+    package.write("helper.py", "def identity(x):\n    y = x\n    return y\n")
+    assert text()[0]["digest"] != changed["digest"]
