@@ -7,7 +7,7 @@ SEED ?= 0
 MINUTES ?= 60
 CHAOS ?=
 
-.PHONY: demo test lint docs bench chaos clean
+.PHONY: demo test lint docs bench profile chaos clean
 
 demo: $(INSTALLED)  ## run the quick suite and print its board
 	$(BIN)/arena run quick --results build/demo/quick.jsonl
@@ -26,6 +26,9 @@ docs: $(INSTALLED)  ## write the pages that are generated from code
 
 bench: $(INSTALLED)
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only
+
+profile: $(INSTALLED)  ## where the time of a cell goes; writes arena/engine/PROFILE.md
+	$(BIN)/python tests/benchmarks/where_time_goes.py
 
 chaos: $(INSTALLED)  ## kill, starve and fuzz runs at random; CHAOS has other options, see tests/chaos
 	$(BIN)/python -m tests.chaos --kills $(KILLS) --inputs $(INPUTS) --seed $(SEED) --minutes $(MINUTES) $(CHAOS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -10,7 +11,6 @@ from typing import Any, Literal, NamedTuple
 from arena.errors import UnresolvedRevision
 from arena.isolation.surroundings import named
 from arena.plugins.card import Card
-from arena.plugins.identity import digest_of
 from arena.plugins.registry import Kind, Registry
 from arena.plugins.spec import PluginSpec
 from arena.records.schema import ModelRef, Origin, PluginRef
@@ -38,7 +38,7 @@ class Plugins:
 
     def plugin(self, kind: Kind, id: str, config: Mapping[str, Any]) -> tuple[Card, PluginSpec]:
         """What plans, and what stages know of a plugin. Raises `UnresolvedRevision`, `BrokenPlugin`."""
-        known = digest_of({"kind": kind, "id": id, "config": config})
+        known = json.dumps([kind, id, config], sort_keys=True)
         if known not in self._known:
             describe = Card.apart if self.apart else Card.here
             card = describe(self.registry, kind, id, config)

@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from arena.engine.stages import Stage
+from arena.plugins.spec import PluginSpec
 from arena.store.manifest import Manifest
 
 _PLUGINS = ("dataset", "defense", "attack", "recipe", "model")
@@ -30,7 +31,10 @@ class Estimator:
 
     def seconds(self, stage: Stage) -> float:
         """Estimate for a stage."""
-        document = stage.describe()
+        if not self._like:
+            return float(stage.seconds_per_sample * stage.size)
+        own = {name: getattr(stage, name, None) for name in _PLUGINS}
+        document = {"kind": stage.kind, **{n: spec.made_by for n, spec in own.items() if isinstance(spec, PluginSpec)}}
         rate = self._like.get(_signature(document, None), stage.seconds_per_sample)
         return float(self._exact.get(_signature(document, "config"), rate) * stage.size)
 

@@ -6,9 +6,9 @@ and the names of the stages it reads. Whoever asks for the same gets the same st
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from arena.budget import Budget
 from arena.engine.describe import Plugins, knowledge
@@ -35,6 +35,8 @@ from arena.plugins.spec import PluginSpec
 from arena.records.schema import Asked, AttackRef, BudgetRef, DatasetRef, DefenseRef, LabelledRef, ModelRef
 from arena.store.local import Store
 from arena.suites.schema import TARGET, AttackUse, Combination, DatasetUse, DefenseUse, PluginUse, Suite, digest
+
+T = TypeVar("T")
 
 
 def plan(suite: Suite, registry: Registry, store: Store, estimate: bool = False, apart: bool = False) -> Plan:
@@ -89,6 +91,7 @@ class _Builder:
         self.stages: dict[str, Stage] = {}
         self.broken: list[Broken] = []
         """Cells that cannot be planned."""
+        self._known: dict[tuple[object, ...], Any] = {}
 
     def cells(self) -> Iterable[Cell]:
         suite = self.suite
@@ -108,10 +111,15 @@ class _Builder:
 
     def _cell(self, data: _Data, model: _Model, found: Combination, seed: int) -> Cell:
         defense, attack, recipe, budget = found.defense, found.attack, found.recipe, found.budget
-        share = self.suite.share(attack)
-        surrogates = self._surrogates(defense, model)
-        release, knows = self._release(data, defense, surrogates, budget, seed)
-        chain = self._chain(data, attack, release, model, share, seed)
+        share, on, by = self.suite.share(attack), data.use.label, (defense.label, model.label)
+        surrogates = self._once(("surrogates", *by), lambda: self._surrogates(defense, model))
+        release, knows = self._once(
+            ("release", on, *by, budget, seed), lambda: self._release(data, defense, surrogates, budget, seed)
+        )
+        chain = self._once(
+            ("chain", on, attack.label, release, model.label, seed),
+            lambda: self._chain(data, attack, release, model, share, seed),
+        )
         spec = self.plugins.plugin("recipe", recipe.id, recipe.config)[1]
         about = f"{recipe.label} on {defense.label} / {attack.label}, seed {seed}"
         tuned = self._add(
@@ -140,9 +148,11 @@ class _Builder:
         stages = {
             "train": data.train,
             "test": data.test,
-            "zero-shot": self._zero_shot(data, model),
+            "zero-shot": self._once(("zero-shot", on, model.label), lambda: self._zero_shot(data, model)),
             "release": release,
-            "stealth": self._stealth(data, release, reader, defense.label),
+            "stealth": self._once(
+                ("stealth", on, release, reader.label), lambda: self._stealth(data, release, reader, defense.label)
+            ),
             "purified": chain.purified,
             "fine-tuned": tuned,
             "scored": self._add(scored),
@@ -152,17 +162,29 @@ class _Builder:
             protocol_version=PROTOCOL_VERSION,
             dataset=data.reference,
             model=model.reference,
-            defense=DefenseRef.model_validate(
-                {**self._labelled("defense", defense), "surrogates": [s.reference for s in surrogates if knows]}
+            defense=self._once(
+                ("defense", *by),
+                lambda: DefenseRef.model_validate(
+                    {**self._labelled("defense", defense), "surrogates": [s.reference for s in surrogates if knows]}
+                ),
             ),
             attack=chain.reference,
-            recipe=LabelledRef.model_validate(self._labelled("recipe", recipe)),
+            recipe=self._once(
+                ("recipe", recipe.label), lambda: LabelledRef.model_validate(self._labelled("recipe", recipe))
+            ),
             knowledge=knowledge(model.reference, [s.reference for s in surrogates]) if knows else "none",
-            budget=BudgetRef.model_validate(budget.model_dump(mode="json")),
+            budget=self._once(("budget", budget), lambda: BudgetRef.model_validate(budget.model_dump(mode="json"))),
             auxiliary=share,
             seed=seed,
         )
         return Cell(asked, f"{label} · {attack.label} · seed {seed}", stages, chain.stages)
+
+    def _once(self, key: tuple[object, ...], make: Callable[[], T]) -> T:
+        """What `make` gives, made once for a key: what it is, and the labels of all that it depends on."""
+        if key not in self._known:
+            self._known[key] = make()
+        found: T = self._known[key]
+        return found
 
     # Stages
 

@@ -54,8 +54,13 @@ def digest_of(document: Mapping[str, Any]) -> str:
 
 
 def _numbers(value: Any) -> Any:
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
+    kind = type(value)
+    if kind is str or kind is int or value is None:  # most of what there is
+        return value
+    if kind is dict:
+        return {name: _numbers(each) for name, each in value.items()}
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
     if isinstance(value, Mapping):
         return {name: _numbers(each) for name, each in value.items()}
     return [_numbers(each) for each in value] if isinstance(value, list | tuple) else value
