@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from unprivileged import without_rights
 
 from arena.errors import ArenaError, UsageError
 from arena.paths import exists, is_file, is_folder, unreadable
-
-
-@contextmanager
-def without_rights() -> Iterator[None]:
-    """As a user whom permissions concern."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 def test_what_is_there_and_what_is_not(tmp_path: Path) -> None:

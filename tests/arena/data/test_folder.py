@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from unprivileged import without_rights
 
 from arena.data.folder import read_imagefolder
 from arena.data.hub.docvqa import DocVQA
@@ -105,9 +106,5 @@ def test_data_that_cannot_be_read_have_no_fingerprint(
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
 def test_a_folder_of_another_user_is_named(folder: Path) -> None:
     folder.chmod(0o700)
-    os.seteuid(65534)
-    try:
-        with pytest.raises(ArenaError, match="Permission denied"):
-            read_imagefolder(folder)
-    finally:
-        os.seteuid(0)
+    with without_rights(), pytest.raises(ArenaError, match="Permission denied"):
+        read_imagefolder(folder)
