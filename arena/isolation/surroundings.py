@@ -8,6 +8,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from importlib.machinery import all_suffixes
 from pathlib import Path
 
 _SYSTEM = (
@@ -160,12 +161,15 @@ def _importable() -> Iterator[Path]:
     yield from (path for entry in sys.path if entry and (path := Path(entry).absolute()).is_file())
     for name, module in list(sys.modules.items()):
         if name.startswith("__editable__"):
-            yield from (Path(place) for key, place in getattr(module, "MAPPING", {}).items() if key != _BOARDS)
+            places = (Path(place) for key, place in getattr(module, "MAPPING", {}).items() if key != _BOARDS)
+            for place in places:  # of a package; of a single module it is the name without the suffix
+                yield from (place, *(place.with_name(f"{place.name}{suffix}") for suffix in all_suffixes()))
 
 
 def _is_code(path: Path) -> bool:
-    """Whether something in a folder of the interpreter's path is code, or says what is installed there."""
-    if path.suffix in (".py", ".pyc", ".so", ".pth", ".dist-info", ".egg-info") or path.name == "__pycache__":
+    """Whether something in a folder of the interpreter's path is code, libraries that came in a wheel among it, or says
+    what is installed there."""
+    if path.suffix in (".py", ".pyc", ".so", ".libs", ".pth", ".dist-info", ".egg-info") or path.name == "__pycache__":
         return True
     return path.name != _BOARDS and path.is_dir() and (path / "__init__.py").is_file()
 

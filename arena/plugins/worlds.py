@@ -112,8 +112,8 @@ class AttackerWorld(World):
 
 def _granted(value: T | None, name: str) -> T:
     if value is None:
+        more = ", and grant auxiliary samples in the suite (`auxiliary:`)" if name == "auxiliary" else ""
         raise ArenaError(
-            f"the plugin asked for {name!r}, which it was not granted: declare it in the class's `needs`, "
-            "and grant auxiliary samples in the suite (`auxiliary:`)"
+            f"the plugin asked for {name!r}, which it was not granted: declare it in the class's `needs`{more}"
         )
     return value

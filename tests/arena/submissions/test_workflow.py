@@ -89,7 +89,7 @@ def run_steps(environment: dict[str, str], base: str) -> subprocess.CompletedPro
 
 def toy_bundle() -> bytes:
     """A bundle whose cells the toys compute in processes of their own."""
-    suite = toy_suite(id="ci", defenses=["none"], attacks=["none"], seeds=[0])
+    suite = toy_suite(id="toy-ci", defenses=["none"], attacks=["none"], seeds=[0])
     Path("ci.yaml").write_text(suite.model_dump_json(), encoding="utf-8")
     words = ("--entry", "toy-noise", "--statement", "said.yaml", *CODE, "--out", "ci.zip")
     succeed("submit", "ci.yaml", *words)
