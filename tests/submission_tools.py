@@ -6,6 +6,7 @@ import io
 import json
 import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import yaml
 from click.testing import Result
 from learner import answer, learn
+from pydantic import ValidationError
 from rich.console import Console
 from suites import toy_suite
 from typer.testing import CliRunner
@@ -24,8 +26,9 @@ from arena.engine.execute import compute, run
 from arena.engine.stages import FineTune, Score
 from arena.plugins import card
 from arena.plugins.registry import Kind, Registry
+from arena.records.schema import Record
 from arena.submissions import make
-from arena.submissions.bundle import Manifest, described, write_bundle
+from arena.submissions.bundle import Manifest, described, means_of, write_bundle
 
 DOUBTFUL = Path(__file__).parent / "doubtful"
 CODE = ("--repository", "https://example.org/doubtful", "--commit", "c" * 40)
@@ -130,6 +133,8 @@ def forged(
     for line in lines:
         change(line)
     files[name] = "".join(f"{json.dumps(line)}\n" for line in lines).encode()
+    with suppress(ValidationError):  # what is no record has no means
+        said["stealth"], said["cost"] = means_of([Record.model_validate(line) for line in lines])
     said["files"] = {name: file.model_dump() for name, file in described(files).items()}
     write_bundle(bundle, Manifest.model_validate(said), files)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -43,7 +44,8 @@ def new(
     out = stdout()
     for path in written.files:
         out.print(f"{written.folder / path}", soft_wrap=True)
-    out.print(f"next: pip install -e {written.folder}, then `arena check {kind.value}/{name}`", soft_wrap=True)
+    folder_word = shlex.quote(str(written.folder))
+    out.print(f"next: pip install -e {folder_word}, then `arena check {kind.value}/{name}`", soft_wrap=True)
 
 
 @commands.command()

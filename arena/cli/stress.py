@@ -80,7 +80,8 @@ def stress(
     json: Annotated[Path | None, typer.Option("--json", callback=possible, help="JSON to write.")] = None,
 ) -> None:
     """Run a protection through a suite and hold it against requirements. Exits 0 where all are met, 1 where one is not,
-    2 for what cannot be asked, 3 where one cannot be decided."""
+    2 for what cannot be asked or done, 3 where one cannot be decided."""
+    from arena.errors import ArenaError, UsageError
     from arena.plugins.registry import Registry
     from arena.stress.report import refuse_others, summary, workflow_commands, write
     from arena.stress.run import check_budget
@@ -95,17 +96,25 @@ def stress(
         changes["columns"] = {key: str(value) for key, value in read_settings(column, "--column").items()}
     asked = _asked(target, file, require or [], changes, budget_image, budget_text)
     refuse_others(junit, markdown, json)
-    if budget_only:
-        outcome = check_budget(asked, Registry())
-    else:
-        from arena.store.local import Store
+    for path in (junit, markdown, json):  # of an earlier test; should this one not get to its end, there is none
+        if path is not None:
+            path.unlink(missing_ok=True)
+    try:
+        if budget_only:
+            outcome = check_budget(asked, Registry())
+        else:
+            from arena.store.local import Store
 
-        opened = Store(store)
-        try:
-            outcome = run(asked, stderr(), opened, Registry(), workers=workers, force_failed=force_failed)
-        except KeyboardInterrupt as stop:
-            kept = f"finished cells are recorded and finished stages kept in {opened.url}; run again to go on"
-            raise KeyboardInterrupt(*(stop.args or (kept,))) from stop
+            opened = Store(store)
+            try:
+                outcome = run(asked, stderr(), opened, Registry(), workers=workers, force_failed=force_failed)
+            except KeyboardInterrupt as stop:
+                kept = f"finished cells are recorded and finished stages kept in {opened.url}; run again to go on"
+                raise KeyboardInterrupt(*(stop.args or (kept,))) from stop
+    except UsageError:
+        raise
+    except ArenaError as error:  # whose exit code would be that of a requirement which is not met
+        raise UsageError(str(error)) from error
     for line in summary(outcome):
         stdout().print(line, soft_wrap=True)
     if os.environ.get("GITHUB_ACTIONS") == "true":

@@ -135,6 +135,11 @@ def seed(bench: Bench) -> str:
                 f"the seeds 0 to {_FURTHER} give the same samples: draw the splits by `seed`", bench.source.work
             )
         return "other samples under another seed"
+    if (drawn := bench.plain().seen.get("drawn")) and not bench.uses_model:
+        raise Failed(
+            f"it draws from the global generator of {drawn[0]}, or sets it: use world.rng() or a generator of its own",
+            bench.source.work,
+        )
     if "seed" in bench.card.needs:
         once = bench.plain()
         others = (bench.plain(How(seed=number, globals_seed=0)) for number in range(1, _FURTHER + 1))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import jinja2
 
-from arena.errors import ArenaError, UsageError
+from arena.errors import UsageError
 from arena.plugins.registry import ID, Kind, Registry
 
 BASE: dict[Kind, str] = {
@@ -23,6 +23,12 @@ BASE: dict[Kind, str] = {
     "dataset": "Dataset",
     "model": "ModelSource",
 }
+
+_PACKAGING = frozenset({"setup", "conftest", "test", "tests", "build", "dist", "docs", "suite"})
+"""Names that mean something else in the folder of a package, or beside its modules when it is installed."""
+
+_LONGEST = 60
+"""Characters of an id for which a package is written."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +83,14 @@ def write_package(kind: Kind, name: str, folder: Path | None = None) -> Written:
         finally:
             shutil.rmtree(part, ignore_errors=True)
     except OSError as error:
-        raise ArenaError(f"{target} cannot be written ({error.strerror}): name another folder") from error
+        raise UsageError(f"{target} cannot be written ({error.strerror}): name another folder") from error
     return Written(target, tuple(map(Path, files)))
 
 
 def _module(kind: Kind, name: str) -> str:
     """The module of a plugin's package. Raises `UsageError`."""
+    if len(name) > _LONGEST:
+        raise UsageError(f"an id of {len(name)} characters names no file: choose one of at most {_LONGEST}")
     if not ID.fullmatch(name) or not name[0].isalpha():
         raise UsageError(
             f"{name!r} cannot be a plugin's id: it is made of lower case letters, digits and hyphens, and begins with "
@@ -90,8 +98,10 @@ def _module(kind: Kind, name: str) -> str:
         )
     taken = {entry.id: entry for entry in Registry().entries(kind)}
     if name in taken:
-        raise UsageError(f"there is a {kind} {name!r} already, of package {taken[name].origin}: choose another name")
+        raise UsageError(
+            f"{kind} {name!r} is there already, of package {taken[name].origin}: choose another name, or uninstall it"
+        )
     module = name.replace("-", "_")
-    if keyword.iskeyword(module) or find_spec(module) is not None:
+    if keyword.iskeyword(module) or module in _PACKAGING or find_spec(module) is not None:
         raise UsageError(f"a module cannot be called {module!r}, which Python or a package has already: choose another")
     return module

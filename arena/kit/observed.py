@@ -11,6 +11,7 @@ import os
 import pickle
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -86,22 +87,29 @@ class Observed(Question):
         watch = Watch(self.own, list(self._writable(desk)), list(self._readable(desk)))
         vars(worlds)["_granted"] = watch.asked(worlds._granted)  # of this process alone
         sys.addaudithook(watch)
+        before = _generators()
         try:
             self.inner.run(desk)
         finally:
             watch.over = True
-            desk.write(SEEN, watch.document())
+            drawn = [name for name, state in _generators().items() if state != before[name]]
+            desk.write(SEEN, {**watch.document(), "drawn": drawn})
 
     def _afresh(self, desk: Desk) -> None:
-        done = subprocess.run(
-            [sys.executable, "-c", "from arena.kit.observed import again; again()"],
-            input=pickle.dumps((self.inner, self.global_seed(), desk.given, desk.made, desk.workspace)),
-            env={**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-            capture_output=True,
-            check=False,
-        )
+        # No pipe: what the plugin leaves running would hold it open.
+        with tempfile.TemporaryFile(dir=os.environ["HOME"]) as said:
+            done = subprocess.run(
+                [sys.executable, "-c", "from arena.kit.observed import again; again()"],
+                input=pickle.dumps((self.inner, self.global_seed(), desk.given, desk.made, desk.workspace)),
+                env={**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+                check=False,
+            )
+            said.seek(0)
+            text = said.read().decode(errors="replace").strip()
         if done.returncode:
-            raise ArenaError(done.stderr.decode(errors="replace").strip()[-3000:] or f"exit code {done.returncode}")
+            raise ArenaError(text[-3000:] or f"exit code {done.returncode}")
 
     def _readable(self, desk: Desk) -> Iterator[Path]:
         yield from (*surroundings.readable(self.network), *self._writable(desk), desk.given)
@@ -119,6 +127,19 @@ class Observed(Question):
             yield desk.workspace
         if self.network:
             yield from (surroundings.hub_home(), surroundings.hub_cache())
+
+
+def _generators() -> dict[str, bytes]:
+    """Where the global generators are from which a plugin can draw by accident. That of torch is not among them, from
+    which every new layer draws."""
+    import random
+
+    import numpy as np
+
+    return {
+        "random": repr(random.getstate()).encode(),
+        "numpy.random": repr(np.random.get_state(legacy=False)).encode(),
+    }
 
 
 def again() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,6 @@ class Protected:
     breaches: tuple[str, ...]
     settings: dict[str, Any]
     exported: bool
-    notes: tuple[str, ...] = field(default=())
 
 
 def read_protected(settings: Settings) -> Protected:
@@ -83,14 +82,13 @@ def read_protected(settings: Settings) -> Protected:
     released = read_imagefolder(folder, released_columns)
     pairs = list(zip(originals, paired(originals, released), strict=True))
     _refuse_others(target, source, pairs, report)
+    _refuse_more(target, source, pairs, released)
     breaches = tuple(_breaches(pairs, budget))
     place = imagefolder(source, split)
     exported = place is None or split != "train" or limit is not None
     own = {} if exported else {"columns": columns}
     data = {"source": str(Path(source).absolute()), **own, "scoring": settings.scoring}
-    extra = len(released) - sum(other is not None for _, other in pairs)
-    notes = (f"{extra} released samples have no original and are not used",) if extra else ()
-    return Protected(folder, released_columns, originals, budget, breaches, data, exported, notes)
+    return Protected(folder, released_columns, originals, budget, breaches, data, exported)
 
 
 def dataset_settings(found: Protected, folder: Path) -> dict[str, Any]:
@@ -172,6 +170,17 @@ def _refuse_others(target: Path, source: str, pairs: Sequence[Pair], report: Rep
         raise UsageError(
             f"{target}: {len(problems)} of {len(pairs)} originals in {shortened(source, 400)} do not match what was "
             f"released: {listed}{more}. Name the originals that it was made from with --originals"
+        )
+
+
+def _refuse_more(target: Path, source: str, pairs: Sequence[Pair], released: Sequence[Sample]) -> None:
+    """Raise where something is released that nothing can be held against."""
+    known = {id(other) for _, other in pairs}
+    if more := [shortened(repr(sample.id), 100) for sample in released if id(sample) not in known]:
+        listed = ", ".join(more[:_NAMED]) + (f" and {len(more) - _NAMED} more" if len(more) > _NAMED else "")
+        raise UsageError(
+            f"{target}: {len(more)} released samples have no original in {shortened(source, 400)}, so that nobody can "
+            f"say what was changed: {listed}. Take them out, or name a folder with all originals by --originals"
         )
 
 

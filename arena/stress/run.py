@@ -80,7 +80,7 @@ def check_budget(asked: Asked, registry: Registry) -> Outcome:
             f"target {target.name!r} is a defense: its budget is checked when a suite runs it; leave out "
             "--budget-only, or name a folder"
         )
-    return Outcome(asked.settings.target, (_budget(target, "", ()),), file=asked.file, notes=target.protected.notes)
+    return Outcome(asked.settings.target, (_budget(target, "", ()),), file=asked.file)
 
 
 def stress(
@@ -204,7 +204,7 @@ def _budget(target: Target, entry: str, records: Sequence[Record]) -> Verdict:
     said = [shortened(failure.error.strip(), 400) for failure in failed if "budget: sample" in failure.error]
     if beyond := list(dict.fromkeys((*target.breaches, *said))):
         more = f" (and {len(beyond) - 1} more)" if len(beyond) > 1 else ""
-        return Verdict(BUDGET, "failed", f"{beyond[0]}{more}")
+        return Verdict(BUDGET, "failed", f"{beyond[0].rpartition('budget: ')[2]}{more}")
     if target.protected is not None:
         budget = target.protected.budget
         bound = f"{budget.image:g}/255 ({budget.norm}) and {budget.text} words"

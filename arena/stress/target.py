@@ -86,7 +86,7 @@ def entered(suite: Suite, target: Target, folder: Path) -> tuple[Suite, DefenseU
         )
         changed["datasets"] = (data,)
         said = f"{train} released samples train, {test} originals are held out to score on"
-        notes = (said + (f", {auxiliary} are the attackers' own clean data" if auxiliary else ""), *found.notes)
+        notes = (said + (f", {auxiliary} are the attackers' own clean data" if auxiliary else ""),)
     controls = [defense for defense in suite.defenses if defense.id in CONTROLS]
     if budget is not None:
         changed["budgets"] = (budget,)

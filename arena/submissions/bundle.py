@@ -21,10 +21,10 @@ import re
 import stat
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -35,7 +35,7 @@ from arena.paths import is_file
 from arena.plugins.identity import IDENTITY_VERSION, PROTOCOL_VERSION
 from arena.records.accept import problem
 from arena.records.bulk import bulk
-from arena.records.schema import SCHEMA_VERSION, Record, SuiteRef
+from arena.records.schema import SCHEMA_VERSION, Record, StageCost, SuiteRef
 from arena.records.submissions import Digest, Entry
 from arena.submissions.statement import LIMIT, Statement, parse_statement
 from arena.suites.schema import DefenseUse, Suite, digest
@@ -51,7 +51,7 @@ _MB = 2**20
 LIMITS: Mapping[str, int] = {
     MANIFEST: _MB,
     RECORDS: 128 * _MB,
-    SUITE: _MB,
+    SUITE: _MB // 16,
     STATEMENT: LIMIT,
     PACKAGES: _MB,
     "wheel": 64 * _MB,
@@ -178,11 +178,14 @@ def read_bundle(path: Path) -> Bundle:
     suite = _suite(path, files[SUITE])
     if (suite.id, digest(suite)) != (manifest.suite.id, manifest.suite.digest):
         raise UsageError(f"{path}: its {SUITE} is not the suite that its manifest names: {_AGAIN}")
+    records = _records(path, files[RECORDS], manifest)
+    if (manifest.stealth, manifest.cost) != means_of(records):
+        raise UsageError(f"{path}: stealth and cost in its {MANIFEST} are not those of its records: {_AGAIN}")
     return Bundle(
         _sha256(files[MANIFEST]),
         manifest,
         suite,
-        _records(path, files[RECORDS], manifest),
+        records,
         parse_statement(files[STATEMENT], f"{path}, {STATEMENT}"),
         files.get(manifest.code.wheel or ""),
     )
@@ -285,14 +288,6 @@ def is_bundle(path: Path) -> bool:
         return file.read(4) == b"PK\x03\x04"
 
 
-def packed_wheel(content: bytes) -> zipfile.ZipFile:
-    """A wheel's zip. Raises `UsageError` where it is none."""
-    try:
-        return zipfile.ZipFile(BytesIO(content))
-    except zipfile.BadZipFile as error:
-        raise UsageError(f"the wheel is no whole zip file ({error}): build it anew") from error
-
-
 def _json(content: bytes) -> Any:
     try:
         return json.loads(content)
@@ -302,3 +297,26 @@ def _json(content: bytes) -> Any:
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def means_of(records: Sequence[Record]) -> tuple[dict[str, float | None], dict[str, float | None]]:
+    """What a manifest says of records: stealth, and seconds a sample by stage, means over those that have them."""
+    return _means([record.stealth or {} for record in records]), _means([_seconds(record) for record in records])
+
+
+def _means(measured: Iterable[Mapping[str, float | None]]) -> dict[str, float | None]:
+    """The mean of every number, over those that have it."""
+    found: dict[str, list[float]] = {}
+    for one in measured:
+        for name, value in one.items():
+            found.setdefault(name, []).extend([] if value is None else [value])
+    return {name: fmean(values) if values else None for name, values in sorted(found.items())}
+
+
+def _seconds(record: Record) -> dict[str, float | None]:
+    stages: dict[str, StageCost | None] = {
+        "protect": record.cost.protect,
+        "purify": record.cost.purify,
+        "finetune": record.cost.finetune,
+    }
+    return {name: None if cost is None else cost.seconds_per_sample for name, cost in stages.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from math import prod
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from pydantic import ValidationError
 from rich.console import Console
@@ -26,6 +27,7 @@ from arena.records.submissions import Checked
 from arena.records.verify import compare, draw, spread
 from arena.submissions.bundle import SUITE, Bundle
 from arena.submissions.entry import Entered, parts_of
+from arena.submissions.wheels import read_wheel
 from arena.suites.schema import AttackUse, DefenseUse, Suite, digest
 from arena.suites.shipped import find_suite, shipped_suites
 from arena.suites.validation import validate
@@ -154,7 +156,8 @@ def refuse_other_suite(bundle: Bundle) -> None:
 
 
 def refuse_not_installed(bundle: Bundle, registry: Registry) -> None:
-    """Raise `NotInstalled` where the plugins of an entry are not installed, or with other source."""
+    """Raise `NotInstalled` where the plugins of an entry are not installed, or with other source, `UsageError` where
+    the bundle's wheel is not what is installed."""
     entry, code = bundle.manifest.entry, bundle.manifest.code
     for part in entry.parts:
         commit = f"check out commit {code.commit} of the arena"
@@ -173,6 +176,11 @@ def refuse_not_installed(bundle: Bundle, registry: Registry) -> None:
                 f"{entry.kind} {part.id!r} is installed from {origin} with other source ({source[:12]}) than the "
                 f"bundle's ({part.source_digest[:12]}), so nothing of it can be checked: {how}"
             )
+    if bundle.wheel is not None:
+        with TemporaryDirectory(prefix="arena-wheel-") as folder:
+            bundle.code_to(Path(folder))
+            path = Path(folder) / str(code.wheel)
+            read_wheel(path, [registry.get(entry.kind, part.id) for part in entry.parts])
 
 
 def _refuse_others(bundle: Bundle, cells: dict[str, Cell], records: dict[str, Record]) -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import Distribution, distributions
+from importlib.metadata import distributions
 from pathlib import Path
-from statistics import fmean
 
 from rich.console import Console
 
@@ -18,17 +15,14 @@ from arena.engine.plan import plan
 from arena.environment import code_state
 from arena.errors import ArenaError, UsageError
 from arena.files import refuse_foreign
-from arena.paths import is_file
-from arena.plugins.registry import Entry as Plugin
 from arena.plugins.registry import Registry
 from arena.plugins.source import engine_digest
 from arena.records.files import read_all
-from arena.records.schema import Record, StageCost, SuiteRef
+from arena.records.schema import Record, SuiteRef
 from arena.records.select import by_cell
 from arena.records.submissions import Entry, records_file
 from arena.store.local import Store
 from arena.submissions.bundle import (
-    LIMITS,
     PACKAGES,
     RECORDS,
     STATEMENT,
@@ -36,10 +30,11 @@ from arena.submissions.bundle import (
     Code,
     Manifest,
     described,
-    packed_wheel,
+    means_of,
     write_bundle,
 )
 from arena.submissions.entry import Entered, parts_of
+from arena.submissions.wheels import read_wheel
 from arena.suites.schema import digest
 from arena.suites.validation import validate
 
@@ -106,7 +101,7 @@ def submit(
     }
     if wheel is not None and code.wheel is not None:
         files[code.wheel] = wheel
-    asked = cells[0].asked
+    asked, means = cells[0].asked, means_of(records)
     manifest = Manifest(
         suite=own,
         entry=Entry(
@@ -118,8 +113,8 @@ def submit(
         defenses=list(entered.defenses),
         code=code,
         engine_digest=engine_digest(),
-        stealth=_means([record.stealth or {} for record in records]),
-        cost=_means([_seconds(record) for record in records]),
+        stealth=means[0],
+        cost=means[1],
         files=described(files),
         created=max(record.created for record in records),
     )
@@ -138,7 +133,10 @@ def code_of(
     if wheel is not None:
         if repository is not None or commit is not None:
             raise UsageError("name a --wheel, or --repository and --commit: one of them is the code")
-        return _wheel(wheel, plugins)
+        try:
+            return Code(wheel=wheel.name), read_wheel(wheel, plugins)
+        except ValueError:
+            raise UsageError(f"{wheel.name} is no name of a wheel: use the one that `pip wheel` gave it") from None
     if repository is not None and commit is not None:
         try:
             return Code(repository=repository, commit=commit), None
@@ -171,76 +169,3 @@ def _submitted(results: Path, suite: str, cells: set[str]) -> dict[str, Record]:
     path = records_file(results.parent, suite)
     found = by_cell(read_all([path] if path.exists() else []))
     return {cell: record for cell, record in found.items() if cell in cells}
-
-
-def _wheel(path: Path, plugins: Sequence[Plugin]) -> tuple[Code, bytes]:
-    """A wheel that declares the entry's plugins, with the modules that are installed."""
-    if not is_file(path):
-        raise UsageError(f"there is no file {path}: `pip wheel --no-deps FOLDER` builds a wheel")
-    content = path.read_bytes()
-    if len(content) > LIMITS["wheel"]:
-        raise UsageError(f"{path} has {len(content):,} bytes, and {LIMITS['wheel']:,} is the most for a wheel")
-    packed = packed_wheel(content)
-    names = {name for name in packed.namelist() if name.endswith(".py")}
-    dist = next(iter(distributions(path=[str(path)])), None)
-    for plugin in plugins:
-        group, origin = f"mmguard_arena.{plugin.kind}s", plugin.origin
-        if dist is None or not _declares(dist, group, plugin):
-            raise UsageError(
-                f"{path} does not declare {plugin.kind} {plugin.id!r}, as {origin.package} does: name its wheel"
-            )
-        if (_canonical(dist.name), dist.version) != (_canonical(origin.package), origin.version):
-            raise UsageError(
-                f"{path} is of {dist.name} {dist.version}, and {plugin.id!r} runs here from {origin}: install the "
-                "wheel, and submit again"
-            )
-        root = _root(plugin)
-        for name in sorted(names):
-            here = root / name
-            if here.is_file() and here.read_bytes() == packed.read(name):
-                continue
-            raise UsageError(f"{path}: {name} is not what is installed here: build the wheel anew, or install it")
-        if plugin.point.module.replace(".", "/") not in {
-            name.removesuffix(".py").removesuffix("/__init__") for name in names
-        }:
-            raise UsageError(f"{path} does not have the module {plugin.point.module} of {plugin.id!r}: build it anew")
-    try:
-        return Code(wheel=path.name), content
-    except ValueError:
-        raise UsageError(f"{path.name} is no name of a wheel: use the one that `pip wheel` gave it") from None
-
-
-def _declares(dist: Distribution, group: str, plugin: Plugin) -> bool:
-    points = dist.entry_points.select(group=group, name=plugin.id)
-    return any(point.value == plugin.point.value for point in points)
-
-
-def _root(plugin: Plugin) -> Path:
-    """The folder that the plugin's top-level module is in."""
-    plugin.load()
-    file = Path(str(sys.modules[plugin.point.module].__file__))
-    parts = plugin.point.module.split(".")
-    return file.parents[len(parts) if file.stem == "__init__" else len(parts) - 1]
-
-
-def _canonical(name: str) -> str:
-    """A package's name as packaging compares them (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def _means(measured: Iterable[Mapping[str, float | None]]) -> dict[str, float | None]:
-    """The mean of every number, over those that have it."""
-    found: dict[str, list[float]] = {}
-    for one in measured:
-        for name, value in one.items():
-            found.setdefault(name, []).extend([] if value is None else [value])
-    return {name: fmean(values) if values else None for name, values in sorted(found.items())}
-
-
-def _seconds(record: Record) -> dict[str, float | None]:
-    stages: dict[str, StageCost | None] = {
-        "protect": record.cost.protect,
-        "purify": record.cost.purify,
-        "finetune": record.cost.finetune,
-    }
-    return {name: None if cost is None else cost.seconds_per_sample for name, cost in stages.items()}

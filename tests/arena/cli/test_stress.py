@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -253,8 +254,13 @@ def test_the_budget_alone_needs_no_model(place: Path, stress: Stress) -> None:
     words = ("--originals", "photos", "--budget-image", "8")
     assert stress(*entry[1:], "safe", *words).returncode == 0
     found = stress(*entry[1:], "loud", *words, "--junit", "j.xml")
-    assert found.returncode == 1 and "failed: budget: budget: sample 0 ('000.png'): |delta| = 9/255" in found.stdout
+    assert found.returncode == 1 and "failed: budget: sample 0 ('000.png'): |delta| = 9/255" in found.stdout
     assert stress(*entry[1:], "safe").returncode == 2
+    (place / "safe" / "000.png").write_bytes(b"no picture")
+    damaged = stress(*entry[1:], "safe", *words, "--junit", "j.xml")
+    assert damaged.returncode == 2 and "000.png" in damaged.stderr and not (place / "j.xml").exists()
+    shutil.rmtree(place / "safe")
+    write_bright(place / "safe", shift=8)
     assert sorted(path.name for path in place.iterdir() if path.is_dir()) == ["loud", "photos", "safe"]
     light = (
         f"import sys; sys.argv[1:] = {['stress', *entry[1:], 'safe', *words]!r}\n"

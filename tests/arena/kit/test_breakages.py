@@ -71,7 +71,8 @@ BREAKAGES = {
     "no picture": Breakage("contract", "return a PIL image", MADE, "yield after.tolist()"),
     "the seed ignored": Breakage("seed", "the same under the seeds 0 to 3", DRAW, drawn("3", "world.seed"), "needs"),
     "the seed never read": Breakage("needs", "'seed' and never reads it", DRAW, drawn("3"), "needs"),
-    "global randomness": Breakage("seed", "global generators", DRAW, drawn("np.random.randint(2**31)")),
+    "global randomness": Breakage("seed", "generator of numpy.random", DRAW, drawn("np.random.randint(2**31)")),
+    "a global generator set": Breakage("seed", "generator of numpy.random", DRAW, first("np.random.seed(world.seed)")),
     "the clock": Breakage("determinism", "samples differ", DRAW, drawn("time_ns()", "from time import time_ns")),
     "the process id": Breakage("determinism", "samples differ", DRAW, drawn("getpid()", "from os import getpid")),
     "the order of a set": Breakage(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,15 @@ def test_others_than_the_originals_are_named(
         read_protected(settings(released, originals))
     assert says in str(refused.value) and f"1 of {COUNT} originals" in str(refused.value)
     assert "--originals" in str(refused.value)
+
+
+def test_what_is_released_without_an_original_is_named(tmp_path: Path, originals: Path) -> None:
+    released = write_folder(tmp_path / "released")
+    shutil.copy(released / "00.png", released / "more.png")
+    with (released / "metadata.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"file_name": "more.png", "question": "what?", "answer": "it"}) + "\n")
+    with pytest.raises(UsageError, match=r"1 released samples have no original in .*: 'more.png'\. Take them out"):
+        read_protected(settings(released, originals))
 
 
 def test_pictures_of_other_sizes_and_modes_are_named(tmp_path: Path, originals: Path) -> None:

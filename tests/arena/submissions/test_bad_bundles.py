@@ -16,7 +16,7 @@ from submission_tools import command, forged, snapshot, submit, unpacked
 
 from arena.errors import UsageError
 from arena.plugins.registry import Entry
-from arena.submissions.bundle import LIMITS, described, read_bundle
+from arena.submissions.bundle import LIMITS, read_bundle
 
 Files = dict[str, bytes]
 
@@ -171,19 +171,19 @@ def test_cells_of_another_entry_are_refused() -> None:
     assert "lacks 6 of the 6 cells" in said(bundle) or "is there twice" in said(bundle)
 
 
-def test_a_suite_that_nobody_can_plan_is_refused() -> None:
-    from arena.submissions.bundle import write_bundle
-    from arena.suites.schema import digest
+def test_a_suite_that_nobody_can_plan_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("arena.submissions.check._MOST", 1)
+    assert "has more than 1 cells" in said(submit("remember"))
 
+
+def test_means_that_are_not_those_of_the_records_are_refused() -> None:
     bundle = submit("remember")
-    read, files = read_bundle(bundle), unpacked(bundle)
-    large = read.suite.model_copy(update={"seeds": tuple(range(100_000))})
-    files["suite.json"] = large.model_dump_json().encode()
-    files["records.jsonl"] = b""
-    del files["manifest.json"]
-    own = read.manifest.suite.model_copy(update={"digest": digest(large)})
-    write_bundle(bundle, read.manifest.model_copy(update={"suite": own, "files": described(files)}), files)
-    assert "has more than 200,000 cells" in said(bundle)
+    files = unpacked(bundle)
+    manifest = json.loads(files["manifest.json"])
+    manifest["stealth"]["psnr"] = 99.0
+    files["manifest.json"] = json.dumps(manifest).encode()
+    rezip(bundle, files)
+    assert "stealth and cost in its manifest.json are not those of its records" in said(bundle)
 
 
 def test_another_suite_under_a_shipped_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

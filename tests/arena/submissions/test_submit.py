@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +14,7 @@ from submission_tools import CODE, DOUBTFUL, STATEMENT, command, snapshot, submi
 
 from arena.errors import ArenaError, UsageError
 from arena.submissions import make
-from arena.submissions.bundle import read_bundle
+from arena.submissions.bundle import Manifest, described, read_bundle, write_bundle
 from arena.submissions.statement import Statement, read_statement
 
 
@@ -179,6 +180,13 @@ def test_a_wheel_travels_with_the_bundle() -> None:
     assert read_bundle(Path("w.zip")).manifest.code.wheel == path.name
     assert succeed("verify", "w.zip", "--code", "code").split() == [f"code/{path.name}"]
     assert Path("code", path.name).read_bytes() == path.read_bytes()
+    files = unpacked(Path("w.zip"))
+    said = json.loads(files.pop("manifest.json"))
+    files[path.name] = b"PK junk"
+    said["files"] = {name: file.model_dump() for name, file in described(files).items()}
+    write_bundle(Path("w.zip"), Manifest.model_validate(said), files)
+    done = command("verify", "w.zip")
+    assert isinstance(done.exception, UsageError) and "is no whole wheel" in str(done.exception)
 
 
 def test_where_the_code_of_a_repository_is() -> None:
@@ -205,7 +213,7 @@ def test_a_wheel_of_other_code_is_refused(changes: dict[str, bytes], message: st
 
 def test_a_wheel_that_is_none_is_refused(nothing_runs: None) -> None:
     Path("x.whl").write_bytes(b"nothing")
-    assert "the wheel is no whole zip file" in refused(*WORDS, "--wheel", "x.whl")
+    assert "x.whl is no whole wheel" in refused(*WORDS, "--wheel", "x.whl")
 
 
 def test_a_sequence_of_attacks_is_one_entry() -> None:
