@@ -21,6 +21,7 @@ import select
 import signal
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -390,6 +391,7 @@ def _inside(output: int, progress: int, content: int) -> NoReturn:
         sys.argv = [""]
         sys.path[:] = call.path
         os.environ.update({**call.environment, **private(call.home)})  # whose PYTHONPATH is that path
+        tempfile.tempdir = None  # what the server loaded has asked for it before
         importlib.invalidate_caches()
         with contextlib.suppress(OSError):
             os.chdir(call.folder)

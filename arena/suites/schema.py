@@ -54,9 +54,11 @@ def _json(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 def _unique(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    for i, value in enumerate(values):
-        if value in values[:i]:
+    seen = set()
+    for value in values:
+        if value in seen:
             raise ValueError(f"{value!r} is there twice: remove one")
+        seen.add(value)
     return values
 
 

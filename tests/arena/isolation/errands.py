@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -38,6 +39,10 @@ def look_around(home: Path, tell: Tell) -> None:
         group=os.getpgid(0) == os.getpid(),
         modules=[name for name in ("toys", "pytest") if name in sys.modules],
     )
+
+
+def make_temporary(home: Path, tell: Tell) -> None:
+    say(home, folder=tempfile.mkdtemp())
 
 
 def count(home: Path, content: bytes, tell: Tell) -> None:

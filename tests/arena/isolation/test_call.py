@@ -57,6 +57,12 @@ def gone(pids: list[int]) -> bool:
     return False
 
 
+def test_temporary_files_are_its_own(tmp_path: Path) -> None:
+    """Whatever the server has loaded has asked for the place of such files before: torch has."""
+    assert ask(tmp_path, "make_temporary", tmp_path, preload=("torch",)).code == 0
+    assert Path(said(tmp_path)["folder"]).parent == tmp_path
+
+
 def test_what_it_finds_around_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARENA_STORE", "/secret/store")
     monkeypatch.setenv("OMP_API_KEY", "secret")
