@@ -54,7 +54,17 @@ def accept(
         out.print("nothing to accept: every record was made by the present source, or by one accepted as alike")
     for outcome in sorted(outcomes, key=lambda o: o.plugin):
         count = len(outcome.checks)
-        if not outcome.checks:
+        if outcome.lacking:
+            refused += 1
+            cell, reference = next(iter(outcome.lacking.items()))
+            out.print(
+                f"not accepted {outcome.plugin}: {len(outcome.lacking)} of its cells, such as {cell[:12]}, came out "
+                f"otherwise than their records, and {reference} has none of them: compute them here by the code as it "
+                "was, or name a revision with --against",
+                markup=False,
+                soft_wrap=True,
+            )
+        elif not outcome.checks:
             refused += 1
             out.print(f"not accepted {outcome.plugin}: no cell that has it is done", markup=False, soft_wrap=True)
         elif outcome.differing:

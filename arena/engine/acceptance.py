@@ -47,6 +47,8 @@ class Outcome:
     before: set[str]
     checks: dict[str, Check] = field(default_factory=dict)
     against: set[str] = field(default_factory=set)
+    lacking: dict[str, str] = field(default_factory=dict)
+    """Cells that came out otherwise than their records and that the reference has nothing of, with its name."""
 
     @property
     def differing(self) -> list[Check]:
@@ -167,19 +169,24 @@ def accept(
             checks = {key: compare(e.records[key], fresh[key]) for key in chosen}
             compared = dict.fromkeys(chosen, "the records")
             other = [key for key, check in checks.items() if check.verdict != "contents equal"]
+            found: Mapping[str, Record] = {}
             if other:  # the code, or the machine, of which a name may not say all: the code as it was knows
                 found = reference.records(e, other)
-                checks |= {key: compare(found[key], fresh[key]) for key in other}
+                checks |= {key: compare(found[key], fresh[key]) for key in other if key in found}
                 compared |= dict.fromkeys(other, reference.name)
             for key in chosen:
                 for plugin in made_by(e.records[key]):
-                    if plugin in outcomes:
+                    if plugin not in outcomes:
+                        continue
+                    if key in other and key not in found:
+                        outcomes[plugin].lacking[key] = reference.name
+                    else:
                         outcomes[plugin].checks[key] = checks[key]
                         outcomes[plugin].against.add(compared[key])
     cells = [cell.asked for e in evidence for cell in e.cells.values()]
     sources, declared = current_sources(cells), versions(cells)
     for plugin, outcome in outcomes.items():
-        if outcome.checks and not outcome.differing:
+        if outcome.checks and not outcome.differing and not outcome.lacking:
             append(folder, _line(outcome, sources[plugin], declared[plugin]))
     return list(outcomes.values())
 
@@ -225,21 +232,15 @@ class _Reference:
         return self._given.keys()
 
     def records(self, evidence: Evidence, cells: Sequence[str]) -> dict[str, Record]:
-        """The reference of some cells of a suite. Raises `ArenaError` where it lacks one."""
+        """The reference of some cells of a suite, of those that it has."""
         if self._given:
-            self.name, found = Path(str(self._against)).name, self._given
-        else:
-            self._against = self._against or self._revision()
-            self.name = f"commit {self._against}"
-            folder = self._place / f"then-{evidence.suite.id}"
-            folder.mkdir(exist_ok=True)
-            found = compute_at(self._against, evidence.path, cells, folder, self._console, self._workers)
-        if missing := [key for key in cells if key not in found]:
-            raise ArenaError(
-                f"{self.name} has no record of {len(missing)} of the cells of suite {evidence.suite.id} that came out "
-                f"otherwise than their records, such as {missing[0][:12]}: compute them here by the code as it was"
-            )
-        return found
+            self.name = Path(str(self._against)).name
+            return self._given
+        self._against = self._against or self._revision()
+        self.name = f"commit {self._against}"
+        folder = self._place / f"then-{evidence.suite.id}"
+        folder.mkdir(exist_ok=True)
+        return compute_at(self._against, evidence.path, cells, folder, self._console, self._workers)
 
     def _made(self, plugin: str, digest: str) -> bool:
         """Whether a source is what made the records, or was accepted as alike."""
