@@ -54,6 +54,8 @@ def test_no_words_no_text() -> None:
 
 @pytest.mark.parametrize("name", [entry.id for entry in Registry().entries("defense")])
 def test_a_dry_run_takes_a_few_passes(name: str) -> None:
-    small = defense(name, **type(defense(name).config).small()).effort(SAMPLES, BUDGET)
+    given = {"folder": "photos"} if name == "released" else {}  # which has no default
+    config = Registry().get("defense", name).load().Config
+    small = defense(name, **{**config.small(), **given}).effort(SAMPLES, BUDGET)
     assert small.forwards <= 2 and small.gradients <= 7 and small.texts <= 10
     assert small.texts <= 2 or name == "mem"  # has no setting for the words of a round
