@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from arena.cli.audits import UNDECIDED
 from arena.cli.console import stderr, stdout
 from arena.cli.options import Results, StoreUrl, possible, read_settings
 
@@ -14,9 +15,6 @@ if TYPE_CHECKING:
     from arena.records.submissions import Change, Number
 
 commands = typer.Typer()
-
-UNDECIDED = 3
-"""Exit code where nothing can be said, since a plugin is not installed."""
 
 
 @commands.command()

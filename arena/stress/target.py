@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from arena.budget import Budget
+from arena.engine.audited import RANDOM
 from arena.errors import UsageError
 from arena.paths import is_folder
 from arena.plugins.identity import CONTROL
@@ -17,7 +18,7 @@ from arena.stress.settings import Settings
 from arena.suites.schema import DatasetUse, DefenseUse, Skip, Suite
 from arena.text import shortened
 
-CONTROLS = (CONTROL, "random")
+CONTROLS = (CONTROL, RANDOM)
 """Defenses of a suite that stay beside the entry."""
 
 RELEASED = "released"

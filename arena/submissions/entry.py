@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from arena.engine.audited import RANDOM
 from arena.engine.graph import Cell
 from arena.errors import UsageError
 from arena.plugins.identity import CONTROL
@@ -16,9 +17,6 @@ from arena.records.accept import problem
 from arena.records.schema import Asked, PluginRef
 from arena.records.submissions import Kind, Part, Submission
 from arena.suites.schema import AttackUse, DefenseUse, Suite
-
-RANDOM = "random"
-"""Id of the defense that is a control as well: noise of the budget's size."""
 
 
 @dataclass(frozen=True)
