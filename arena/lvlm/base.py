@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -20,6 +21,7 @@ from torch.nn import functional as F
 from arena.data.sample import Sample
 from arena.errors import ArenaError
 from arena.lvlm.batch import IGNORE, Batch, Encoding, Forward, Role
+from arena.lvlm.features import handed
 from arena.lvlm.pixels import to_tensor
 
 if TYPE_CHECKING:
@@ -205,7 +207,7 @@ class LVLM(ABC):
 
         `images` are float ``(3, H, W)`` in [0, 1], one for each of ``batch.images`` and of the same size.
         """
-        return replace(batch, pixels=self.pixel_inputs(images), images=tuple(images))
+        return replace(batch, pixels=self.pixel_inputs(images), images=tuple(images), features=None)
 
     def forward(
         self,
@@ -221,8 +223,7 @@ class LVLM(ABC):
         input embeddings, with gradient. Logits are computed from just before the first answer token of the batch on,
         not for the whole sequence.
         """
-        first = int((batch.labels != IGNORE).int().argmax(1).min())
-        keep = batch.input_ids.shape[1] - max(first - 1, 0)
+        keep = kept_positions(batch)
         kept: list[Tensor] = []
 
         def keep_embeddings(module: nn.Module, args: Any, output: Tensor) -> Tensor:
@@ -239,27 +240,26 @@ class LVLM(ABC):
 
                 probe = Probe(frozenset(attention_layers), attention_rows, attention)
                 with probing(self.module(self.language_model), probe):
-                    output = self._call(batch, keep)
+                    output = self.call(batch, keep)
             else:
-                output = self._call(batch, keep)
+                output = self.call(batch, keep)
         finally:
             if hook is not None:
                 hook.remove()
         logits, labels = output.logits[:, :-1], batch.labels[:, -keep:][:, 1:]
-        token_losses = F.cross_entropy(
-            logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORE, reduction="none"
-        ).view(labels.shape)
-        losses = token_losses.sum(1) / (labels != IGNORE).sum(1).clamp(min=1)
-        return Forward(losses, logits, labels, attention, kept[0] if kept else None)
+        return Forward(_answer_losses(logits, labels), logits, labels, attention, kept[0] if kept else None)
 
-    def _call(self, batch: Batch, keep: int) -> Any:
-        return self.model(
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask,
-            **batch.pixels,
-            logits_to_keep=keep,
-            use_cache=False,
-        )
+    def call(self, batch: Batch, keep: int) -> Any:
+        """The model's own output for a batch, with logits of the last `keep` positions."""
+        known = batch.features
+        with nullcontext() if known is None or not known.about(batch.pixels) else handed(self, [known]):
+            return self.model(
+                input_ids=batch.input_ids,
+                attention_mask=batch.attention_mask,
+                **batch.pixels,
+                logits_to_keep=keep,
+                use_cache=False,
+            )
 
     def losses(self, batch: Batch) -> Tensor:
         """Mean cross entropy over each sample's answer tokens, ``(B,)``, in nats."""
@@ -267,9 +267,7 @@ class LVLM(ABC):
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean cross entropy over all answer tokens of the batch: what transformers computes from `labels`."""
-        out = self.forward(batch)
-        counts = (out.labels != IGNORE).sum(1)
-        return (out.losses * counts).sum() / counts.sum().clamp(min=1)
+        return answer_loss(self.forward(batch).logits, batch.labels)
 
     def attention(self, batch: Batch, layers: Sequence[int], rows: Tensor | None = None) -> dict[int, Tensor]:
         """Attention weights by layer, ``(B, heads, R, L)``, differentiable; each row is a distribution over positions.
@@ -335,6 +333,28 @@ class LVLM(ABC):
             use = mask[:, 1:]
             values += ((losses * use).sum(1) / use.sum(1)).exp().tolist()
         return values
+
+
+def kept_positions(batch: Batch) -> int:
+    """How many of the last positions give the logits that answers need: from just before the batch's first one."""
+    first = int((batch.labels != IGNORE).int().argmax(1).min())
+    return batch.input_ids.shape[1] - max(first - 1, 0)
+
+
+def answer_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross entropy over all answer tokens, of logits ``(B, T, V)`` and labels ``(B, L)``: those of the positions
+    after each of the logits', which are the last T."""
+    labels = labels[:, -logits.shape[1] :]
+    counts = (labels != IGNORE).sum(1)
+    return (_answer_losses(logits, labels) * counts).sum() / counts.sum().clamp(min=1)
+
+
+def _answer_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross entropy of each row."""
+    token_losses = F.cross_entropy(
+        logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORE, reduction="none"
+    ).view(labels.shape)
+    return token_losses.sum(1) / (labels != IGNORE).sum(1).clamp(min=1)
 
 
 def images_of(samples: Sequence[Sample], device: torch.device | str = "cpu") -> list[Tensor]:

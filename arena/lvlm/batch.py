@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from arena.lvlm.features import Remembered
 
 IGNORE = -100
 """Label of a position that has no loss, as in transformers."""
@@ -39,7 +43,7 @@ class Batch:
     and `roles` are long ``(B, L)``. `pixels` are the model's own pixel arguments, made by `LVLM.pixel_inputs`;
     `images` are the raw pictures they were made from, float ``(3, H, W)`` in [0, 1], each of its own size. `indices`,
     long ``(B,)``, are the samples' places in the list that they were taken from. Other pictures are put in by
-    ``lvlm.with_images(batch, images)``.
+    ``lvlm.with_images(batch, images)``. `features` are the arena's: what is remembered of these very `pixels`.
     """
 
     input_ids: Tensor
@@ -49,6 +53,7 @@ class Batch:
     pixels: dict[str, Tensor]
     images: tuple[Tensor, ...]
     indices: Tensor
+    features: Remembered | None = None
 
     def __len__(self) -> int:
         return len(self.input_ids)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 class Dora(Lora):
     """LoRA's adapters on the language model for the direction of each weight, and its magnitude learned beside them."""
 
+    packs = False
+
     def prepare(self, lvlm: LVLM) -> LVLM:
         from arena.lvlm.adapters import attach_lora, linear_modules
 

@@ -23,6 +23,7 @@ class Lora(Recipe):
 
     config: Config
     parts = frozenset({"adapters"})
+    packs = True
 
     @property
     def rank(self) -> int:

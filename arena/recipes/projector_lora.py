@@ -15,6 +15,7 @@ class ProjectorLora(Lora):
     """Low-rank adapters on the language model and every weight of the projector; the vision tower stays frozen."""
 
     parts = frozenset({"adapters", "projector"})
+    packs = False
 
     def prepare(self, lvlm: LVLM) -> LVLM:
         from arena.lvlm.adapters import attach_lora, linear_modules

@@ -23,6 +23,7 @@ class Qlora(Lora):
 
     config: Config
     packages = ("bitsandbytes",)
+    packs = False
 
     def prepare(self, lvlm: LVLM) -> LVLM:
         from arena.lvlm.adapters import attach_lora, linear_modules

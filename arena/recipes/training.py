@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,10 @@ from arena.errors import ArenaError
 from arena.lvlm.adapters import load_trainable, trainable, trainable_state, with_model
 from arena.lvlm.base import LVLM, images_of
 from arena.lvlm.batch import IGNORE, Batch
+from arena.lvlm.features import Features, Remembered, frozen_pictures
 from arena.plugins.base import Recipe, TrainingHooks
 from arena.recipes.config import TrainingConfig
+from arena.recipes.packing import Member
 
 
 @dataclass(frozen=True)
@@ -64,17 +66,21 @@ class _Samples(torch.utils.data.Dataset[int]):
 
 class _Collator:
     """Indices to a batch: texts were encoded once, pictures become tensors and go through the pixel pipeline here, so
-    that no more than a batch of them is held as floats."""
+    that no more than a batch of them is held as floats. Where the model's part before the language model is frozen, its
+    features can be remembered."""
 
-    def __init__(self, lvlm: LVLM, samples: Sequence[Sample]) -> None:
+    def __init__(self, lvlm: LVLM, samples: Sequence[Sample], remember: bool = False) -> None:
         self.lvlm = lvlm
         self.samples = samples
+        self.features = Features() if remember else None
         self.rows = [lvlm.encode_text((s.image.height, s.image.width), s.question, s.answer) for s in samples]
 
     def batch(self, indices: Sequence[int]) -> Batch:
         images = images_of([self.samples[i] for i in indices], self.lvlm.device)
         rows = [self.rows[i] for i in indices]
-        return self.lvlm.collate(rows, self.lvlm.pixel_inputs(images), images, torch.tensor(indices))
+        batch = self.lvlm.collate(rows, self.lvlm.pixel_inputs(images), images, torch.tensor(indices))
+        known = None if self.features is None else Remembered.of(self.features, indices, batch.pixels)
+        return replace(batch, features=known)
 
     def __call__(self, indices: Sequence[int]) -> dict[str, Any]:
         batch = self.batch(indices)
@@ -84,13 +90,26 @@ class _Collator:
 class _HookedTrainer(Trainer):
     lvlm: LVLM
     hooks: TrainingHooks
+    member: Member | None = None
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        if self.member is None:
+            loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+            return loss
+        model.train()
+        return self.member.step(self.lvlm, _batch(inputs))
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        batch = Batch(**{**inputs, "images": tuple(inputs["images"])})
+        batch = _batch(inputs)
         done = self.state.global_step / max(self.state.max_steps, 1)
         return self.hooks.loss(with_model(self.lvlm, model), batch, done)
+
+
+def _batch(inputs: dict[str, Any]) -> Batch:
+    """What the collator gave, as it comes through the Trainer."""
+    return Batch(**{**inputs, "images": tuple(inputs["images"])})
 
 
 class _EachEpoch(TrainerCallback):
@@ -166,8 +185,12 @@ def fine_tune(
     folder: Path,
     hooks: TrainingHooks | None = None,
     progress: Callable[[float, str], None] | None = None,
+    member: Member | None = None,
 ) -> History:
     """Fine-tune `lvlm` on `samples` by `recipe` and write ``epoch-N.safetensors`` and ``history.json`` into `folder`.
+
+    As a `member` of a pack, whose recipe can be packed (`packable`), it has its steps computed with those of others,
+    see `arena.recipes.packing`.
 
     Under ``accelerate launch`` every process calls this with the same arguments and a folder of its own, see
     `arena.engine.launch`. Raises `ArenaError` for fewer than two samples, or for steps or samples that the processes
@@ -183,7 +206,8 @@ def fine_tune(
     tuned = recipe.prepare(lvlm)
     _name_layers_that_exist(tuned.module(""))
     training, held_out = held_out_split(samples, seed)
-    collate, judge = _Collator(tuned, training), _Collator(tuned, held_out)
+    remember = hooks is None and frozen_pictures(tuned)
+    collate, judge = _Collator(tuned, training, remember), _Collator(tuned, held_out, remember)
     epochs: list[Epoch] = []
     best: dict[str, Tensor] = {}
 
@@ -228,7 +252,7 @@ def fine_tune(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.model_accepts_loss_kwargs = False  # the hook returns a mean, so accumulation divides it
-    trainer.lvlm, trainer.hooks = tuned, hooks or TrainingHooks()
+    trainer.lvlm, trainer.hooks, trainer.member = tuned, hooks or TrainingHooks(), member
     trainer.train()
     history = History(tuple(epochs), _best(epochs))
     if config.checkpoints == "best":
@@ -236,6 +260,16 @@ def fine_tune(
     text = json.dumps({"chosen": history.chosen, "epochs": [asdict(e) for e in epochs]}, indent=1)
     (folder / "history.json").write_text(text, encoding="utf-8")
     return history
+
+
+def packable(recipe: Recipe) -> bool:
+    """Whether trainings by this recipe can be trained together with the same result."""
+    c = recipe.config
+    return (
+        recipe.packs
+        and isinstance(c, TrainingConfig)
+        and (c.precision, c.gradient_accumulation, c.gradient_checkpointing) == ("float32", 1, False)
+    )
 
 
 def _best(epochs: Sequence[Epoch]) -> int:

@@ -1,0 +1,261 @@
+"""Fine-tunings of one model and recipe that are trained together: adapters are stacked, and one forward and backward pass
+serves a step of all of them (packed LoRA jobs, PLoRA, Yan 2025, arXiv 2508.02932).
+
+Each training stays what it is alone, Trainer, optimiser, schedule, order of samples and random numbers included; a thread
+of its own waits where its step is computed. A product of matrices is computed training by training, since its last bits
+depend on how many rows it has; all else is done for all rows at once. So on a CPU in float32 a training has the same
+weights, bit for bit, whatever it is packed with, and the same as without.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from peft.tuners.lora import Linear as LoraLinear
+from torch import Tensor, nn
+
+from arena.lvlm.base import LVLM, answer_loss, kept_positions
+from arena.lvlm.batch import Batch
+from arena.lvlm.features import Entangled, handed
+
+
+class Member:
+    """One training of a pack, as its own thread sees it."""
+
+    def __init__(self) -> None:
+        self.to_thread: queue.SimpleQueue[Tensor | None] = queue.SimpleQueue()
+        self.from_thread: queue.SimpleQueue[tuple[LVLM, Batch] | None] = queue.SimpleQueue()
+        self.error: BaseException | None = None
+        self.random = torch.get_rng_state()
+
+    def step(self, lvlm: LVLM, batch: Batch) -> Tensor:
+        """Have the gradients of a step computed with those of the others; returns its loss."""
+        self.from_thread.put((lvlm, batch))
+        loss = self.to_thread.get()
+        if loss is None:
+            raise SystemExit  # the pack was given up
+        return loss
+
+    def resume(self, loss: Tensor | None) -> tuple[LVLM, Batch] | None:
+        """Let the training go on, with the random numbers that are its own, until its next step; None at its end."""
+        torch.set_rng_state(self.random)
+        self.to_thread.put(loss)
+        asked = self.from_thread.get()
+        self.random = torch.get_rng_state()
+        return asked
+
+
+def train_together(trainings: Sequence[Callable[[Member], None]]) -> None:
+    """Run trainings, each of which hands its steps to the `Member` that it is given. Raises the first error of one."""
+    members = [Member() for _ in trainings]
+    threads = [
+        threading.Thread(target=_run, args=(training, member), daemon=True)
+        for training, member in zip(trainings, members, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    pack = Pack()
+    waiting: dict[int, Tensor] = dict.fromkeys(range(len(members)), torch.zeros(()))
+    try:
+        while waiting:
+            asked: dict[int, tuple[LVLM, Batch]] = {}
+            for number, loss in waiting.items():
+                step = members[number].resume(loss)
+                if members[number].error is not None:
+                    raise members[number].error  # type: ignore[misc]
+                if step is not None:
+                    asked[number] = step
+            waiting = pack.step(asked, members)
+    finally:
+        for member in members:
+            member.to_thread.put(None)
+
+
+def _run(training: Callable[[Member], None], member: Member) -> None:
+    try:
+        if member.to_thread.get() is not None:
+            training(member)
+    except BaseException as error:
+        member.error = error
+    member.from_thread.put(None)
+
+
+@dataclass
+class Pack:
+    """The models of trainings that wait for a step, and their adapters, stacked."""
+
+    models: dict[int, LVLM] = field(default_factory=dict)
+    own: dict[int, list[nn.Parameter]] = field(default_factory=dict)
+    """Each training's own parameters, in the order of the stacks."""
+    stacks: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    """By module, the adapters ``(C, rank, in)`` and ``(C, out, rank)`` of all trainings; each training's own parameters
+    are views of them."""
+
+    def step(self, asked: dict[int, tuple[LVLM, Batch]], members: Sequence[Member]) -> dict[int, Tensor]:
+        """Put gradients where each training's optimiser looks for them; losses by training.
+
+        Batches of one shape are computed in one pass.
+        """
+        losses: dict[int, Tensor] = {}
+        if not self.models and len(asked) > 1:
+            self._stack(asked)
+        groups: dict[Any, list[int]] = {}
+        for number, (_, batch) in asked.items():
+            together = number in self.models and batch.features is not None
+            key = tuple(batch.input_ids.shape) if together else number  # a number is no shape
+            groups.setdefault(key, []).append(number)
+        for numbers in groups.values():
+            try:
+                if len(numbers) == 1:
+                    raise Entangled
+                losses |= self._together(numbers, [asked[n][1] for n in numbers], [members[n] for n in numbers])
+            except Entangled:
+                for number in numbers:
+                    losses[number] = _alone(*asked[number], members[number])
+        return losses
+
+    def _stack(self, asked: dict[int, tuple[LVLM, Batch]]) -> None:
+        """Put the adapters of all trainings into one tensor a place, if they are of the plain kind."""
+        layers = {number: plain_adapters(lvlm) for number, (lvlm, _) in asked.items()}
+        if not all(layers.values()):
+            return
+        self.models = {number: lvlm for number, (lvlm, _) in asked.items()}
+        self.own = {number: [] for number in asked}
+        for name in layers[next(iter(asked))]:
+            pair = []
+            for part in ("lora_A", "lora_B"):
+                for number, found in layers.items():
+                    self.own[number].append(getattr(found[name], part)["default"].weight)
+                stack = torch.stack([own[-1].detach() for own in self.own.values()])
+                for own, row in zip(self.own.values(), stack, strict=True):
+                    own[-1].data = row
+                pair.append(stack.requires_grad_())
+            self.stacks[name] = pair[0], pair[1]
+
+    def _together(self, numbers: list[int], batches: list[Batch], members: list[Member]) -> dict[int, Tensor]:
+        places = list(self.models)
+        rows = [places.index(number) for number in numbers]
+        host = self.models[places[0]]
+        host.model.train()
+        stacks = self.stacks
+        if rows != list(range(len(places))):
+            stacks = {name: (first[rows], second[rows]) for name, (first, second) in stacks.items()}
+        draws = [_generator(member.random) for member in members]
+        known = [batch.features for batch in batches if batch.features is not None]
+        keeps = [kept_positions(batch) for batch in batches]
+        with _serving(host, stacks, draws), handed(host, known):
+            logits = host.call(_joined(batches), max(keeps)).logits
+        losses = [
+            answer_loss(own[:, -keep:-1], batch.labels)
+            for own, batch, keep in zip(logits.split(len(batches[0])), batches, keeps, strict=True)
+        ]
+        leaves = [leaf for pair in self.stacks.values() for leaf in pair]
+        for place, gradient in enumerate(torch.autograd.grad(torch.stack(losses).sum(), leaves)):
+            gradient = gradient.contiguous()  # as a parameter's own is: its norm is summed in this order
+            for number, row in zip(numbers, rows, strict=True):
+                self.own[number][place].grad = gradient[row]
+        for draw, member in zip(draws, members, strict=True):
+            member.random = draw.get_state()
+        return {number: loss.detach() for number, loss in zip(numbers, losses, strict=True)}
+
+
+def plain_adapters(lvlm: LVLM) -> dict[str, Any]:
+    """The layers with adapters, by name, where nothing else learns and all are LoRA's own on plain linear layers of the
+    language model; empty where it is otherwise."""
+    prefix = f"base_model.model.{lvlm.language_model}."
+    layers = {name: m for name, m in lvlm.model.named_modules() if isinstance(m, LoraLinear)}
+    learning = {name for name, p in lvlm.model.named_parameters() if p.requires_grad}
+    known = {f"{name}.{part}.default.weight" for name in layers for part in ("lora_A", "lora_B")}
+    plain = all(
+        name.startswith(prefix)
+        and type(layer.base_layer) is nn.Linear
+        and not (layer.lora_variant or layer.merged or layer.disable_adapters)
+        and layer.active_adapters == ["default"]
+        for name, layer in layers.items()
+    )
+    return layers if plain and learning == known else {}
+
+
+def _generator(state: Tensor) -> torch.Generator:
+    generator = torch.Generator()
+    generator.set_state(state)
+    return generator
+
+
+def _alone(lvlm: LVLM, batch: Batch, member: Member) -> Tensor:
+    torch.set_rng_state(member.random)
+    loss = lvlm.loss(batch)
+    torch.autograd.backward(loss)
+    member.random = torch.get_rng_state()
+    return loss.detach()
+
+
+def _joined(batches: Sequence[Batch]) -> Batch:
+    """Batches of one shape, one after the other; their features are handed over apart."""
+    first = batches[0]
+    tensors = {
+        name: torch.cat([getattr(batch, name) for batch in batches])
+        for name in ("input_ids", "attention_mask", "labels", "roles", "indices")
+    }
+    if any(x.shape[1:] != first.pixels[name].shape[1:] for batch in batches for name, x in batch.pixels.items()):
+        raise Entangled
+    pixels = {name: torch.cat([batch.pixels[name] for batch in batches]) for name in first.pixels}
+    return Batch(**tensors, pixels=pixels, images=())
+
+
+@contextmanager
+def _serving(
+    host: LVLM, stacks: dict[str, tuple[Tensor, Tensor]], draws: Sequence[torch.Generator]
+) -> Iterator[None]:
+    """For the block, the host's language model computes for all trainings: linear layers training by training, adapters
+    by the stacks, what adapters drop by each training's random numbers."""
+    count = len(draws)
+    changed: list[Any] = []
+
+    def product(x: Tensor, layer: nn.Linear) -> Tensor:
+        rows, weight = x.reshape(count, -1, x.shape[-1]), layer.weight.t().expand(count, -1, -1)
+        found = torch.bmm(rows, weight) if layer.bias is None else torch.baddbmm(layer.bias, rows, weight)
+        return found.view(*x.shape[:-1], -1)
+
+    def dropped(x: Tensor, rate: float) -> Tensor:
+        if not rate:
+            return x
+        kept = torch.empty_like(x)
+        for draw, own in zip(draws, kept.chunk(count), strict=True):
+            own.bernoulli_(1 - rate, generator=draw)
+        return x * kept.div_(1 - rate)
+
+    def adapted(layer: Any, first: Tensor, second: Tensor) -> Callable[..., Tensor]:
+        rate, scale = getattr(layer.lora_dropout["default"], "p", 0.0), layer.scaling["default"]
+
+        def forward(x: Tensor) -> Tensor:
+            base = product(x, layer.base_layer)  # first, as in peft: gradients are added up in the order of products
+            rows = dropped(x, rate).reshape(count, -1, x.shape[-1])
+            change = rows.bmm(first.transpose(1, 2)).bmm(second.transpose(1, 2))
+            return base + change.view(*x.shape[:-1], -1) * scale
+
+        return forward
+
+    modules = dict(host.model.named_modules())
+    try:
+        for name, pair in stacks.items():
+            changed.append(modules[name])
+            changed[-1].forward = adapted(modules[name], *pair)
+        served = {id(modules[name].base_layer) for name in stacks}
+        others = [*host.module(host.language_model).modules(), host.model.get_output_embeddings()]
+        for module in others:
+            inside_adapter = isinstance(module, nn.Linear) and id(module) in served
+            if type(module) is nn.Linear and not inside_adapter:
+                changed.append(module)
+                module.forward = partial(product, layer=module)
+        yield
+    finally:
+        for module in changed:
+            del module.forward
