@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,16 +89,24 @@ class _Collator:
 
 
 class _HookedTrainer(Trainer):
+    """Trainer with the arena's loss. What Trainer finds anew in each step by walking through all modules is found once
+    where one process trains in float32."""
+
     lvlm: LVLM
     hooks: TrainingHooks
     member: Member | None = None
+    learning: list[torch.nn.Parameter] | None = None
+    """What learns, if it is known to stay the same objects on one device."""
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        if self.member is None:
+        if self.member is not None:
+            return self.member.step(self.lvlm, _batch(inputs))
+        if self.learning is None:
             loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
             return loss
-        model.train()
-        return self.member.step(self.lvlm, _batch(inputs))
+        own: Tensor = self.compute_loss(model, inputs) / self.current_gradient_accumulation_steps
+        torch.autograd.backward(own)
+        return own.detach()
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -105,6 +114,19 @@ class _HookedTrainer(Trainer):
         batch = _batch(inputs)
         done = self.state.global_step / max(self.state.max_steps, 1)
         return self.hooks.loss(with_model(self.lvlm, model), batch, done)
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        if self.learning is None:
+            return super()._clip_grad_norm(model)
+        return torch.nn.utils.clip_grad_norm_(self.learning, self.args.max_grad_norm)
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        return 0  # a count that nobody reads
+
+
+def _forget_gradients(parameters: Sequence[torch.nn.Parameter]) -> None:
+    for parameter in parameters:
+        parameter.grad = None
 
 
 def _batch(inputs: dict[str, Any]) -> Batch:
@@ -253,6 +275,10 @@ def fine_tune(
     trainer.remove_callback(PrinterCallback)
     trainer.model_accepts_loss_kwargs = False  # the hook returns a mean, so accumulation divides it
     trainer.lvlm, trainer.hooks, trainer.member = tuned, hooks or TrainingHooks(), member
+    tuned.model.train()
+    if tuned.device.type == "cpu" and config.precision == "float32" and "WORLD_SIZE" not in os.environ:
+        trainer.learning = [p for p in tuned.model.parameters() if p.requires_grad]
+        tuned.model.zero_grad = partial(_forget_gradients, trainer.learning)
     trainer.train()
     history = History(tuple(epochs), _best(epochs))
     if config.checkpoints == "best":
