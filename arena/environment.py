@@ -123,9 +123,11 @@ def stage_environment(threads: int) -> dict[str, Any]:
 
 
 def device_environment() -> dict[str, Any]:
-    """The part of it that only the process itself can say."""
+    """The part of it that only the process itself can say: the first GPU that it has put anything on, else the CPU."""
     torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_available():
+    gpus = range(torch.cuda.device_count()) if torch is not None and torch.cuda.is_initialized() else ()
+    used = [torch.cuda.get_device_name(gpu) for gpu in gpus if torch is not None and torch.cuda.max_memory_allocated(gpu)]
+    if not used:
         return {"device": "cpu", "nondeterminism": []}
     doubt = "CUDA kernels: sums of floats may be taken in another order"
-    return {"device": torch.cuda.get_device_name(), "nondeterminism": [doubt]}
+    return {"device": used[0], "nondeterminism": [doubt]}

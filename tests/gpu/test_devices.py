@@ -1,6 +1,7 @@
 """Crafting and fine-tuning on any device and in any type come to about what they come to on a CPU in float32.
 
-Tolerances of bfloat16 are wide by its eight bits; what float32 of another device may differ by is a tenth of them.
+Tolerances of bfloat16 are about twice what a CPU was seen to need. In float32 devices differ by the order of sums alone,
+which turns the sign of few gradients.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from arena.release import build_release
 
 BUDGET = Budget(image=8, text=2)
 DEFENSES: dict[str, dict[str, Any]] = {
-    "em": {"rounds": 2, "theta_steps": 5, "pgd_steps": 6, "step": 1.5, "batch_size": 8},
-    "mmguard-bph": {"rounds": 1, "pgd_steps": 6, "candidates": 4, "batch_size": 8, "dropout": 0.0},
+    "em": {"rounds": 1, "theta_steps": 5, "pgd_steps": 6, "step": 1.5, "batch_size": 12},
+    "mmguard-bph": {"rounds": 1, "pgd_steps": 6, "candidates": 2, "batch_size": 12, "dropout": 0.0},
 }
 TUNING = {"epochs": 3, "batch_size": 4, "dropout": 0.0, "learning_rate": 1e-3}
 
@@ -48,7 +49,7 @@ def model(device: str, dtype: str) -> LVLM:
 
 @cache
 def samples() -> tuple[Sample, ...]:
-    return Glyphs().load(24, 0, 0, seed=5).train
+    return Glyphs().load(12, 0, 0, seed=5).train
 
 
 def released(defense: str, device: str, dtype: str) -> list[Sample]:
@@ -73,8 +74,13 @@ def change(release: Sequence[Sample]) -> np.ndarray:
 @torch.no_grad()
 def loss(release: Sequence[Sample]) -> float:
     """Of the model as it was before, on a CPU in float32."""
-    judge = model("cpu", "float32")
+    judge = exact()
     return float(judge.losses(judge.encode(release)).mean())
+
+
+@cache
+def exact() -> LVLM:
+    return model("cpu", "float32")
 
 
 @pytest.mark.parametrize("defense", DEFENSES)
@@ -83,10 +89,9 @@ def test_crafting(defense: str, device: str, dtype: str) -> None:
     added, usual = change(release), change(wanted)
     assert 0 < np.abs(added).max() <= BUDGET.image
     assert np.abs(added).mean() == pytest.approx(np.abs(usual).mean(), rel=0.1)
-    alike = np.corrcoef(added, usual)[0, 1]
-    assert alike > (0.9 if dtype == "float32" else 0.5)
+    assert np.corrcoef(added, usual)[0, 1] > (0.98 if dtype == "float32" else 0.8)
     gained, possible = loss(samples()) - loss(release), loss(samples()) - loss(wanted)
-    assert possible > 0.1 and gained == pytest.approx(possible, rel=0.05 if dtype == "float32" else 0.5)
+    assert possible > 0.1 and gained == pytest.approx(possible, rel=0.05 if dtype == "float32" else 0.3)
 
 
 def tuned(device: str, dtype: str, precision: str, folder: Path) -> tuple[History, list[str]]:
