@@ -90,7 +90,7 @@ class Watch:
 
 
 _LEAVES_CUDA = frozenset({"torch"})
-"""What may be loaded before a process is forked that uses a GPU. CUDA works in no process whose parent has begun it, and
+"""What may be loaded before processes are forked that use a GPU. CUDA works in none whose parent has begun it, and
 importing peft begins it, by way of bitsandbytes."""
 
 ABANDONED = "nobody waits for it"

@@ -88,7 +88,7 @@ class HubCheckpoint(ModelSource):
         revision: str = setting("main", runtime=True, description="branch, tag or commit of a hub id")
         dtype: Literal["float32", "bfloat16", "float16"] = Field("bfloat16", description="type of the loaded weights")
         device: str = setting(
-            "cpu", runtime=True, description="torch device, such as cpu or cuda:0; auto: layers shared out over all GPUs"
+            "cpu", runtime=True, description="torch device, such as cpu or cuda:0; auto: layers shared out over GPUs"
         )
         attention: Literal["sdpa", "eager", "flash_attention_2"] = Field("sdpa", description="attention of all layers")
 

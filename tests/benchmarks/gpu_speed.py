@@ -3,13 +3,14 @@
 
 The models are Qwen3-VL-2B and -4B by their published sizes, their weights random: nothing is downloaded, and speed does
 not depend on weights. What is measured is the product's own code, the second of two equal parts of each: an epoch of
-`lora` under bfloat16 autocast with its held-out pass, a round of `em` and of `mmguard-bph` with their training and
+`lora` with its held-out pass, a round of `em` and of `mmguard-bph` with their training and
 measuring passes.
 
 The share is FLOPs done, over seconds, over the card's peak. FLOPs are those of matrix products, convolutions and
-attention, forwards and backwards, that torch's `FlopCounterMode` sees in the same work done once more; with frozen weights
-these are about 4 a parameter and token, not 6. The peak is that of dense bfloat16 on tensor cores in the vendors'
-datasheets, or `--peak`. The goal is 40 % of it on models of 2 to 4 billion parameters. It has not been measured yet.
+attention, forwards and backwards, that torch's `FlopCounterMode` sees in the same work done once more; with frozen
+weights these are about 4 a parameter and token, not 6. The peak is that of dense bfloat16 on tensor cores in the
+vendors' datasheets, or `--peak`. The goal is 40 % of it on models of 2 to 4 billion parameters. It has not been
+measured yet. One device is used: where there are several GPUs, show it one by ``CUDA_VISIBLE_DEVICES``.
 """
 
 from __future__ import annotations
@@ -62,10 +63,22 @@ PEAKS = {
 """TFLOP/s of dense bfloat16 by what the name of a card has in it; the first that fits counts."""
 
 _TEXT = {"vocab_size": 151_936, "head_dim": 128, "num_key_value_heads": 8, "max_position_embeddings": 262_144}
-_VISION = {"depth": 24, "hidden_size": 1024, "intermediate_size": 4096, "num_heads": 16, "num_position_embeddings": 2304}
+_VISION = {
+    "depth": 24,
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_heads": 16,
+    "num_position_embeddings": 2304,
+}
 SIZES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "tiny": (
-        {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 4, "vocab_size": 4096}
+        {
+            "hidden_size": 128,
+            "intermediate_size": 384,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "vocab_size": 4096,
+        }
         | {"head_dim": 32, "num_key_value_heads": 2, "max_position_embeddings": 4096},
         {"depth": 4, "hidden_size": 128, "intermediate_size": 384, "num_heads": 4, "num_position_embeddings": 256}
         | {"deepstack_visual_indexes": [1]},
@@ -85,13 +98,13 @@ SIZES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 def configuration(size: str) -> Qwen3VLConfig:
     """Qwen3-VL of one of the `SIZES`, which takes the ids of our small tokenizer."""
     text, vision = SIZES[size]
-    head = text["head_dim"]
-    rope = {"rope_type": "default", "rope_theta": 5e6, "mrope_interleaved": True}
-    tokenizer = qwen_tokenizer()
+    third = text["head_dim"] // 6
+    sections = [text["head_dim"] // 2 - 2 * third, third, third]
+    rope = {"rope_type": "default", "rope_theta": 5e6, "mrope_interleaved": True, "mrope_section": sections}
     return Qwen3VLConfig(
-        text_config={**text, "rope_parameters": {**rope, "mrope_section": [head // 2 - 2 * (head // 6), head // 6, head // 6]}},
+        text_config={**text, "rope_parameters": rope},
         vision_config={"patch_size": 16, "out_hidden_size": text["hidden_size"], **vision},
-        **placeholder_ids(tokenizer),
+        **placeholder_ids(qwen_tokenizer()),
     )
 
 
@@ -123,57 +136,59 @@ class Half:
     flops: float
 
 
-def second_half(work: Callable[[Progress], None], device: str) -> Half:
-    """Do the work twice, which reports its progress: once by the clock, once counted. What is slow only at first, such
-    as kernels that are chosen or loaded, is in the first half."""
+def second_half(work: Callable[[LVLM, Progress], None], fresh: Callable[[], LVLM]) -> Half:
+    """Do the work twice, which reports its progress: once by the clock, once counted, each with a model of its own,
+    since adapters stay. What is slow only at first, such as kernels that are chosen or loaded, is in the first half."""
     marks: list[list[float]] = []
     for counter in (None, FlopCounterMode(display=False)):
-        marks.append([])
+        lvlm, seen = fresh(), list[float]()
 
-        def report(done: float, note: str, counter: Any = counter) -> None:
-            if len(marks[-1]) < 2 and done >= (0.5, 1.0)[len(marks[-1])]:
-                if device.startswith("cuda"):
-                    torch.cuda.synchronize()
-                marks[-1].append(time.perf_counter() if counter is None else counter.get_total_flops())
+        def report(done: float, note: str, lvlm: LVLM = lvlm, seen: list[float] = seen, counter: Any = counter) -> None:
+            if len(seen) < 2 and done >= (0.5, 1.0)[len(seen)]:
+                if lvlm.device.type == "cuda":
+                    torch.cuda.synchronize(lvlm.device)
+                seen.append(time.perf_counter() if counter is None else counter.get_total_flops())
 
         with counter or nullcontext():
-            work(report)
+            work(lvlm, report)
+        marks.append(seen)
     (start, end), (before, after) = marks
     return Half(end - start, after - before)
 
 
-def fine_tuning(size: str, device: str, dtype: torch.dtype, samples: Sequence[Sample], batch: int) -> tuple[str, Half]:
-    """Two epochs of `lora`; tokens are those of the training samples, once each."""
-    lvlm = model(size, device, dtype)
-    recipe = Registry().create("recipe", "lora", {"epochs": 2, "batch_size": batch, "precision": "bfloat16"})
+def fine_tuning(fresh: Callable[[], LVLM], samples: Sequence[Sample], batch: int, precision: str) -> tuple[str, Half]:
+    """Two epochs of `lora` under autocast to `precision`; tokens are those of the training samples, once each."""
+    recipe = Registry().create("recipe", "lora", {"epochs": 2, "batch_size": batch, "precision": precision})
+    lengths: list[int] = []
 
-    def work(report: Progress) -> None:
+    def work(lvlm: LVLM, report: Progress) -> None:
+        trained, _ = held_out_split(samples, 0)
+        encoded = [lvlm.encode_text((s.image.height, s.image.width), s.question, s.answer) for s in trained]
+        lengths[:] = [len(one.ids) for one in encoded]
         with TemporaryDirectory() as folder:
             fine_tune(lvlm, recipe, samples, 0, Path(folder), progress=report)
-        lvlm.model = lvlm.module("").unload() if hasattr(lvlm.model, "unload") else lvlm.model
 
-    half = second_half(work, device)
-    tokens = sum(len(lvlm.encode_text((s.image.height, s.image.width), s.question, s.answer).ids) for s in held_out_split(samples, 0)[0])
-    return f"{tokens / half.seconds:,.0f} tokens/s", half
+    half = second_half(work, fresh)
+    return f"{sum(lengths) / half.seconds:,.0f} tokens/s", half
 
 
 def crafting(
-    defense: str, size: str, device: str, dtype: torch.dtype, samples: Sequence[Sample], batch: int
+    defense: str, fresh: Callable[[], LVLM], samples: Sequence[Sample], batch: int, steps: int = 8
 ) -> tuple[str, Half]:
     """Two rounds; an image-step is a step on one picture."""
-    lvlm = model(size, device, dtype)
     settings: dict[str, dict[str, Any]] = {
-        "em": {"rounds": 2, "theta_steps": 2, "pgd_steps": 8, "stop_error": 0},
-        "mmguard-bph": {"rounds": 2, "pgd_steps": 8, "trigger_tokens": 0},
+        "em": {"theta_steps": 2, "stop_error": 0},
+        "mmguard-bph": {"trigger_tokens": 0},
     }
-    chosen = Registry().create("defense", defense, {"batch_size": batch, **settings[defense]})
+    chosen = {"rounds": 2, "pgd_steps": steps, "batch_size": batch, **settings[defense]}
+    method = Registry().create("defense", defense, chosen)
 
-    def work(report: Progress) -> None:
-        for _ in chosen.protect(samples, DefenderWorld(Budget(), 0, lambda: (lvlm,), progress=report)):
+    def work(lvlm: LVLM, report: Progress) -> None:
+        for _ in method.protect(samples, DefenderWorld(Budget(), 0, lambda: (lvlm,), progress=report)):
             pass
 
-    half = second_half(work, device)
-    return f"{settings[defense]['pgd_steps'] * len(samples) / half.seconds:,.1f} image-steps/s", half
+    half = second_half(work, fresh)
+    return f"{steps * len(samples) / half.seconds:,.1f} image-steps/s", half
 
 
 def peak_of(device: str) -> float | None:
@@ -202,10 +217,13 @@ def measured(given: argparse.Namespace) -> Iterator[str]:
         f"Qwen3-VL of {parameters / 1e9:.3g} billion random {given.dtype} parameters; {given.samples} pictures of "
         f"{given.pixels} x {given.pixels}, {given.batch} a step"
     )
-    sizes = given.size, device, dtype, samples, given.batch
-    yield line("fine-tuning, lora", *fine_tuning(*sizes), peak)
+
+    def fresh() -> LVLM:
+        return model(given.size, device, dtype)
+
+    yield line("fine-tuning, lora", *fine_tuning(fresh, samples, given.batch, given.dtype), peak)
     for defense in ("em", "mmguard-bph"):
-        yield line(f"crafting, {defense}", *crafting(defense, *sizes), peak)
+        yield line(f"crafting, {defense}", *crafting(defense, fresh, samples, given.batch), peak)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -213,8 +231,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[1])
     parser.add_argument("--size", choices=SIZES, default="4b" if gpu else "tiny", help="of the model")
     parser.add_argument("--device", default="cuda" if gpu else "cpu", help="torch device, such as cpu or cuda:0")
-    parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16" if gpu else "float32")
-    parser.add_argument("--samples", type=int, default=64 if gpu else 16, help="how many; an eighth is held out")
+    parser.add_argument(
+        "--dtype",
+        choices=["bfloat16", "float32"],
+        default="bfloat16" if gpu else "float32",
+        help="of weights, and of autocast in training",
+    )
+    parser.add_argument("--samples", type=int, default=64 if gpu else 8, help="how many; an eighth is held out")
     parser.add_argument("--pixels", type=int, default=512 if gpu else 256, help="sides of pictures")
     parser.add_argument("--batch", type=int, default=8, help="samples a step")
     parser.add_argument("--peak", type=float, help="TFLOP/s of the device; by default as its datasheet says")

@@ -1,7 +1,7 @@
 """Crafting and fine-tuning on any device and in any type come to about what they come to on a CPU in float32.
 
-Tolerances of bfloat16 are about twice what a CPU was seen to need. In float32 devices differ by the order of sums alone,
-which turns the sign of few gradients.
+Tolerances of bfloat16 are about twice what a CPU was seen to need. In float32 devices differ by the order of sums
+alone, which turns the sign of few gradients.
 """
 
 from __future__ import annotations
