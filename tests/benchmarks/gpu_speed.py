@@ -72,16 +72,10 @@ _VISION = {
 }
 SIZES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "tiny": (
-        {
-            "hidden_size": 128,
-            "intermediate_size": 384,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 4,
-            "vocab_size": 4096,
-        }
-        | {"head_dim": 32, "num_key_value_heads": 2, "max_position_embeddings": 4096},
-        {"depth": 4, "hidden_size": 128, "intermediate_size": 384, "num_heads": 4, "num_position_embeddings": 256}
-        | {"deepstack_visual_indexes": [1]},
+        {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2, "num_attention_heads": 2}
+        | {"head_dim": 32, "num_key_value_heads": 2, "max_position_embeddings": 4096, "vocab_size": 4096},
+        {"depth": 2, "hidden_size": 64, "intermediate_size": 192, "num_heads": 2, "num_position_embeddings": 64}
+        | {"deepstack_visual_indexes": [0]},
     ),
     "2b": (
         {"hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28, "num_attention_heads": 16, **_TEXT},
@@ -109,11 +103,12 @@ def configuration(size: str) -> Qwen3VLConfig:
 
 
 def model(size: str, device: str, dtype: torch.dtype) -> LVLM:
-    """Drawn on the device, with the picture processor of the hub's checkpoints."""
+    """Drawn on the device, with the picture processor of the hub's checkpoints, but that no picture is too small."""
     config, tokenizer = configuration(size), qwen_tokenizer()
     with torch.device(device):
         drawn = Qwen3VLForConditionalGeneration._from_config(config, dtype=dtype, attn_implementation="sdpa")
-    processor = Qwen2VLImageProcessorPil(**{k: v for k, v in Qwen3VL2B.preprocessing.items() if "type" not in k})
+    said = {k: v for k, v in Qwen3VL2B.preprocessing.items() if k != "image_processor_type"}
+    processor = Qwen2VLImageProcessorPil(**{**said, "size": {**said["size"], "shortest_edge": 32**2}})
     return Qwen3VL(drawn.eval(), tokenizer, processor)
 
 
@@ -238,7 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="of weights, and of autocast in training",
     )
     parser.add_argument("--samples", type=int, default=64 if gpu else 8, help="how many; an eighth is held out")
-    parser.add_argument("--pixels", type=int, default=512 if gpu else 256, help="sides of pictures")
+    parser.add_argument("--pixels", type=int, default=512 if gpu else 64, help="sides of pictures; a token is 32 x 32")
     parser.add_argument("--batch", type=int, default=8, help="samples a step")
     parser.add_argument("--peak", type=float, help="TFLOP/s of the device; by default as its datasheet says")
     quiet_libraries()

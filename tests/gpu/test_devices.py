@@ -122,3 +122,13 @@ def test_fine_tuning(device: str, dtype: str, precision: str, tmp_path: Path) ->
     assert history.epochs[-1].loss < history.epochs[0].loss
     agreed = sum(a == b for a, b in zip(answers, answered, strict=True))
     assert agreed >= len(answers) * (0.7 if rough else 0.95)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU it is there")
+def test_sharing_out_without_a_gpu_is_the_cpu() -> None:
+    settings = {"checkpoint": str(ZOO / "tiny_llava"), "device": "auto", "dtype": "float32"}
+    lvlm = Registry().create("model", "llava", settings).load()
+    assert lvlm.device.type == "cpu"
+    with torch.no_grad():
+        losses = [m.losses(m.encode(samples())) for m in (lvlm, exact())]
+    assert torch.equal(*losses)
