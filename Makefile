@@ -6,8 +6,9 @@ INPUTS ?= 1000
 SEED ?= 0
 MINUTES ?= 60
 CHAOS ?=
+SPEED ?=
 
-.PHONY: demo test lint docs bench profile chaos clean
+.PHONY: demo test lint docs bench profile gpu-speed chaos clean
 
 demo: $(INSTALLED)  ## run the quick suite and print its board
 	$(BIN)/arena run quick --results build/demo/quick.jsonl
@@ -29,6 +30,9 @@ bench: $(INSTALLED)
 
 profile: $(INSTALLED)  ## where the time of a cell goes; writes arena/engine/PROFILE.md
 	$(BIN)/python tests/benchmarks/where_time_goes.py
+
+gpu-speed: $(INSTALLED)  ## crafting and fine-tuning against the peak of the GPU that is there
+	$(BIN)/python tests/benchmarks/gpu_speed.py $(SPEED)
 
 chaos: $(INSTALLED)  ## kill, starve and fuzz runs at random; CHAOS has other options, see tests/chaos
 	$(BIN)/python -m tests.chaos --kills $(KILLS) --inputs $(INPUTS) --seed $(SEED) --minutes $(MINUTES) $(CHAOS)

@@ -123,9 +123,11 @@ def stage_environment(threads: int) -> dict[str, Any]:
 
 
 def device_environment() -> dict[str, Any]:
-    """The part of it that only the process itself can say."""
+    """The part of it that only the process itself can say: the first GPU that it has put anything on, else the CPU."""
     torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_available():
+    cuda = torch.cuda if torch is not None and torch.cuda.is_initialized() else None
+    used = [i for i in range(cuda.device_count()) if cuda.max_memory_allocated(i)] if cuda is not None else []
+    if cuda is None or not used:
         return {"device": "cpu", "nondeterminism": []}
     doubt = "CUDA kernels: sums of floats may be taken in another order"
-    return {"device": torch.cuda.get_device_name(), "nondeterminism": [doubt]}
+    return {"device": cuda.get_device_name(used[0]), "nondeterminism": [doubt]}

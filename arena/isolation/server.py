@@ -77,7 +77,8 @@ class Call:
     @property
     def watch(self) -> Watch:
         """What the server is told."""
-        return Watch((self.function.partition(":")[0], *self.preload), self.limits)
+        modules = (self.function.partition(":")[0], *self.preload)
+        return Watch(tuple(m for m in modules if m in _LEAVES_CUDA or not has_accelerator()), self.limits)
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,10 @@ class Watch:
     modules: tuple[str, ...]
     limits: Limits
 
+
+_LEAVES_CUDA = frozenset({"torch"})
+"""What may be loaded before processes are forked that use a GPU. CUDA works in none whose parent has begun it, and
+importing peft begins it, by way of bitsandbytes."""
 
 ABANDONED = "nobody waits for it"
 """Why a call was ended whose line was cut, or whose server had to stop."""

@@ -328,7 +328,7 @@ class LVLM(ABC):
             mask = torch.tensor([[1] * len(r) + [0] * (longest - len(r)) for r in encoded], device=self.device)
             with torch.no_grad():
                 hidden = language(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-                logits = head(hidden)[:, :-1].float()
+                logits = head(hidden)[:, :-1].to(self.device).float()
             losses = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none").view(len(ids), -1)
             use = mask[:, 1:]
             values += ((losses * use).sum(1) / use.sum(1)).exp().tolist()

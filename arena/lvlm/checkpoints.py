@@ -87,7 +87,9 @@ class HubCheckpoint(ModelSource):
         checkpoint: str = setting(runtime=True, description="hub id or folder")
         revision: str = setting("main", runtime=True, description="branch, tag or commit of a hub id")
         dtype: Literal["float32", "bfloat16", "float16"] = Field("bfloat16", description="type of the loaded weights")
-        device: str = setting("cpu", runtime=True, description="torch device, such as cpu or cuda:0")
+        device: str = setting(
+            "cpu", runtime=True, description="torch device, such as cpu or cuda:0; auto: layers shared out over GPUs"
+        )
         attention: Literal["sdpa", "eager", "flash_attention_2"] = Field("sdpa", description="attention of all layers")
 
     config: Config

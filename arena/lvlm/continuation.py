@@ -121,7 +121,7 @@ def finish(
     Keys are laid out as P slots of the beginning, padding included, and then T of the ending. The layout has gaps,
     positions have none: rotary angles come from `position_ids`, gaps are masked.
     """
-    cache = DynamicCache([(keys[of], values[of]) for keys, values in beginnings.layers])
+    cache = DynamicCache([(k[of.to(k.device)], v[of.to(v.device)]) for k, v in beginnings.layers])
     mask = torch.cat([(beginnings.roles[of] != Role.PADDING).long(), endings.attention_mask], 1)
     positions = beginnings.lengths[of, None] + torch.arange(endings.input_ids.shape[1], device=of.device)
     first = int((endings.labels != IGNORE).int().argmax(1).min())

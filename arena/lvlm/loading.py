@@ -10,6 +10,9 @@ from transformers import AutoTokenizer
 
 from arena.errors import ArenaError
 
+AUTO = "auto"
+"""The device that stands for all GPUs there are, layer by layer, as accelerate shares a model out; the CPU without."""
+
 
 def load_parts(
     family: str,
@@ -22,12 +25,13 @@ def load_parts(
     **loading: Any,
 ) -> tuple[Any, Any, Any]:
     """Model in evaluation mode, tokenizer and picture processor of a checkpoint, by path or hub id; `loading` goes to
-    `from_pretrained` of the model. Weights are read from safetensors alone.
+    `from_pretrained` of the model. Weights are read from safetensors alone. `device` is torch's name of one, or `AUTO`.
 
     Raises `ArenaError` where a part cannot be read, where weights are missing or of another shape, which transformers
     would draw at random, or where the device is not there.
     """
     name = f"model {str(checkpoint)!r}"
+    spread = {"device_map": "auto"} if device == AUTO else {}
     try:
         model, found = model_class.from_pretrained(
             checkpoint,
@@ -36,6 +40,7 @@ def load_parts(
             use_safetensors=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are refused below, by name and shapes
+            **spread,
             **loading,
         )
         tokenizer = AutoTokenizer.from_pretrained(checkpoint, revision=revision)
@@ -64,8 +69,10 @@ def load_parts(
             f"{name} has a tokenizer of {len(tokenizer)} tokens, without that of pictures "
             f"({model.config.image_token_id}): its tokenizer files are missing or of another model"
         )
+    if torch.cuda.is_available() and {"cpu", "disk"} & set(map(str, getattr(model, "hf_device_map", {}).values())):
+        raise ArenaError(f"{name} does not fit on the GPUs that are free: give it more of them, or a dtype of 16 bits")
     try:
-        model = model.to(device)
+        model = model if spread else model.to(device)
     except (AssertionError, RuntimeError) as error:  # torch without CUDA, no such device, or no memory left on it
         raise ArenaError(f"{name} cannot be put on device {device!r}: {describe(error)}. Choose another") from error
     return model.eval(), tokenizer, processor

@@ -81,8 +81,9 @@ def _rows(
     keys = repeat_kv(key, heads // key.shape[1])
     allowed = mask if mask is not None else torch.ones(query.shape[2], key.shape[2], device=query.device).tril().bool()
     allowed = allowed[..., : key.shape[2]].expand(query.shape[0], 1, -1, -1)
+    home = query.device if rows is None else rows.device
     if rows is not None:
-        index = rows[:, None, :, None]
+        index = rows[:, None, :, None].to(query.device)  # layers may be shared out over several devices
         query = query.gather(2, index.expand(-1, heads, -1, query.shape[-1]))
         allowed = allowed.gather(2, index.expand(-1, 1, -1, allowed.shape[-1]))
     scores = query @ keys.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
@@ -90,7 +91,7 @@ def _rows(
         scores = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
     else:
         scores = scores + allowed
-    return scores.float().softmax(-1)
+    return scores.float().softmax(-1).to(home)
 
 
 def _mask(*args: Any, **kwargs: Any) -> Tensor | None:

@@ -179,3 +179,8 @@ def _tried(how: str, what: str) -> bool:
     except (OSError, subprocess.SubprocessError):
         return False
     return True
+
+
+def loaded_before(home: Path, names: Sequence[str], tell: Tell) -> None:
+    """Which of the modules are there without being imported."""
+    say(home, loaded=[name for name in names if name in sys.modules])

@@ -16,7 +16,9 @@ from typing import Any
 import psutil
 import pytest
 
+from arena.engine.stages import FineTune
 from arena.isolation import call as calls
+from arena.isolation import server as server_module
 from arena.isolation.call import KEPT, Cancel, Ended, Lost, run
 from arena.isolation.server import Call, Limits
 
@@ -61,6 +63,18 @@ def test_temporary_files_are_its_own(tmp_path: Path) -> None:
     """Whatever the server has loaded has asked for the place of such files before: torch has."""
     assert ask(tmp_path, "make_temporary", tmp_path, preload=("torch",)).code == 0
     assert Path(said(tmp_path)["folder"]).parent == tmp_path
+
+
+@pytest.mark.parametrize("accelerator", [False, True])
+def test_cuda_is_begun_in_no_process_that_others_are_forked_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accelerator: bool
+) -> None:
+    """Importing bitsandbytes, as peft does, looks for GPUs; torch alone does not."""
+    monkeypatch.setattr(server_module, "has_accelerator", lambda: accelerator)
+    calls._SERVER.stop()  # what it has loaded for others stays loaded
+    preload = (*FineTune.preload, "bitsandbytes")
+    assert ask(tmp_path, "loaded_before", tmp_path, ["torch", "peft", "bitsandbytes"], preload=preload).code == 0
+    assert said(tmp_path)["loaded"] == (["torch"] if accelerator else ["torch", "peft", "bitsandbytes"])
 
 
 def test_what_it_finds_around_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
