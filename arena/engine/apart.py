@@ -13,7 +13,7 @@ from typing import Any
 
 from arena.engine.inside import THREADS, compute, read_ended
 from arena.engine.job import Progress
-from arena.engine.stages import Input, Stage, TrainingPart
+from arena.engine.stages import Input, Stage, Together, TrainingPart
 from arena.engine.stages.base import Asking
 from arena.environment import stage_environment
 from arena.errors import ArenaError, ChangedSource
@@ -67,7 +67,9 @@ class Apart:
         path.mkdir(mode=0o700)
         return path
 
-    def compute(self, stage: Stage | Asking, given: Path, made: Path, workspace: Path | None = None) -> dict[str, Any]:
+    def compute(
+        self, stage: Stage | Together | Asking, given: Path, made: Path, workspace: Path | None = None
+    ) -> dict[str, Any]:
         """Have the plugins' part of a stage done: what its process said of itself at its end.
 
         Raises `StageFailed` where it failed or left what cannot be read, `ChangedSource` where what its plugins name is
@@ -114,7 +116,7 @@ class Apart:
             return f"its process left with exit code {end.code} before it was done"
         return f"its process was ended by {end.how}"
 
-    def failure(self, stage: Stage | Asking, ended: Mapping[str, Any]) -> ArenaError:
+    def failure(self, stage: Stage | Together | Asking, ended: Mapping[str, Any]) -> ArenaError:
         """The error of a stage that ended so."""
         message = printable(str(ended.get("message", ""))[:4000])  # whatever it is, it was a plugin's to write
         trace = printable(str(ended.get("trace", ""))[-20_000:])
@@ -123,7 +125,7 @@ class Apart:
         own = str(self.place)
         return StageFailed(f"{stage.plugin}: {message}".replace(f"{own}/", ""), trace.replace(f"{own}/", ""))
 
-    def _changed(self, stage: Stage | Asking) -> bool:
+    def _changed(self, stage: Stage | Together | Asking) -> bool:
         """Whether the files that plugins name are not what they were, as a process said."""
         registry, describe = Registry(), Card.apart if self.isolated else Card.here
         for spec in stage.plugins().values():
@@ -154,7 +156,7 @@ class Apart:
                 "(limits.stage_output_gb of the suite)"
             )
 
-    def _run(self, stage: Stage | Asking, given: Path, made: Path, workspace: Path | None) -> dict[str, Any]:
+    def _run(self, stage: Stage | Together | Asking, given: Path, made: Path, workspace: Path | None) -> dict[str, Any]:
         home = self.folder(f"home-{given.name}")
         desk = given, made, workspace
         if not self.isolated:
@@ -215,7 +217,7 @@ class Apart:
                         )
                     yield kept.resolve()
 
-    def _fetch(self, stage: Stage | Asking, specs: list[PluginSpec]) -> None:
+    def _fetch(self, stage: Stage | Together | Asking, specs: list[PluginSpec]) -> None:
         """Have models fetched to the hub's cache by a process with a network, since the stage's has none."""
         for spec in specs:
             if not any(
@@ -299,5 +301,5 @@ def bare(part: Any) -> Any:
         elif isinstance(value, Input):
             values[name] = Input("", value.output)
         elif isinstance(value, tuple):
-            values[name] = tuple(bare(v) if isinstance(v, TrainingPart) else v for v in value)
+            values[name] = tuple(bare(v) if isinstance(v, TrainingPart | Stage) else v for v in value)
     return dataclasses.replace(part, **values)

@@ -54,6 +54,7 @@ class Plugins:
                 self.registry.get(kind, id).source_digest(),
                 versions(card.packages),
                 tuple(map(str, named(config))),
+                card.packs,
             )
             self._known[known] = card, spec
         return self._known[known]

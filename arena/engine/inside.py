@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from arena.engine.job import Desk, Job, Progress, party_seed, write_json
-from arena.engine.stages.base import Asking, Stage
+from arena.engine.stages import Stage, Together
+from arena.engine.stages.base import Asking
 from arena.environment import device_environment, quiet_libraries
 from arena.errors import ChangedSource, describe_error
 from arena.isolation.server import MAXRSS
@@ -32,7 +33,7 @@ ENDED = "ended.json"
 
 
 def compute(
-    stage: Stage | Asking,
+    stage: Stage | Together | Asking,
     desk: tuple[Path, Path, Path | None],
     home: Path,
     threads: int,
@@ -44,7 +45,7 @@ def compute(
     quiet_libraries()
     started = time.perf_counter()
     try:
-        if isinstance(stage, Stage):
+        if not isinstance(stage, Asking):
             for spec in stage.plugins().values():
                 installed().get(spec.kind, spec.id).load()
             seed_globals(stage, threads)
@@ -102,7 +103,7 @@ def fetch(spec: PluginSpec, home: Path, tell: Progress) -> None:
     write_json(home / ENDED, ended)
 
 
-def seed_globals(stage: Stage, threads: int) -> None:
+def seed_globals(stage: Stage | Together, threads: int) -> None:
     """Put the global generators, from which libraries that plugins use may draw, where the stage has them begin."""
     given = stage.global_seed()
     if given is None:

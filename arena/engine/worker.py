@@ -3,18 +3,19 @@ checks what they made against what they never held."""
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 from arena.engine.apart import Apart, Bounds, StageFailed, ignore, number
 from arena.engine.inside import THREADS, collect, read_ended, seed_globals
 from arena.engine.job import Desk, Job, Progress
-from arena.engine.stages import Stage
+from arena.engine.stages import FineTune, Stage, Together
 from arena.environment import quiet_libraries
 from arena.errors import ArenaError, ChangedSource, describe_error
 from arena.isolation.call import Cancel, Lost, run
@@ -23,13 +24,23 @@ from arena.isolation.server import Call
 from arena.store.local import MissingArtifact, Store, StoreError
 
 
+log = logging.getLogger("arena.run")
+
+
 @dataclass(frozen=True)
 class Task:
-    """A stage that can be computed: `key` is that of its artifact, `inputs` are keys of artifacts by its fields."""
+    """A stage that can be computed: `key` is that of its artifact, `inputs` are keys of artifacts by its fields. The
+    `others` are computed with it, in one process."""
 
     stage: Stage
     key: str
     inputs: Mapping[str, str]
+    others: tuple[Task, ...] = ()
+
+    @property
+    def all(self) -> tuple[Task, ...]:
+        """Itself and the others, each alone."""
+        return (replace(self, others=()), *self.others)
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,8 @@ class Result:
     message: str = ""
     trace: str = ""
     key: str = ""
+    others: tuple[tuple[str, Result], ...] = ()
+    """How the stages ended that were computed with it, by the keys of their artifacts."""
 
 
 def run_task(
@@ -52,12 +65,14 @@ def run_task(
     cancel: Cancel | None = None,
     isolated: bool = True,
 ) -> Result:
-    """Compute a task's artifact into the store at `url` unless it is there.
+    """Compute a task's artifact into the store at `url` unless it is there, and with it those of its others.
 
     With `isolated` off the plugins run in this process, unwatched and without limits: for debugging and for tests. The
     records of such stages say so.
     """
     quiet_libraries()
+    if task.others:
+        return _run_pack(task, url, bounds, progress, cancel, isolated)
     try:
         store = Store(url)
         with store.claim(task.key):
@@ -112,11 +127,8 @@ class _Computation:
 
     def run(self) -> None:
         task, stage, apart = self.task, self.task.stage, self.apart
-        for spec in stage.plugins().values():
-            spec.check_source(apart.registry)
         given, made = apart.folder("given"), apart.folder("made")
-        job = Job(task.inputs, self.store, apart.place / "none", task.key)
-        stage.hand_over(job, given)
+        job = self.hand_over(given)
         ended = apart.compute(stage, given, made, self.store.workspace(task.key))
         asking = stage.ask(job, made, question := apart.folder("question"))
         if asking is not None:
@@ -124,8 +136,22 @@ class _Computation:
             for path in filter(Path.is_file, reply.iterdir()):
                 remove(made / path.name)
                 shutil.copyfile(path, made / path.name)
-        cost = number(ended.get("seconds")), number(ended.get("peak_memory_mb"))
-        document, environment = stage.describe(), apart.environment(ended)
+        self.keep(made, ended)
+
+    def hand_over(self, given: Path) -> Job:
+        """Fill the folder of what the plugins may know, once their sources are found unchanged."""
+        task, stage = self.task, self.task.stage
+        for spec in stage.plugins().values():
+            spec.check_source(self.apart.registry)
+        job = Job(task.inputs, self.store, self.apart.place / "none", task.key)
+        stage.hand_over(job, given)
+        return job
+
+    def keep(self, made: Path, ended: Mapping[str, Any], share: float = 1) -> None:
+        """Make the artifact of what the plugins left; `share` is the stage's own of the time that was measured."""
+        task, stage = self.task, self.task.stage
+        cost = number(ended.get("seconds")) * share, number(ended.get("peak_memory_mb"))
+        document, environment = stage.describe(), self.apart.environment(ended)
         with self.store.put(task.key, stage.kind, document, environment, cost) as folder:
             self._collect(folder, made)
 
@@ -133,7 +159,7 @@ class _Computation:
         """Have the harness check what was made and fill the artifact; where that takes long, in a process of its own,
         also without a plugin in it."""
         stage, job = self.task.stage, (dict(self.task.inputs), self.store.url, folder, self.task.key)
-        home = self.apart.folder("home-collect")
+        home = self.apart.folder(f"home-collect-{self.task.key}")
         if not (self.apart.isolated and stage.judged_by):
             collect(stage, job, made, home, ignore)
             ended = read_ended(home) or {"status": "failed"}
@@ -153,6 +179,54 @@ class _Computation:
             raise StoreError(str(ended["message"]))
         if ended["status"] != "done":
             raise self.apart.failure(stage, ended)
+
+
+def _run_pack(
+    task: Task, url: str, bounds: Bounds, progress: Progress, cancel: Cancel | None, isolated: bool
+) -> Result:
+    """Compute tasks in one process; what does not come of that is computed by itself, which shows whose fault it is."""
+    done: dict[str, Result] = {}
+    try:
+        store = Store(url)
+        with ExitStack() as held:
+            for each in sorted(task.all, key=lambda t: t.key):  # in one order, so that no two runs wait for each other
+                held.enter_context(store.claim(each.key))
+            left = [each for each in task.all if store.get(each.key) is None]
+            if len(left) > 1:
+                with _private(store, left[0].key) as place, store.explaining():
+                    count = len(left)
+                    wider = Bounds(
+                        bounds.seconds and bounds.seconds * count,
+                        bounds.memory,
+                        bounds.output and bounds.output * count,
+                    )
+                    apart = Apart(place, store.folder, wider, progress, cancel, isolated)
+                    done = _together([_Computation(each, store, apart) for each in left], apart)
+    except Exception as error:
+        log.debug("computed one by one: %s", describe_error(error))
+    results = [
+        (each.key, done.get(each.key) or run_task(each, url, bounds, progress, cancel, isolated)) for each in task.all
+    ]
+    return replace(results[0][1], others=tuple(results[1:]))
+
+
+def _together(computations: list[_Computation], apart: Apart) -> dict[str, Result]:
+    """Results by key of those whose training came to an end."""
+    given, made = apart.folder("given"), apart.folder("made")
+    for number, one in enumerate(computations):
+        for folder in (given, made):
+            (folder / str(number)).mkdir(mode=0o700)
+        one.hand_over(given / str(number))
+    stages = tuple(one.task.stage for one in computations)
+    ended = apart.compute(Together(cast("tuple[FineTune, ...]", stages)), given, made)
+    results = {}
+    for number, one in enumerate(computations):
+        try:
+            one.keep(made / str(number), ended, 1 / len(computations))
+            results[one.task.key] = Result("done", computed=True)
+        except StageFailed as error:
+            results[one.task.key] = Result("failed", message=str(error), trace=error.trace)
+    return results
 
 
 def follow_task(task: Task, url: str) -> None:

@@ -103,9 +103,10 @@ def handed(lvlm: LVLM, parts: Sequence[Remembered]) -> Iterator[None]:
                 made.append([part.features.of[index] for index in part.indices])
             else:
                 chosen = slice(at, at + size)
-                own = [_rows(x, chosen, sum(sizes)) for x in given], {
-                    name: _rows(x, chosen, sum(sizes)) for name, x in named.items()
-                }
+                own = (
+                    [_rows(x, chosen, sum(sizes)) for x in given],
+                    {name: _rows(x, chosen, sum(sizes)) for name, x in named.items()},
+                )
                 with torch.no_grad():
                     found = compute(*own[0], **own[1])
                 part.features.keep(part.indices, found)

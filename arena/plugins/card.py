@@ -17,7 +17,7 @@ from arena.isolation.call import Lost, run
 from arena.isolation.leftovers import remove
 from arena.isolation.server import Call, Limits
 from arena.isolation.surroundings import for_network, hub_cache, hub_home, named
-from arena.plugins.base import Attack, Dataset, ModelSource
+from arena.plugins.base import Attack, Dataset, ModelSource, Recipe
 from arena.plugins.registry import FIRST_PARTY, Kind, Registry, installed
 from arena.text import printable
 
@@ -51,6 +51,8 @@ class Card:
     trains: bool = False
     family: str = ""
     """Of a model."""
+    packs: bool = False
+    """Of a recipe."""
     unresolved: tuple[str, str, str] | None = None
     """What is wrong, hub id and revision, where its commit could not be found out."""
 
@@ -70,6 +72,8 @@ class Card:
             facts = {"fits": bool(plugin.fits), "purifies": bool(plugin.purifies), "trains": bool(plugin.trains)}
         elif isinstance(plugin, ModelSource):
             facts = {"family": plugin.family}
+        elif isinstance(plugin, Recipe):
+            facts = {"packs": bool(plugin.packs)}
         return cls(
             plugin.version,
             frozenset(plugin.needs),

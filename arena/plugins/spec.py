@@ -37,6 +37,8 @@ class PluginSpec:
     """Versions of the distributions that it names."""
     named: tuple[str, ...] = field(default=(), repr=False, compare=False)
     """Files and folders that the settings name, of those that were given: its own defaults grant a plugin nothing."""
+    packs: bool = field(default=False, repr=False, compare=False)
+    """Of a recipe: whether its trainings may be packed."""
 
     @cached_property
     def asked(self) -> dict[str, Any]:

@@ -26,6 +26,12 @@ class TrainingConfig(PluginConfig):
     )
     warmup_ratio: float = Field(0.1, ge=0, lt=1, description="share of the steps that warm up; cosine decay follows")
     weight_decay: float = Field(0.0, ge=0, description="of what learns (AdamW)")
+    pack: int = setting(
+        8,
+        runtime=True,
+        ge=1,
+        description="cells at most that are trained in one pass, where the recipe allows it; 1: each by itself",
+    )
     checkpoints: Literal["all", "best"] = setting(
         "all", dry_run="best", description="epochs kept on disk; peak accuracy needs all of them"
     )

@@ -211,9 +211,7 @@ def _joined(batches: Sequence[Batch]) -> Batch:
 
 
 @contextmanager
-def _serving(
-    host: LVLM, stacks: dict[str, tuple[Tensor, Tensor]], draws: Sequence[torch.Generator]
-) -> Iterator[None]:
+def _serving(host: LVLM, stacks: dict[str, tuple[Tensor, Tensor]], draws: Sequence[torch.Generator]) -> Iterator[None]:
     """For the block, the host's language model computes for all trainings: linear layers training by training, adapters
     by the stacks, what adapters drop by each training's random numbers."""
     count = len(draws)

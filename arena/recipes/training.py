@@ -211,7 +211,7 @@ def fine_tune(
 ) -> History:
     """Fine-tune `lvlm` on `samples` by `recipe` and write ``epoch-N.safetensors`` and ``history.json`` into `folder`.
 
-    As a `member` of a pack, whose recipe can be packed (`packable`), it has its steps computed with those of others,
+    As a `member` of a pack, whose recipe packs, it has its steps computed with those of others,
     see `arena.recipes.packing`.
 
     Under ``accelerate launch`` every process calls this with the same arguments and a folder of its own, see
@@ -265,6 +265,8 @@ def fine_tune(
         use_cpu=tuned.device.type == "cpu",
         seed=seed,
     )
+    if "WORLD_SIZE" not in os.environ:
+        arguments._n_gpu = min(arguments.n_gpu, 1)  # of several GPUs the model is on one, or shared out over them
     trainer = _HookedTrainer(
         model=tuned.model,
         args=arguments,
@@ -286,16 +288,6 @@ def fine_tune(
     text = json.dumps({"chosen": history.chosen, "epochs": [asdict(e) for e in epochs]}, indent=1)
     (folder / "history.json").write_text(text, encoding="utf-8")
     return history
-
-
-def packable(recipe: Recipe) -> bool:
-    """Whether trainings by this recipe can be trained together with the same result."""
-    c = recipe.config
-    return (
-        recipe.packs
-        and isinstance(c, TrainingConfig)
-        and (c.precision, c.gradient_accumulation, c.gradient_checkpointing) == ("float32", 1, False)
-    )
 
 
 def _best(epochs: Sequence[Epoch]) -> int:

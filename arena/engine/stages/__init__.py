@@ -3,7 +3,7 @@ will take. A new kind is a new file and a line here."""
 
 from arena.engine.stages.base import Input, Stage
 from arena.engine.stages.data import Data
-from arena.engine.stages.fine_tune import FineTune, TrainingPart
+from arena.engine.stages.fine_tune import FineTune, Together, TrainingPart
 from arena.engine.stages.fit import Fit
 from arena.engine.stages.purify import Purify
 from arena.engine.stages.release import Release
@@ -24,6 +24,7 @@ __all__ = [
     "Score",
     "Stage",
     "Stealth",
+    "Together",
     "TrainingPart",
     "ZeroShot",
 ]

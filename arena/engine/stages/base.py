@@ -162,6 +162,12 @@ class Stage(ABC):
         return dict(_plugins(self, ""))
 
     @property
+    def pack(self) -> tuple[str, int] | None:
+        """What stages have in common that may be computed in one process, and how many at most; None for one that is
+        computed by itself."""
+        return None
+
+    @property
     def plugin(self) -> str:
         """Whose failure it is, where the stage fails: the plugin that the stage is for."""
         first = next(iter(self.plugins().values()))

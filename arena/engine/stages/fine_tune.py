@@ -6,8 +6,9 @@ import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -27,8 +28,12 @@ from arena.engine.stages.base import (
 )
 from arena.errors import ArenaError
 from arena.plugins.base import Attack, Recipe
+from arena.plugins.identity import digest_of
 from arena.plugins.spec import PluginSpec, load_model
 from arena.recipes.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from arena.recipes.packing import Member
 
 ADAPTER, PROJECTOR = 2.5e6, 0.01
 """Parameters of adapters a rank at 7 billion parameters, which grow with their power of 2/3; the projector's share."""
@@ -68,6 +73,10 @@ class FineTune(Stage):
             self.copy(job, role, given, granted)
 
     def run(self, desk: Desk) -> None:
+        self.train(desk)
+
+    def train(self, desk: Desk, member: Member | None = None) -> None:
+        """As `run`, alone or as a member of a pack."""
         from arena.recipes.training import fine_tune
 
         hooks = None
@@ -75,7 +84,17 @@ class FineTune(Stage):
             attack = cast(Attack, part.attack.create())
             hooks = attack.training(attacker_world(desk, part.grants, f"training.{number}."))
         recipe, seed = cast(Recipe, self.recipe.create()), party_seed("fine-tune", self.seed)
-        fine_tune(load_model(self.model), recipe, desk.samples("samples"), seed, desk.made, hooks, desk.progress)
+        lvlm, samples = load_model(self.model), desk.samples("samples")
+        fine_tune(lvlm, recipe, samples, seed, desk.made, hooks, desk.progress, member)
+
+    @cached_property
+    def pack(self) -> tuple[str, int] | None:
+        asked, limit = self.recipe.config, self.recipe.runtime.get("pack", 1)
+        plain = (asked.get("precision"), asked.get("gradient_accumulation"), asked.get("gradient_checkpointing"))
+        if self.training or not self.recipe.packs or plain != ("float32", 1, False) or limit < 2:
+            return None
+        parts = [[spec.made_by, spec.runtime] for spec in (self.model, self.recipe)]
+        return digest_of({"parts": parts}), int(limit)
 
     def collect(self, job: Job, made: Path) -> None:
         check_history(read_made(made / HISTORY, HISTORY), sorted(p.name for p in made.glob("epoch-*.safetensors")))
@@ -118,6 +137,45 @@ class FineTune(Stage):
                 "projector" in recipe.parts
             )
         return epochs_kept(recipe) * kept
+
+
+@dataclass(frozen=True)
+class Together:
+    """Fine-tunings of one model and recipe in one process, see `arena.recipes.packing`; each has a folder of its number
+    in what is given and what is made."""
+
+    stages: tuple[FineTune, ...]
+    preload: ClassVar[tuple[str, ...]] = FineTune.preload
+    network: ClassVar[bool] = False
+
+    @property
+    def plugin(self) -> str:
+        """Whose failure it is."""
+        return self.stages[0].plugin
+
+    def plugins(self) -> dict[str, PluginSpec]:
+        """The plugins that run, by their places."""
+        return self.stages[0].plugins()
+
+    def global_seed(self) -> int:
+        """As a stage's; each training seeds its own again."""
+        return self.stages[0].global_seed()
+
+    def run(self, desk: Desk) -> None:
+        """Do the plugins' part of all."""
+        from arena.recipes.packing import train_together
+
+        done = [0.0] * len(self.stages)
+
+        def train(number: int, member: Member) -> None:
+            def tell(share: float, note: str) -> None:
+                done[number] = share
+                desk.progress(sum(done) / len(done), f"{note}, one of {len(done)}")
+
+            own = Desk(desk.given / str(number), desk.made / str(number), None, tell)
+            self.stages[number].train(own, member)
+
+        train_together([partial(train, number) for number in range(len(self.stages))])
 
 
 def training_config(recipe: Recipe) -> TrainingConfig:
