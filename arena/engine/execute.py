@@ -278,7 +278,7 @@ class Execution:
     def drive(self, pool: Pool) -> None:
         """Compute until no cell is open."""
         while self.open:
-            while len(self.running) < pool.slots and (task := self._next(pool.slots)) is not None:
+            while len(self.running) < (slots := pool.slots) and (task := self._next(pool, slots)) is not None:
                 self.running[task.key] = task
                 pool.submit(task)
             # What says that the store is unusable comes first: the others may have failed for the same reason.
@@ -294,13 +294,17 @@ class Execution:
         wanted = set[str]().union(*(self.closure[key] for key in self.open))
         return [s for s in self.plan.stages.values() if s.name in wanted and s.name not in self.artifacts.keys]
 
-    def _next(self, slots: int) -> Task | None:
-        """The task to start now, None where all wait for running ones.
+    def _next(self, pool: Pool, slots: int) -> Task | None:
+        """The task to start now, None where all wait for running ones, or for what the pool has not.
 
         Half of the slots craft releases, the longest first, since those are what chains wait for; the others finish
         cells in the suite's order, so that complete rows come early and no slot idles.
         """
-        ready = [t for s in self.remaining() if (t := self._task(s)) is not None and t.key not in self.running]
+        ready = [
+            task
+            for stage in self.remaining()
+            if (task := self._task(stage)) is not None and task.key not in self.running and pool.has_room(stage)
+        ]
         releases = [t for t in ready if t.stage.kind == "release"]
         others = [t for t in ready if t.stage.kind != "release"]
         crafting = sum(t.stage.kind == "release" for t in self.running.values())

@@ -20,8 +20,9 @@ import pytest
 from rich.console import Console
 from suites import toy_suite
 
-from arena.engine import pools
+import arena.engine.cluster
 from arena.engine.apart import Bounds
+from arena.engine.cluster import DaskPool, _differing, _on_worker
 from arena.engine.execute import RunReport, run
 from arena.engine.plan import plan
 from arena.engine.worker import Task
@@ -124,14 +125,14 @@ def beside(call: Callable[..., RunReport], *arguments: Any, **named: Any) -> Fut
 @pytest.fixture
 def crafting(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Is set once a run has heard from `toy-talking`, which takes two seconds, that it is at work."""
-    heard, hear = threading.Event(), pools.DaskPool._hear
+    heard, hear = threading.Event(), DaskPool._hear
 
-    def told(self: pools.DaskPool, event: tuple[Any, Any]) -> None:
+    def told(self: DaskPool, event: tuple[Any, Any]) -> None:
         hear(self, event)
         if any(note.startswith("round") for _, note in self._reported.values()):
             heard.set()
 
-    monkeypatch.setattr(pools.DaskPool, "_hear", told)
+    monkeypatch.setattr(DaskPool, "_hear", told)
     return heard
 
 
@@ -169,7 +170,7 @@ def test_a_scheduler_that_dies_ends_the_run_and_a_second_one_completes(
     crafting: threading.Event,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pools, "_PATIENCE", 5)
+    monkeypatch.setattr(arena.engine.cluster, "_PATIENCE", 5)
     cluster = start()
     cluster.work()
     report = beside(go, tmp_path, cluster.address, defenses=["none", "toy-talking"])
@@ -197,7 +198,7 @@ def test_a_cluster_without_the_plugins_ends_the_run_and_blames_no_cell(
 
 
 def test_no_scheduler_is_one_clear_paragraph(tmp_path: Path, toys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pools, "_PATIENCE", 1)
+    monkeypatch.setattr(arena.engine.cluster, "_PATIENCE", 1)
     with pytest.raises(UsageError, match=r"^scheduler 'tcp://127.0.0.1:1' does not answer \(.*`dask scheduler`$"):
         go(tmp_path, "tcp://127.0.0.1:1")
 
@@ -209,8 +210,8 @@ def task(tmp_path: Path, toys: Path) -> Task:
 
 
 def test_another_version_on_a_worker_blames_no_cell(tmp_path: Path, task: Task) -> None:
-    assert pools._differing(task, engine_digest()) is None
-    result = pools._on_worker(task, str(tmp_path / "store"), Bounds(), "0" * 64)
+    assert _differing(task, engine_digest()) is None
+    result = _on_worker(task, str(tmp_path / "store"), Bounds(), "0" * 64)
     assert result.status == "unusable" and "its arena is another version than that of the run" in result.message
 
 
@@ -239,14 +240,14 @@ def test_a_task_that_kills_workers_fails_and_one_that_cannot_begin_ends_the_run(
     monkeypatch.setattr(distributed, "wait", lambda *_, **__: None)
     store = Store(tmp_path / "store")
     client = Broken(KilledWorker("release", SimpleNamespace(address="tcp://w:1"), 3))
-    pool = pools.DaskPool(store, client, Bounds())
+    pool = DaskPool(store, client, Bounds())
     pool.submit(task)
     assert pool.finished() == [] and client.submitted == 2  # it may have been a bystander
     ((key, result),) = pool.finished()
     assert (key, result.status, client.submitted) == (task.key, "failed", 2) and "lost the workers" in result.message
     assert "KilledWorker: Attempted to run" in result.trace
 
-    pool = pools.DaskPool(store, client := Broken(ModuleNotFoundError("No module named 'arena'")), Bounds())
+    pool = DaskPool(store, client := Broken(ModuleNotFoundError("No module named 'arena'")), Bounds())
     pool.submit(task)
     with pytest.raises(ArenaError, match=r"tcp://there:8786: the cluster cannot begin .*'arena'.* install the same"):
         pool.finished()
