@@ -10,7 +10,6 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -133,7 +132,7 @@ class DaskPool(Pool):
             if not isinstance(error, OSError):
                 raise
             return 1
-        threads = sum(worker["nthreads"] for worker in workers)
+        threads: int = sum(worker["nthreads"] for worker in workers)
         self._has = Counter[str]()
         for worker in workers:
             self._has.update({name: int(amount) for name, amount in worker["resources"].items()})

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from arena.console import PlainConsole
 from arena.engine.graph import Cell, Plan
+from arena.engine.order import crafts_next, place, ranks
 from arena.engine.plan import plan
 from arena.engine.stages import Stage
 from arena.engine.worker import Task
@@ -227,10 +228,7 @@ class Execution:
         self.lost = Counter[str]()
         self._shared: dict[tuple[str, str], str | None] = {}
         self.closure = {cell.key: self.plan.closure(cell.stages.values()) for cell in self.todo}
-        self.rank: dict[str, int] = {}
-        for number, cell in enumerate(self.todo):
-            for name in self.closure[cell.key]:
-                self.rank.setdefault(name, number)
+        self.rank = ranks(self.todo, self.closure)
         self._tell: Progress | None = None
 
     def record_finished(self) -> None:
@@ -278,9 +276,11 @@ class Execution:
     def drive(self, pool: Pool) -> None:
         """Compute until no cell is open."""
         while self.open:
-            while len(self.running) < (slots := pool.slots) and (task := self._next(pool, slots)) is not None:
-                self.running[task.key] = task
-                pool.submit(task)
+            if len(self.running) < (slots := pool.slots):
+                ready = self._ready()
+                while len(self.running) < slots and (task := self._next(ready, pool, slots)) is not None:
+                    self.running[task.key] = task
+                    pool.submit(task)
             # What says that the store is unusable comes first: the others may have failed for the same reason.
             for key, result in sorted(pool.finished(), key=lambda ended: ended[1].status != "unusable"):
                 self._ended(self.running.pop(key), result)
@@ -294,23 +294,23 @@ class Execution:
         wanted = set[str]().union(*(self.closure[key] for key in self.open))
         return [s for s in self.plan.stages.values() if s.name in wanted and s.name not in self.artifacts.keys]
 
-    def _next(self, pool: Pool, slots: int) -> Task | None:
-        """The task to start now, None where all wait for running ones, or for what the pool has not.
+    def _ready(self) -> list[Task]:
+        """The tasks that could start or have."""
+        return [task for stage in self.remaining() if (task := self._task(stage)) is not None]
 
-        Half of the slots craft releases, the longest first, since those are what chains wait for; the others finish
-        cells in the suite's order, so that complete rows come early and no slot idles.
-        """
-        ready = [
-            task
-            for stage in self.remaining()
-            if (task := self._task(stage)) is not None and task.key not in self.running and pool.has_room(stage)
-        ]
-        releases = [t for t in ready if t.stage.kind == "release"]
-        others = [t for t in ready if t.stage.kind != "release"]
+    def _next(self, ready: list[Task], pool: Pool, slots: int) -> Task | None:
+        """The task of those to start now, None where all wait for running ones, or for what the pool has not. Which
+        comes first is `arena.engine.order`'s to say."""
+        free = [task for task in ready if task.key not in self.running and pool.has_room(task.stage)]
+        releases = [t for t in free if t.stage.kind == "release"]
+        others = [t for t in free if t.stage.kind != "release"]
         crafting = sum(t.stage.kind == "release" for t in self.running.values())
-        if releases and (not others or crafting < slots // 2):
-            return max(releases, key=lambda t: (self.plan.seconds[t.stage.name], -self.rank[t.stage.name]))
-        return min(others, key=lambda t: self.rank[t.stage.name], default=None)
+        chosen = releases if crafts_next(bool(releases), bool(others), crafting, slots) else others
+        return min(chosen, key=self._place, default=None)
+
+    def _place(self, task: Task) -> tuple[float, int]:
+        stage = task.stage
+        return place(stage.kind, self.plan.seconds[stage.name], self.rank[stage.name])
 
     def _task(self, stage: Stage) -> Task | None:
         """A stage whose inputs are there and which is not; one whose inputs turned out to be another's may be done."""

@@ -21,6 +21,7 @@ from arena.isolation.surroundings import exposed
 from arena.store.local import Store
 from arena.suites.schema import Limits as SuiteLimits
 
+
 class Pool(ABC):
     """Computes up to `slots` tasks at a time."""
 
