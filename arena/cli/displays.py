@@ -60,7 +60,7 @@ def gigabytes(count: float) -> str:
 
 
 def show_schedule(found: Schedule, out: Console) -> None:
-    """A simulated run: how long it takes, what of its workers' time is idle, and what keeps more of them from helping."""
+    """A simulated run: how long it takes, what of its workers' time is idle, and why more of them would not help."""
     from arena.engine.progress import duration
 
     if not found.total:
@@ -69,8 +69,8 @@ def show_schedule(found: Schedule, out: Console) -> None:
     lines = [
         f"{workers}, simulated: {duration(found.seconds)}, which is {hours(found.workers * found.seconds / 3600)} "
         f"worker-hours, {found.efficiency:.0%} of them at work and {1 - found.efficiency:.0%} idle",
-        f"work: {hours(found.total / 3600)} worker-hours, {found.work[kind] / found.total:.0%} of them for stages of kind "
-        f"{kind}; spread over {workers}: {duration(found.total / found.workers)}",
+        f"work: {hours(found.total / 3600)} worker-hours, {found.work[kind] / found.total:.0%} of them for stages of "
+        f"kind {kind}; spread over {workers}: {duration(found.total / found.workers)}",
         f"critical path: {duration(found.chain_seconds)}: "
         + " > ".join(f"{stage.kind} {stage.label} ({duration(seconds)})" for stage, seconds in found.chain),
     ]

@@ -174,18 +174,18 @@ def stated(file: Path, stages: Iterable[Stage]) -> dict[str, float]:
     if not isinstance(document.data, dict):
         raise UsageError(f"{file}: state seconds by kind of stage, such as `fine-tuned: 600` or `release em: 3600`")
     kinds = [kind.kind for kind in KINDS]
-    lines: list[tuple[str, str, float]] = []
+    lines = defaultdict[str, list[tuple[str, float]]](list)
     for key, value in document.data.items():
         kind, _, plugin = str(key).partition(" ")
         if kind not in kinds:
             raise UsageError(f"{document.where((key,))}: no stage is of kind {kind!r}; there are {', '.join(kinds)}")
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
             raise UsageError(f"{document.where((key,))}: {value!r} is no number of seconds")
-        lines.append((kind, plugin.strip(), float(value)))
-    found = {}
+        lines[kind].append((plugin.strip(), float(value)))
+    found: dict[str, float] = {}
     for stage in stages:
-        plugins = {"", *(spec.id for spec in stage.plugins().values())}
-        fitting = (seconds for kind, plugin, seconds in lines if kind == stage.kind and plugin in plugins)
-        if (seconds := next(fitting, None)) is not None:
-            found[stage.name] = seconds
+        for plugin, value in lines[stage.kind]:
+            if not plugin or any(spec.id == plugin for spec in stage.plugins().values()):
+                found[stage.name] = value
+                break
     return found
