@@ -19,7 +19,8 @@ resources=${2:-GPU=1}
 export OMP_NUM_THREADS=1
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/arena-XXXXXX")
 export XDG_CACHE_HOME=$scratch/cache # the mirror of a store at a URL
-trap 'kill "$worker" 2>/dev/null; wait "$worker" || true; rm -rf "$scratch"' EXIT
+worker=
+trap 'if [ -n "$worker" ]; then kill "$worker" || true; wait "$worker" || true; fi; rm -rf "$scratch"' EXIT
 trap 'exit 0' TERM
 
 dask worker "$address" --nthreads 1 --resources "$resources" --local-directory "$scratch" \

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import dask.config
 import pytest
 import yaml
+from dask_cluster import Cluster
 
 import arena.engine
 
@@ -30,9 +34,26 @@ def test_dask_jobqueue_makes_a_job_of_slurm(tmp_path: Path) -> None:
     assert "tls://here:8786" in command and "--nthreads 16" in command and "--resources CPU=16" in command
 
 
-def test_the_worker_of_slurm_is_a_script_that_says_what_it_is_given() -> None:
-    script = FILES / "slurm-worker.sh"
-    subprocess.run(["bash", "-n", str(script)], check=True)
+def test_the_worker_of_slurm_joins_with_what_it_has_and_leaves_nothing(tmp_path: Path) -> None:
+    from distributed import Client
+
+    script, scratch = FILES / "slurm-worker.sh", tmp_path / "scratch"
+    scratch.mkdir()
+    cluster = Cluster(tmp_path)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    command = ["bash", str(script), cluster.address, "GPU=1"]
+    job = subprocess.Popen(command, env={**os.environ, "PATH": path, "TMPDIR": str(scratch)}, stderr=subprocess.DEVNULL)
+    try:
+        with Client(cluster.address, timeout=30) as client:
+            client.wait_for_workers(1, timeout=90)
+            (worker,) = client.scheduler_info()["workers"].values()
+            assert worker["resources"] == {"GPU": 1} and worker["nthreads"] == 1
+            assert worker["local_directory"].startswith(str(scratch))
+            job.send_signal(signal.SIGTERM)
+            assert job.wait(60) == 0 and not list(scratch.iterdir())
+    finally:
+        job.kill()
+        cluster.stop()
     without = subprocess.run(["bash", str(script)], capture_output=True, text=True)
     assert without.returncode and "usage: slurm-worker.sh tls://SCHEDULER:8786" in without.stderr
 
