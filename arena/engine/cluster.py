@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from arena.engine.apart import Bounds, ignore
 from arena.engine.job import Progress
-from arena.engine.pools import Pool
+from arena.engine.pool import Pool
 from arena.engine.stages import Stage
 from arena.engine.worker import Result, Task, run_task
 from arena.errors import ArenaError, UsageError, describe_error

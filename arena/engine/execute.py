@@ -32,7 +32,7 @@ from arena.suites.shipped import find_suite
 from arena.suites.validation import validate
 
 if TYPE_CHECKING:
-    from arena.engine.pools import Pool
+    from arena.engine.pool import Pool
     from arena.engine.progress import Progress
     from arena.engine.worker import Result
 

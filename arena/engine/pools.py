@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import queue
-from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -13,39 +12,13 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 
 from arena.engine.apart import Bounds
-from arena.engine.stages import Stage
+from arena.engine.pool import Pool
 from arena.engine.worker import Result, Task, run_task
 from arena.errors import UsageError, describe_error
 from arena.isolation.call import Cancel, isolation
 from arena.isolation.surroundings import exposed
 from arena.store.local import Store
 from arena.suites.schema import Limits as SuiteLimits
-
-
-class Pool(ABC):
-    """Computes up to `slots` tasks at a time."""
-
-    slots: int
-
-    def has_room(self, stage: Stage) -> bool:
-        """Whether a stage could start now, where a slot is free: by default any could."""
-        return True
-
-    @abstractmethod
-    def submit(self, task: Task) -> None:
-        """Start a task."""
-
-    @abstractmethod
-    def finished(self) -> list[tuple[str, Result]]:
-        """Keys and results of tasks that ended since the last call; waits up to half a second for one."""
-
-    @abstractmethod
-    def progress(self) -> dict[str, tuple[float, str]]:
-        """What running plugins last reported, by the task's key: the share done and a note."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Stop, ending what is running."""
 
 
 class HerePool(Pool):
