@@ -115,7 +115,8 @@ class DaskPool(Pool):
         self._reported: dict[str, tuple[float, str]] = {}
         self._needs: dict[str, str] = {}
         self._has = Counter[str]()
-        """Stages that the workers can compute at a time, by resource."""
+        """Stages that the workers can compute at a time, by resource; and those that they do."""
+        self._taken = Counter[str]()
         client.subscribe_topic(_TOPIC, self._hear)
 
     def _hear(self, event: tuple[Any, Any]) -> None:
@@ -149,8 +150,7 @@ class DaskPool(Pool):
         needs = self._asked(stage)
         if not needs:
             return True
-        taken = sum(running.needs == needs for running in self._running.values())
-        return self._offers(needs, stage) and taken < self._has[needs]
+        return self._offers(needs, stage) and self._taken[needs] < self._has[needs]
 
     def _asked(self, stage: Stage) -> str:
         """The resource that a stage is to be given now, none where any worker will do."""
@@ -184,6 +184,7 @@ class DaskPool(Pool):
         resources = {needs: 1} if needs else None
         future = self._client.submit(_on_worker, *given, key=name, pure=False, resources=resources)
         self._running[task.key] = _Running(task, future, attempt, needs)
+        self._taken[needs] += 1
 
     def finished(self) -> list[tuple[str, Result]]:
         if not self._running:  # all that could start waits for a worker that has what it needs
@@ -199,6 +200,7 @@ class DaskPool(Pool):
         for running in ended:
             key = running.task.key
             del self._running[key]
+            self._taken[running.needs] -= 1
             result = self._kept(running) if running.future.status == "finished" else self._lost(running)
             if result is not None:
                 results.append((key, result))

@@ -295,18 +295,20 @@ class Execution:
         return [s for s in self.plan.stages.values() if s.name in wanted and s.name not in self.artifacts.keys]
 
     def _ready(self) -> list[Task]:
-        """The tasks that could start or have."""
-        return [task for stage in self.remaining() if (task := self._task(stage)) is not None]
+        """The tasks that could start or have, in the order of `arena.engine.order`."""
+        ready = [task for stage in self.remaining() if (task := self._task(stage)) is not None]
+        return sorted(ready, key=self._place)
 
     def _next(self, ready: list[Task], pool: Pool, slots: int) -> Task | None:
-        """The task of those to start now, None where all wait for running ones, or for what the pool has not. Which
-        comes first is `arena.engine.order`'s to say."""
-        free = [task for task in ready if task.key not in self.running and pool.has_room(task.stage)]
-        releases = [t for t in free if t.stage.kind == "release"]
-        others = [t for t in free if t.stage.kind != "release"]
+        """The task of those to start now, None where all wait for running ones, or for what the pool has not."""
+
+        def first(crafts: bool) -> Task | None:
+            alike = (t for t in ready if (t.stage.kind == "release") is crafts and t.key not in self.running)
+            return next((task for task in alike if pool.has_room(task.stage)), None)
+
+        release, other = first(True), first(False)
         crafting = sum(t.stage.kind == "release" for t in self.running.values())
-        chosen = releases if crafts_next(bool(releases), bool(others), crafting, slots) else others
-        return min(chosen, key=self._place, default=None)
+        return release if crafts_next(release is not None, other is not None, crafting, slots) else other
 
     def _place(self, task: Task) -> tuple[float, int]:
         stage = task.stage

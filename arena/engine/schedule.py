@@ -133,15 +133,14 @@ def expected(
     plan: Plan, stages: Iterable[Stage], records: Iterable[Record], model: CostModel | None
 ) -> dict[str, float]:
     """Seconds of each stage by its name: by the cost model on one of its GPUs where one is given and the stage runs a
-    model, else measured, from the store, or from `records` for the kinds of which the store has none; else stated
-    defaults."""
-    found = list(plan.store.manifests())
-    kinds = {manifest.kind for manifest in found}
-    estimator = Estimator([*found, *(m for m in _measured(records) if m.kind not in kinds)])
+    model, else the plan's estimate; where the store is empty, as `records` say of like stages."""
+    empty = next(plan.store.manifests(), None) is None
+    like = Estimator(_measured(records)) if empty else None
     seconds = {}
     for stage in stages:
         flops = 0.0 if model is None else stage.flops(model)
-        seconds[stage.name] = flops / (PEAK * UTILISATION) or estimator.seconds(stage)
+        measured = plan.seconds[stage.name] if like is None else like.seconds(stage)
+        seconds[stage.name] = flops / (PEAK * UTILISATION) or measured
     return seconds
 
 

@@ -12,10 +12,11 @@ from suites import toy_suite
 from arena.engine.execute import Execution
 from arena.engine.graph import Plan
 from arena.engine.plan import plan
-from arena.engine.schedule import Schedule, simulate, stated
+from arena.engine.schedule import Schedule, expected, simulate, stated
 from arena.engine.stages import Stage
 from arena.errors import UsageError
 from arena.plugins.registry import Registry
+from arena.records.schema import StageCost
 from arena.store.local import Store
 from arena.suites.schema import Suite
 
@@ -165,6 +166,23 @@ def test_the_first_line_that_fits_a_stage_counts(toys: Path, tmp_path: Path) -> 
     said = {stage.label: found[stage.name] for stage in stages if stage.kind == "release"}
     assert set(said.values()) == {2, 9} and all((seconds == 9) == ("noise" in label) for label, seconds in said.items())
     assert not any(stage.name in found for stage in stages if stage.kind != "release")
+
+
+def test_an_empty_store_has_the_times_of_records(toys: Path, tmp_path: Path) -> None:
+    from arena.engine.execute import run
+
+    records = run(toy_suite(), tmp_path / "store", scheduler="sync", results=tmp_path / "r.jsonl").records
+    slow = [r.model_copy(update={"cost": r.cost.model_copy(update={"finetune": SLOW})}) for r in records]
+    here = toy_plan(tmp_path)
+    there = plan(toy_suite(seeds=[2, 3]), Registry(), Store(tmp_path / "empty"))
+    for whole, hours in ((here, False), (there, True)):
+        stages = list(whole.stages.values())
+        found = expected(whole, stages, slow, None)
+        tuned = {found[stage.name] for stage in stages if stage.kind == "fine-tuned"}
+        assert len(found) == len(stages) and (tuned == {7200.0}) is hours
+
+
+SLOW = StageCost(seconds=7200, seconds_per_sample=900, peak_memory_mb=1)
 
 
 @pytest.mark.parametrize(
