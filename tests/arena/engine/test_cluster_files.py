@@ -32,6 +32,7 @@ def test_dask_jobqueue_makes_a_job_of_slurm(tmp_path: Path) -> None:
     assert {"#SBATCH -J arena", "#SBATCH -p cpu", "#SBATCH --cpus-per-task=16", "#SBATCH --mem=60G"} <= set(lines)
     (command,) = (line for line in lines if "dask_worker" in line)
     assert "tls://here:8786" in command and "--nthreads 16" in command and "--resources CPU=16" in command
+    assert "--local-directory ${TMPDIR:-/tmp} " in command  # is expanded on the machine of the job
 
 
 def test_the_worker_of_slurm_joins_with_what_it_has_and_leaves_nothing(tmp_path: Path) -> None:
