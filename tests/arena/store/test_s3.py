@@ -105,7 +105,7 @@ def go(tmp_path: Path, store: str, name: str, scheduler: str = "processes") -> R
 
 
 def essence(report: RunReport) -> dict[str, Any]:
-    return {r.cell: r.model_dump(exclude={"cost", "created"}) for r in report.records}
+    return {r.cell: r.model_dump(exclude={"cost", "created", "environment"}) for r in report.records}
 
 
 def test_workers_with_mirrors_of_their_own_share_a_bucket(
