@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from arena.engine.cost import Costs
     from arena.engine.graph import Plan
+    from arena.engine.schedule import Schedule
     from arena.engine.stages import Stage
     from arena.plugins.registry import Registry
     from arena.records.schema import Record
@@ -56,6 +57,36 @@ def hours(count: float) -> str:
 def gigabytes(count: float) -> str:
     """Bytes as text."""
     return f"{count / 1e9:,.1f} GB" if count < 1e12 else f"{count / 1e12:,.1f} TB"
+
+
+def show_schedule(found: Schedule, out: Console) -> None:
+    """A simulated run: how long it takes, what of its workers' time is idle, and why more of them would not help."""
+    from arena.engine.progress import duration
+
+    if not found.total:
+        return
+    workers, kind = counted(found.workers, "worker"), max(found.work, key=found.work.__getitem__)
+    lines = [
+        f"{workers}, simulated: {duration(found.seconds)}, which is {hours(found.workers * found.seconds / 3600)} "
+        f"worker-hours, {found.efficiency:.0%} of them at work and {1 - found.efficiency:.0%} idle",
+        f"work: {hours(found.total / 3600)} worker-hours, {found.work[kind] / found.total:.0%} of them for stages of "
+        f"kind {kind}; spread over {workers}: {duration(found.total / found.workers)}",
+        f"critical path: {duration(found.chain_seconds)}: "
+        + " > ".join(f"{stage.kind} {stage.label} ({duration(seconds)})" for stage, seconds in found.chain),
+    ]
+    longest = max(found.chain, key=lambda part: part[1])[0]
+    if found.useful > found.workers:
+        lines.append(
+            f"limit: the work; beyond about {found.useful:.0f} workers the critical path, of which most is "
+            f"{longest.kind} {longest.label}"
+        )
+    else:
+        lines.append(
+            f"limit: the critical path, of which most is {longest.kind} {longest.label}; more than about "
+            f"{max(1, round(found.useful))} workers hardly help"
+        )
+    for line in lines:
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def show_why(plan: Plan, reasons: Mapping[str, str], missing: Sequence[Stage], out: Console) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,7 +10,7 @@ import typer
 from arena.cli import displays
 from arena.cli.boards import show_board
 from arena.cli.console import stderr, stdout, table
-from arena.cli.options import Results, StoreUrl, SuiteName, Tiny, chosen_suite, results_file
+from arena.cli.options import Results, StoreUrl, SuiteName, Tiny, chosen_suite, possible, results_file
 
 commands = typer.Typer()
 
@@ -23,6 +24,18 @@ def show_plan(
     why: Annotated[
         bool, typer.Option("--why", help="Say of each cell and stage to compute what makes it run.")
     ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Simulate the run on so many workers: how long, how idle, and what limits it."),
+    ] = None,
+    times: Annotated[
+        Path | None,
+        typer.Option(
+            callback=possible,
+            help="With --workers: a YAML file of seconds a stage, such as `fine-tuned: 600` or `release em: 3600`, in "
+            "place of what like stages took or are estimated to take.",
+        ),
+    ] = None,
 ) -> None:
     """Show what a run would compute, what is cached, an estimate of what it takes, and how many cells have a record
     that holds."""
@@ -34,9 +47,12 @@ def show_plan(
     from arena.engine.plan import plan as planned
     from arena.engine.progress import duration
     from arena.engine.stages import ZeroShot
+    from arena.errors import UsageError
     from arena.plugins.registry import Registry
     from arena.store.local import Store
 
+    if times is not None and workers is None:
+        raise UsageError("--times: what it says is for --workers N, which simulates the run")
     registry, opened = Registry(), Store(store)
     out = stdout()
     plan = planned(chosen_suite(suite, registry, opened, tiny, out), registry, opened, estimate=True)
@@ -67,6 +83,14 @@ def show_plan(
         out.print(
             f"about {duration(total / cores)} on {cores} local workers, from what like stages took before or defaults"
         )
+    if workers is not None:
+        from arena.engine.schedule import expected, simulate, stated
+        from arena.records.files import read_all, record_files
+
+        seconds = expected(plan, missing, read_all(record_files(path)), model if big else None)
+        seconds |= stated(times, missing) if times is not None else {}
+        cells_to_run = [cell for cell in plan.cells if cell.key in reasons]
+        displays.show_schedule(simulate(plan, cells_to_run, missing, seconds, workers), out)
     held = len(plan.cells) - len(reasons)
     out.print(f"{held} of {len(plan.cells)} cells have a record that holds", markup=False, soft_wrap=True)
     if why:
@@ -78,7 +102,10 @@ def run_suite(
     suite: SuiteName,
     store: StoreUrl = None,
     scheduler: Annotated[
-        str, typer.Option(help="processes, sync, or the address of a dask scheduler (tcp://host:8786).")
+        str,
+        typer.Option(
+            help="processes, sync, or the address of a dask scheduler (tls://host:8786), see arena/engine/CLUSTER.md."
+        ),
     ] = "processes",
     workers: Annotated[int | None, typer.Option(min=1, help="Local workers; by default one a core.")] = None,
     results: Results = None,

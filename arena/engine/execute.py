@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from rich.text import Text
 
 from arena.console import PlainConsole
 from arena.engine.graph import Cell, Plan
+from arena.engine.order import crafts_next, place, ranks
 from arena.engine.plan import plan
 from arena.engine.stages import Stage
 from arena.engine.worker import Task
@@ -31,7 +33,7 @@ from arena.suites.shipped import find_suite
 from arena.suites.validation import validate
 
 if TYPE_CHECKING:
-    from arena.engine.pools import Pool
+    from arena.engine.pool import Pool
     from arena.engine.progress import Progress
     from arena.engine.worker import Result
 
@@ -192,6 +194,16 @@ def compute(
     return execution
 
 
+def _each(task: Task, result: Result) -> Iterator[tuple[Task, Result]]:
+    """How each of the tasks ended that were computed together. Where nothing is said of them, nobody knows whose fault
+    it was."""
+    if task.others and not result.others and result.status == "failed":
+        result = replace(result, status="lost")
+    said = {task.key: result, **dict(result.others)}
+    for each in task.all:
+        yield each, said.get(each.key, result)
+
+
 @contextmanager
 def _closing(pool: Pool) -> Iterator[Pool]:
     try:
@@ -227,10 +239,7 @@ class Execution:
         self.lost = Counter[str]()
         self._shared: dict[tuple[str, str], str | None] = {}
         self.closure = {cell.key: self.plan.closure(cell.stages.values()) for cell in self.todo}
-        self.rank: dict[str, int] = {}
-        for number, cell in enumerate(self.todo):
-            for name in self.closure[cell.key]:
-                self.rank.setdefault(name, number)
+        self.rank = ranks(self.todo, self.closure)
         self._tell: Progress | None = None
 
     def record_finished(self) -> None:
@@ -278,12 +287,15 @@ class Execution:
     def drive(self, pool: Pool) -> None:
         """Compute until no cell is open."""
         while self.open:
-            while len(self.running) < pool.slots and (task := self._next(pool.slots)) is not None:
-                self.running[task.key] = task
-                pool.submit(task)
+            if len(self.running) < (slots := pool.slots):
+                ready = self._ready()
+                while len(self.running) < slots and (task := self._next(ready, pool, slots)) is not None:
+                    self.running[task.key] = task
+                    pool.submit(task)
             # What says that the store is unusable comes first: the others may have failed for the same reason.
             for key, result in sorted(pool.finished(), key=lambda ended: ended[1].status != "unusable"):
-                self._ended(self.running.pop(key), result)
+                for task, how in _each(self.running.pop(key), result):
+                    self._ended(task, how)
             self.record_finished()
             if self._tell is not None:
                 self.notes = pool.progress()
@@ -294,19 +306,49 @@ class Execution:
         wanted = set[str]().union(*(self.closure[key] for key in self.open))
         return [s for s in self.plan.stages.values() if s.name in wanted and s.name not in self.artifacts.keys]
 
-    def _next(self, slots: int) -> Task | None:
-        """The task to start now, None where all wait for running ones.
+    def _ready(self) -> list[Task]:
+        """The tasks that could start or have, in the order of `arena.engine.order`."""
+        ready = [task for stage in self.remaining() if (task := self._task(stage)) is not None]
+        return sorted(ready, key=self._place)
 
-        Half of the slots craft releases, the longest first, since those are what chains wait for; the others finish
-        cells in the suite's order, so that complete rows come early and no slot idles.
-        """
-        ready = [t for s in self.remaining() if (t := self._task(s)) is not None and t.key not in self.running]
-        releases = [t for t in ready if t.stage.kind == "release"]
-        others = [t for t in ready if t.stage.kind != "release"]
+    def _next(self, ready: list[Task], pool: Pool, slots: int) -> Task | None:
+        """The task of those to start now, None where all wait for running ones, or for what the pool has not."""
+
+        busy = {each.key for task in self.running.values() for each in (task, *task.others)}
+        waiting = [task for task in ready if task.key not in busy]
+        releases = (task for task in waiting if task.stage.kind == "release" and pool.has_room(task.stage))
+        others = [task for task in waiting if task.stage.kind != "release"]
+        release, other = next(releases, None), self._chosen(others, pool, slots - len(self.running))
         crafting = sum(t.stage.kind == "release" for t in self.running.values())
-        if releases and (not others or crafting < slots // 2):
-            return max(releases, key=lambda t: (self.plan.seconds[t.stage.name], -self.rank[t.stage.name]))
-        return min(others, key=lambda t: self.rank[t.stage.name], default=None)
+        return release if crafts_next(release is not None, other is not None, crafting, slots) else other
+
+    def _chosen(self, waiting: list[Task], pool: Pool, free: int) -> Task | None:
+        """The first of the waiting tasks that the pool has room for, with those that are computed with it. What could
+        be packed waits while there is something else to do, until its pack is full; packs are shared by free slots."""
+        packs: dict[str, dict[str, Task]] = {}
+        for task in waiting:
+            if task.stage.pack is not None and not self.lost[task.key]:
+                packs.setdefault(task.stage.pack[0], {})[task.key] = task
+
+        def mates(task: Task) -> dict[str, Task]:
+            return packs.get(task.stage.pack[0], {}) if task.stage.pack is not None else {}
+
+        def ripe(task: Task) -> bool:
+            return task.stage.pack is None or task.key not in mates(task) or len(mates(task)) >= task.stage.pack[1]
+
+        chosen = next((task for task in waiting if ripe(task) and pool.has_room(task.stage)), None)
+        chosen = chosen or next((task for task in waiting if pool.has_room(task.stage)), None)
+        if chosen is None or chosen.stage.pack is None or chosen.key not in mates(chosen):
+            return chosen
+        found = mates(chosen)
+        most = min(chosen.stage.pack[1], math.ceil(len(found) / max(1, free)))
+        seed = chosen.stage.global_seed()
+        alike = sorted(found.values(), key=lambda task: task.stage.global_seed() != seed)  # batches of one length
+        return replace(chosen, others=tuple(task for task in alike if task.key != chosen.key)[: most - 1])
+
+    def _place(self, task: Task) -> tuple[float, int]:
+        stage = task.stage
+        return place(stage.kind, self.plan.seconds[stage.name], self.rank[stage.name])
 
     def _task(self, stage: Stage) -> Task | None:
         """A stage whose inputs are there and which is not; one whose inputs turned out to be another's may be done."""

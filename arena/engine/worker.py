@@ -158,7 +158,10 @@ class _Computation:
     def _collect(self, folder: Path, made: Path) -> None:
         """Have the harness check what was made and fill the artifact; where that takes long, in a process of its own,
         also without a plugin in it."""
-        stage, job = self.task.stage, (dict(self.task.inputs), self.store.url, folder, self.task.key)
+        stage, inputs = self.task.stage, dict(self.task.inputs)
+        for key in inputs.values():  # that process reads what is at hand: it has no secret of a store at a URL
+            self.store.require(key)
+        job = inputs, str(self.store.folder), folder, self.task.key
         home = self.apart.folder(f"home-collect-{self.task.key}")
         if not (self.apart.isolated and stage.judged_by):
             collect(stage, job, made, home, ignore)

@@ -35,6 +35,7 @@ from arena.plugins.base import (
     Recipe,
     TextAttack,
     TrainingHooks,
+    setting,
 )
 from arena.store.local import Store
 
@@ -145,6 +146,13 @@ class ToyNoise(ImageDefense):
         return [
             np.clip(np.asarray(s.image) / 255 + rng.uniform(-bound, bound, s.image.size[::-1]), 0, 1) for s in samples
         ]
+
+
+class ToyPlaced(ToyNoise):
+    """Noise that is said to be computed on some device."""
+
+    class Config(ToyNoise.Config):
+        device: str = setting("cpu", runtime=True, description="torch device")
 
 
 class ToyShift(ImageDefense):

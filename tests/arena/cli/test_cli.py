@@ -127,7 +127,7 @@ def test_bad_requests(tmp_path: Path, toys: Path, words: list[str], code: int, s
 
 def test_bad_scheduler(tmp_path: Path, suite_file: Path) -> None:
     done = arena(tmp_path, "run", str(suite_file), "--scheduler", "slurm", "--store", str(tmp_path / "s"))
-    assert done.returncode == 2 and "'slurm'" in done.stderr and "tcp://" in done.stderr
+    assert done.returncode == 2 and "'slurm'" in done.stderr and "tls://" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import io
 import logging
-import os
-import socket
+import re
+import signal
 import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -17,11 +15,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
+from dask_cluster import Cluster, wait_for
 from rich.console import Console
 from suites import toy_suite
 
-from arena.engine import pools
+import arena.engine.cluster
 from arena.engine.apart import Bounds
+from arena.engine.cluster import DaskPool, _differing, _on_worker
 from arena.engine.execute import RunReport, run
 from arena.engine.plan import plan
 from arena.engine.worker import Task
@@ -30,68 +31,16 @@ from arena.plugins.registry import Registry
 from arena.plugins.source import engine_digest
 from arena.store.local import Store
 
-ROOT = Path(__file__).parents[3]
-TOYS = ROOT / "tests" / "toys"
+CLUSTERS = Path(arena.engine.__path__[0]) / "clusters"
 SMALL = {"attacks": ["none"], "seeds": [0]}
 
 
-class Cluster:
-    """A scheduler, and the workers that a test starts."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            place = probe.getsockname()
-        self.address = f"tcp://127.0.0.1:{place[1]}"
-        self._folder = folder
-        self.processes: list[subprocess.Popen[bytes]] = []
-        self.scheduler = self._start("scheduler", "--host", self.address)
-        wait_for(lambda: listens(place), lambda: self.scheduler.poll() is not None)
-
-    def work(self, toys: bool = True) -> subprocess.Popen[bytes]:
-        """Start a worker, by default one that has the toys."""
-        more = ("--preload", "toys") if toys else ()
-        return self._start("worker", self.address, "--nthreads", "2", "--no-nanny", *more, toys=toys)
-
-    def _start(self, what: str, *options: str, toys: bool = True) -> subprocess.Popen[bytes]:
-        path = os.pathsep.join(map(str, (ROOT, TOYS) if toys else (ROOT,)))
-        with (self._folder / f"{what}.log").open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "dask", what, "--dashboard-address", "127.0.0.1:0", *options],
-                stdout=log,
-                stderr=log,
-                cwd=self._folder,
-                env={**os.environ, "PYTHONPATH": path, "DASK_TEMPORARY_DIRECTORY": str(self._folder)},
-            )
-        self.processes.append(process)
-        return process
-
-    def stop(self) -> None:
-        for process in self.processes:
-            process.kill()
-            process.wait()
-
-
-def listens(place: tuple[str, int]) -> bool:
-    with socket.socket() as asking:
-        return asking.connect_ex(place) == 0
-
-
-def wait_for(what: Callable[[], bool], over: Callable[[], bool]) -> None:
-    """Wait for something that may take long on a busy machine, unless that is over from which it would come."""
-    deadline = time.monotonic() + 60
-    while not what() and not over():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    assert what()
-
-
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[[], Cluster]]:
+def start(tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
     clusters: list[Cluster] = []
 
-    def started() -> Cluster:
-        clusters.append(Cluster(tmp_path))
+    def started(scheme: str = "tcp", **environment: str) -> Cluster:
+        clusters.append(Cluster(tmp_path, scheme, **environment))
         return clusters[-1]
 
     yield started
@@ -124,18 +73,18 @@ def beside(call: Callable[..., RunReport], *arguments: Any, **named: Any) -> Fut
 @pytest.fixture
 def crafting(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Is set once a run has heard from `toy-talking`, which takes two seconds, that it is at work."""
-    heard, hear = threading.Event(), pools.DaskPool._hear
+    heard, hear = threading.Event(), DaskPool._hear
 
-    def told(self: pools.DaskPool, event: tuple[Any, Any]) -> None:
+    def told(self: DaskPool, event: tuple[Any, Any]) -> None:
         hear(self, event)
         if any(note.startswith("round") for _, note in self._reported.values()):
             heard.set()
 
-    monkeypatch.setattr(pools.DaskPool, "_hear", told)
+    monkeypatch.setattr(DaskPool, "_hear", told)
     return heard
 
 
-def test_a_cluster_computes_what_this_machine_does(tmp_path: Path, toys: Path, start: Callable[[], Cluster]) -> None:
+def test_a_cluster_computes_what_this_machine_does(tmp_path: Path, toys: Path, start: Callable[..., Cluster]) -> None:
     cluster = start()
     cluster.work()
     defenses = ["none", "toy-noise", "toy-raising"]
@@ -149,27 +98,96 @@ def test_a_cluster_computes_what_this_machine_does(tmp_path: Path, toys: Path, s
     assert go(tmp_path, cluster.address, "there", "store-there", defenses=defenses).computed == ()
 
 
-def test_a_worker_killed_in_the_middle_costs_no_cell(
-    tmp_path: Path, toys: Path, start: Callable[[], Cluster], crafting: threading.Event
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["dies", "leaves"])
+def test_a_worker_that_goes_in_the_middle_costs_no_cell_and_another_may_join(
+    tmp_path: Path, toys: Path, start: Callable[..., Cluster], crafting: threading.Event, how: signal.Signals
 ) -> None:
     cluster = start()
     worker = cluster.work()
     report = beside(go, tmp_path, cluster.address, defenses=["none", "toy-talking"])
     wait_for(crafting.is_set, report.done)
-    worker.kill()
+    worker.send_signal(how)
     cluster.work()
-    assert [r.status for r in report.result(60).records] == ["done", "done"]
+    assert [r.status for r in report.result(120).records] == ["done", "done"]
     assert not list((tmp_path / "store" / "stages").iterdir())
+
+
+def test_a_stage_waits_for_a_worker_that_has_what_it_needs(
+    tmp_path: Path, toys: Path, start: Callable[..., Cluster], caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster, logs = start(), {name: tmp_path / f"{name}.log" for name in ("CPU", "GPU")}
+    placed = {"id": "toy-placed", "label": "placed", "config": {"device": "cuda:0"}}
+    cluster.work(resources="CPU=2", TOY_LOG=str(logs["CPU"]))
+    with caplog.at_level(logging.WARNING, "arena.run"):
+        report = beside(go, tmp_path, cluster.address, defenses=["none", placed])
+        waits = f"scheduler {cluster.address} has no worker with a GPU, which release placed 8/255, seed 0 needs"
+        wait_for(lambda: waits in caplog.text, report.done)
+        wait_for(lambda: "fine-tuned" in logs["CPU"].read_text(encoding="utf-8"), report.done)  # others go on
+    assert f"`dask worker {cluster.address} --resources GPU=1`" in caplog.text
+    cluster.work(resources="GPU=1", TOY_LOG=str(logs["GPU"]))
+    assert [r.status for r in report.result(120).records] == ["done", "done"]
+    cpu, gpu = ([line.split()[0] for line in log.read_text(encoding="utf-8").splitlines()] for log in logs.values())
+    assert gpu == ["release"] and cpu.count("release") == 1 and cpu.count("scored") == 2
+    assert caplog.text.count("no worker with a GPU") == 1
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Path:
+    """A folder of dask's settings, with the key that CLUSTER.md has one make."""
+    document = (CLUSTERS.parent / "CLUSTER.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^ *(openssl req .*\\\n.*)$", document, re.MULTILINE)
+    subprocess.run(["bash", "-ec", command], cwd=tmp_path, check=True, capture_output=True)
+    settings = (CLUSTERS / "tls.yaml").read_text(encoding="utf-8").replace("arena.", f"{tmp_path}/arena.")
+    folder = tmp_path / "dask"
+    folder.mkdir()
+    (folder / "tls.yaml").write_text(settings, encoding="utf-8")
+    return folder
+
+
+def test_a_cluster_with_a_key_keeps_others_out(
+    tmp_path: Path, toys: Path, start: Callable[..., Cluster], certificates: Path
+) -> None:
+    import dask.config
+    from distributed import Client
+    from distributed.security import Security
+
+    assert (tmp_path / "arena.key").stat().st_mode & 0o077 == 0
+    cluster = start("tls", DASK_CONFIG=str(certificates))
+    cluster.work()
+    with pytest.raises(UsageError, match=r"knows no certificate to trust .*ca-file"):
+        go(tmp_path, cluster.address)
+    settings = yaml.safe_load((certificates / "tls.yaml").read_text(encoding="utf-8"))
+    with dask.config.set(dask.config.merge(dask.config.config, settings)):
+        assert [r.status for r in go(tmp_path, cluster.address).records] == ["done", "done"]
+    stranger = Security.temporary()
+    for security, address in ((stranger, cluster.address), (None, cluster.address.replace("tls", "tcp"))):
+        with pytest.raises(OSError):
+            Client(address, security=security, timeout=3)
+
+
+@pytest.mark.parametrize("address", ["tcp://192.0.2.1:8786", "tcp://cluster:8786", "ws://192.0.2.1:8786", "ucx://h:1"])
+def test_an_open_scheduler_elsewhere_is_refused_unless_it_is_said(
+    tmp_path: Path, toys: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    import dask.config
+
+    with pytest.raises(UsageError, match=r"who can connect to it can run code .* tls://.*REQUIRE_ENCRYPTION=False$"):
+        go(tmp_path, address)
+    monkeypatch.setattr(arena.engine.cluster, "_PATIENCE", 0.5)
+    monkeypatch.setenv("DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION", "False")
+    said = dask.config.merge(dask.config.config, dask.config.collect_env())
+    with dask.config.set(said), pytest.raises(UsageError, match="does not answer"):
+        go(tmp_path, address)
 
 
 def test_a_scheduler_that_dies_ends_the_run_and_a_second_one_completes(
     tmp_path: Path,
     toys: Path,
-    start: Callable[[], Cluster],
+    start: Callable[..., Cluster],
     crafting: threading.Event,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pools, "_PATIENCE", 5)
+    monkeypatch.setattr(arena.engine.cluster, "_PATIENCE", 5)
     cluster = start()
     cluster.work()
     report = beside(go, tmp_path, cluster.address, defenses=["none", "toy-talking"])
@@ -183,7 +201,7 @@ def test_a_scheduler_that_dies_ends_the_run_and_a_second_one_completes(
 
 
 def test_a_cluster_without_the_plugins_ends_the_run_and_blames_no_cell(
-    tmp_path: Path, toys: Path, start: Callable[[], Cluster], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, toys: Path, start: Callable[..., Cluster], caplog: pytest.LogCaptureFixture
 ) -> None:
     cluster = start()
     with caplog.at_level(logging.WARNING, "arena.run"):
@@ -197,7 +215,7 @@ def test_a_cluster_without_the_plugins_ends_the_run_and_blames_no_cell(
 
 
 def test_no_scheduler_is_one_clear_paragraph(tmp_path: Path, toys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pools, "_PATIENCE", 1)
+    monkeypatch.setattr(arena.engine.cluster, "_PATIENCE", 1)
     with pytest.raises(UsageError, match=r"^scheduler 'tcp://127.0.0.1:1' does not answer \(.*`dask scheduler`$"):
         go(tmp_path, "tcp://127.0.0.1:1")
 
@@ -209,8 +227,8 @@ def task(tmp_path: Path, toys: Path) -> Task:
 
 
 def test_another_version_on_a_worker_blames_no_cell(tmp_path: Path, task: Task) -> None:
-    assert pools._differing(task, engine_digest()) is None
-    result = pools._on_worker(task, str(tmp_path / "store"), Bounds(), "0" * 64)
+    assert _differing(task, engine_digest()) is None
+    result = _on_worker(task, str(tmp_path / "store"), Bounds(), "0" * 64)
     assert result.status == "unusable" and "its arena is another version than that of the run" in result.message
 
 
@@ -239,14 +257,14 @@ def test_a_task_that_kills_workers_fails_and_one_that_cannot_begin_ends_the_run(
     monkeypatch.setattr(distributed, "wait", lambda *_, **__: None)
     store = Store(tmp_path / "store")
     client = Broken(KilledWorker("release", SimpleNamespace(address="tcp://w:1"), 3))
-    pool = pools.DaskPool(store, client, Bounds())
+    pool = DaskPool(store, client, Bounds())
     pool.submit(task)
     assert pool.finished() == [] and client.submitted == 2  # it may have been a bystander
     ((key, result),) = pool.finished()
     assert (key, result.status, client.submitted) == (task.key, "failed", 2) and "lost the workers" in result.message
     assert "KilledWorker: Attempted to run" in result.trace
 
-    pool = pools.DaskPool(store, client := Broken(ModuleNotFoundError("No module named 'arena'")), Bounds())
+    pool = DaskPool(store, client := Broken(ModuleNotFoundError("No module named 'arena'")), Bounds())
     pool.submit(task)
     with pytest.raises(ArenaError, match=r"tcp://there:8786: the cluster cannot begin .*'arena'.* install the same"):
         pool.finished()

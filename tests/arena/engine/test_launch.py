@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 from suites import toy_suite
 
 import arena.recipes
-from arena.engine.launch import shared_stages
+from arena.engine.launch import keep_apart, shared_stages
 from arena.engine.plan import plan
+from arena.errors import UsageError
 from arena.plugins.registry import Registry
 from arena.store.local import Store
 
@@ -38,6 +39,17 @@ SHARDS = (
 def test_only_fine_tuning_and_what_it_reads_is_shared(tmp_path: Path) -> None:
     stages = shared_stages(plan(toy_suite(**SUITE), Registry(), Store(tmp_path)))
     assert [stage.kind for stage in stages] == ["data", "release", "fine-tuned"]
+
+
+def test_processes_on_several_machines_need_a_network_of_their_own() -> None:
+    one = {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4", "NCCL_SOCKET_IFNAME": "eth7"}
+    keep_apart(one, private=False)
+    assert (one["GLOO_SOCKET_IFNAME"], one["NCCL_SOCKET_IFNAME"]) == ("lo", "eth7")
+    two = {"WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}
+    with pytest.raises(UsageError, match=r"4 of 8 processes .* --private-network"):
+        keep_apart(two, private=False)
+    keep_apart(two, private=True)
+    assert "GLOO_SOCKET_IFNAME" not in two
 
 
 def launched(folder: Path, processes: int, *how: str) -> dict[str, torch.Tensor]:
