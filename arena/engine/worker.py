@@ -23,7 +23,6 @@ from arena.isolation.leftovers import remove
 from arena.isolation.server import Call
 from arena.store.local import MissingArtifact, Store, StoreError
 
-
 log = logging.getLogger("arena.run")
 
 
@@ -216,16 +215,16 @@ def _run_pack(
 def _together(computations: list[_Computation], apart: Apart) -> dict[str, Result]:
     """Results by key of those whose training came to an end."""
     given, made = apart.folder("given"), apart.folder("made")
-    for number, one in enumerate(computations):
+    for place, one in enumerate(computations):
         for folder in (given, made):
-            (folder / str(number)).mkdir(mode=0o700)
-        one.hand_over(given / str(number))
+            (folder / str(place)).mkdir(mode=0o700)
+        one.hand_over(given / str(place))
     stages = tuple(one.task.stage for one in computations)
     ended = apart.compute(Together(cast("tuple[FineTune, ...]", stages)), given, made)
     results = {}
-    for number, one in enumerate(computations):
+    for place, one in enumerate(computations):
         try:
-            one.keep(made / str(number), ended, 1 / len(computations))
+            one.keep(made / str(place), ended, 1 / len(computations))
             results[one.task.key] = Result("done", computed=True)
         except StageFailed as error:
             results[one.task.key] = Result("failed", message=str(error), trace=error.trace)

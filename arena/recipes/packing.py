@@ -1,10 +1,10 @@
-"""Fine-tunings of one model and recipe that are trained together: adapters are stacked, and one forward and backward pass
-serves a step of all of them (packed LoRA jobs, PLoRA, Yan 2025, arXiv 2508.02932).
+"""Fine-tunings of one model and recipe that are trained together: adapters are stacked, and one forward and backward
+pass serves a step of all of them (packed LoRA jobs, PLoRA, Yan 2025, arXiv 2508.02932).
 
-Each training stays what it is alone, Trainer, optimiser, schedule, order of samples and random numbers included; a thread
-of its own waits where its step is computed. A product of matrices is computed training by training, since its last bits
-depend on how many rows it has; all else is done for all rows at once. So on a CPU in float32 a training has the same
-weights, bit for bit, whatever it is packed with, and the same as without.
+Each training stays what it is alone, Trainer, optimiser, schedule, order of samples and random numbers included; a
+thread of its own waits where its step is computed. A product of matrices is computed training by training, since its
+last bits depend on how many rows it has; all else is done for all rows at once. So on a CPU in float32 a training has
+the same weights, bit for bit, whatever it is packed with, and the same as without.
 """
 
 from __future__ import annotations
