@@ -101,7 +101,7 @@ class Pack:
     def step(self, asked: dict[int, tuple[LVLM, Batch]], members: Sequence[Member]) -> dict[int, Tensor]:
         """Put gradients where each training's optimiser looks for them; losses by training.
 
-        Batches of one shape are computed in one pass.
+        Batches that give matrices of one shape are computed in one pass.
         """
         losses: dict[int, Tensor] = {}
         if not self.models and len(asked) > 1:
@@ -109,7 +109,7 @@ class Pack:
         groups: dict[Any, list[int]] = {}
         for number, (_, batch) in asked.items():
             together = number in self.models and batch.features is not None
-            key = tuple(batch.input_ids.shape) if together else number  # a number is no shape
+            key = (batch.input_ids.shape, kept_positions(batch)) if together else number
             groups.setdefault(key, []).append(number)
         for numbers in groups.values():
             try:
@@ -149,12 +149,12 @@ class Pack:
             stacks = {name: (first[rows], second[rows]) for name, (first, second) in stacks.items()}
         draws = [_generator(member.random) for member in members]
         known = [batch.features for batch in batches if batch.features is not None]
-        keeps = [kept_positions(batch) for batch in batches]
+        keep = kept_positions(batches[0])
         with _serving(host, stacks, draws), handed(host, known):
-            logits = host.call(_joined(batches), max(keeps)).logits
+            logits = host.call(_joined(batches), keep).logits
         losses = [
-            answer_loss(own[:, -keep:-1], batch.labels)
-            for own, batch, keep in zip(logits.split(len(batches[0])), batches, keeps, strict=True)
+            answer_loss(own[:, :-1], batch.labels)
+            for own, batch in zip(logits.split(len(batches[0])), batches, strict=True)
         ]
         leaves = [leaf for pair in self.stacks.values() for leaf in pair]
         for place, gradient in enumerate(torch.autograd.grad(torch.stack(losses).sum(), leaves)):
