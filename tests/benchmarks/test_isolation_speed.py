@@ -13,7 +13,8 @@ from arena.engine.stages import FineTune
 from arena.engine.stages.base import Asking
 from arena.isolation.call import Ended, isolation, run
 from arena.isolation.server import Call, Limits
-from arena.plugins.registry import Registry
+from arena.plugins.registry import FIRST_PARTY, Registry
+from arena.plugins.source import imported
 
 
 def test_a_call_of_a_warm_server(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
@@ -26,7 +27,8 @@ def test_a_call_of_a_warm_server(benchmark: BenchmarkFixture, tmp_path: Path) ->
 
 def test_loading_a_model_in_a_call_of_a_warm_server(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
     spec = Plugins(Registry()).model("tiny-llava", {}).spec
-    asking, preload = Asking(spec), (*Asking.preload, Registry().get("model", spec.id).point.module)
+    module = Registry().get("model", spec.id).point.module
+    asking, preload = Asking(spec), (*Asking.preload, module, *imported(module, FIRST_PARTY))
     folders = (tmp_path / f"call-{number}" for number in range(100))
 
     def load() -> Ended:

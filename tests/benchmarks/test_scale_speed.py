@@ -35,10 +35,7 @@ def suite(models: list[str]) -> Suite:
             "models": models,
             "datasets": [{"id": "glyphs", "train": 128, "test": 160}],
             "defenses": ["none", "random", *settings],
-            "attacks": [
-                "none",
-                *({"id": "jpeg", "label": f"jpeg {n}", "config": {"quality": n}} for n in range(20, 44)),
-            ],
+            "attacks": ["none", *qualities],
             "recipes": ["lora", "projector"],
             "seeds": [0, 1, 2, 3, 4],
         }

@@ -11,12 +11,12 @@ import dataclasses
 import json
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 from pydantic import BaseModel
 
@@ -223,9 +223,9 @@ def packages() -> dict[str, str]:
 
 
 @cache
-def _fields(kind: type) -> tuple[str, ...]:
+def _fields(kind: Hashable) -> tuple[str, ...]:
     """The fields of a stage, or of a part of one, without what is said for people."""
-    return tuple(field.name for field in dataclasses.fields(kind) if field.name not in ("label", "size"))
+    return tuple(field.name for field in dataclasses.fields(cast(Any, kind)) if field.name not in ("label", "size"))
 
 
 def _content(part: Any, view: str) -> Fields:
