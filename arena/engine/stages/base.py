@@ -11,12 +11,12 @@ import dataclasses
 import json
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pydantic import BaseModel
 
@@ -223,14 +223,14 @@ def packages() -> dict[str, str]:
 
 
 @cache
-def _fields(kind: Hashable) -> tuple[str, ...]:
+def _fields(kind: type) -> tuple[str, ...]:
     """The fields of a stage, or of a part of one, without what is said for people."""
-    return tuple(field.name for field in dataclasses.fields(cast(Any, kind)) if field.name not in ("label", "size"))
+    return tuple(field.name for field in dataclasses.fields(kind) if field.name not in ("label", "size"))
 
 
 def _content(part: Any, view: str) -> Fields:
     """A stage's fields as JSON values, plugins by their `view`, without inputs."""
-    fields = ((name, getattr(part, name)) for name in _fields(type(part)))
+    fields = ((name, getattr(part, name)) for name in _fields(part.__class__))
     return {name: _plain(value, view) for name, value in fields if not isinstance(value, Input)}
 
 
@@ -245,7 +245,7 @@ def _plain(value: Any, view: str) -> Any:
 
 
 def _inputs(part: Any, prefix: str) -> Iterator[tuple[str, Input]]:
-    for name in _fields(type(part)):
+    for name in _fields(part.__class__):
         value = getattr(part, name)
         if isinstance(value, Input):
             yield f"{prefix}{name}", value
