@@ -76,7 +76,7 @@ class Asking:
     """A question to a model, whose answer is written as JSON."""
 
     model: PluginSpec
-    preload: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft", "arena.lvlm.base")
+    preload: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft", "arena.lvlm.base", "arena.engine.warm")
     network: ClassVar[bool] = False
 
     @property
@@ -117,7 +117,7 @@ class Stage(ABC):
     """Counted up when what the stage writes changes its form; what it says changes with the protocol version."""
     seconds_per_sample: ClassVar[float]
     """Estimate until a like stage has been measured; the order of magnitude of a tiny model on one core."""
-    preload: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft", "arena.lvlm.base")
+    preload: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft", "arena.lvlm.base", "arena.engine.warm")
     """Modules that its plugins' process finds loaded."""
     judged_by: ClassVar[tuple[str, ...]] = ()
     """Modules that the harness needs where its own part takes long, which gets a process too then."""
