@@ -22,6 +22,7 @@ from arena.isolation.server import PROCESSES, Call, Limits
 from arena.isolation.surroundings import downloads, for_network, hub_cache, hub_home
 from arena.plugins.card import Card
 from arena.plugins.registry import FIRST_PARTY, Registry
+from arena.plugins.source import imported
 from arena.plugins.spec import PluginSpec
 from arena.text import printable, shortened
 
@@ -192,6 +193,8 @@ class Apart:
             module = self.registry.get(spec.kind, spec.id).point.module
             if module.partition(".")[0] in FIRST_PARTY:
                 yield module
+                if spec.kind == "model":  # what it imports only when it loads takes longer than loading
+                    yield from imported(module, FIRST_PARTY)
 
     def _files(self, specs: list[PluginSpec], network: bool) -> Iterator[Path]:
         """Files and folders that the plugins' settings name, and their checkpoints in the hub's cache."""

@@ -128,9 +128,12 @@ def recorded(suite: Suite, cells: Iterable[Cell], results: Path) -> dict[str, Re
 
 def labelled(record: Record, suite: SuiteRef, asked: Asked) -> Record:
     """A record as that of a suite's cell, whichever suite it was made for."""
-    parts = {name: getattr(record, name) for name in ("defense", "attack", "recipe")}
-    named = {name: part.model_copy(update={"label": getattr(asked, name).label}) for name, part in parts.items()}
-    return record.model_copy(update={"suite": suite, **named, "budget": asked.budget})
+    changes: dict[str, object] = {"suite": suite, "budget": asked.budget}
+    for name in ("defense", "attack", "recipe"):
+        part, label = getattr(record, name), getattr(asked, name).label
+        if part.label != label:  # else it stays what it may have in common with other records
+            changes[name] = part.model_copy(update={"label": label})
+    return record.model_copy(update=changes)
 
 
 def why_cells(whole: Plan, known: Mapping[str, Record], results: Path, force_failed: bool = False) -> dict[str, str]:

@@ -32,6 +32,7 @@ from arena.plugins.card import BrokenPlugin, Card
 from arena.plugins.identity import CONTROL, PROTOCOL_VERSION
 from arena.plugins.registry import Registry
 from arena.plugins.spec import PluginSpec
+from arena.records.bulk import bulk
 from arena.records.schema import Asked, AttackRef, BudgetRef, DatasetRef, DefenseRef, LabelledRef, ModelRef
 from arena.store.local import Store
 from arena.suites.schema import TARGET, AttackUse, Combination, DatasetUse, DefenseUse, PluginUse, Suite, digest
@@ -46,13 +47,15 @@ def plan(suite: Suite, registry: Registry, store: Store, estimate: bool = False,
     Raises `UsageError` where the suite asks for what its plugins cannot do, `UnresolvedRevision` for such a hub id.
     """
     builder = _Builder(suite, Plugins(registry, estimate, apart))
-    cells = tuple(builder.cells())
+    with bulk():
+        cells = tuple(builder.cells())
     return Plan(suite, digest(suite), cells, builder.stages, store, tuple(builder.broken))
 
 
 def planned_cells(suite: Suite, registry: Registry, apart: bool = False) -> list[Cell]:
     """The cells of a validated suite, for whom no store is needed; `apart` as in `plan`."""
-    return list(_Builder(suite, Plugins(registry, apart=apart)).cells())
+    with bulk():
+        return list(_Builder(suite, Plugins(registry, apart=apart)).cells())
 
 
 @dataclass(frozen=True)
@@ -76,13 +79,22 @@ class _Model:
 
 
 @dataclass(frozen=True)
+class _Attack:
+    """An attack in use: what each of its parts says of itself, and what records say of it."""
+
+    parts: tuple[tuple[Card, PluginSpec], ...]
+    needs: frozenset[str]
+    """What any part reads beside the samples."""
+    reference: AttackRef
+
+
+@dataclass(frozen=True)
 class _Chain:
     """What an attack makes of a release, and what it does to training."""
 
     purified: str
     stages: tuple[str, ...]
     training: tuple[TrainingPart, ...]
-    reference: AttackRef
 
 
 class _Builder:
@@ -116,11 +128,13 @@ class _Builder:
         release, knows = self._once(
             ("release", on, *by, budget, seed), lambda: self._release(data, defense, surrogates, budget, seed)
         )
+        tried = self._once(("attack", attack.label), lambda: self._attack(attack))
+        reads = model.label if "model" in tried.needs else None, seed if "seed" in tried.needs else None
         chain = self._once(
-            ("chain", on, attack.label, release, model.label, seed),
-            lambda: self._chain(data, attack, release, model, share, seed),
+            ("chain", on, attack.label, release, *reads),
+            lambda: self._chain(data, tried, release, model, share, seed),
         )
-        spec = self.plugins.plugin("recipe", recipe.id, recipe.config)[1]
+        spec, trained = self._once(("recipe", recipe.label), lambda: self._recipe(recipe))
         about = f"{recipe.label} on {defense.label} / {attack.label}, seed {seed}"
         tuned = self._add(
             FineTune(
@@ -163,15 +177,10 @@ class _Builder:
             dataset=data.reference,
             model=model.reference,
             defense=self._once(
-                ("defense", *by),
-                lambda: DefenseRef.model_validate(
-                    {**self._labelled("defense", defense), "surrogates": [s.reference for s in surrogates if knows]}
-                ),
+                ("defense", *by), lambda: self._defense(defense, [s.reference for s in surrogates if knows])
             ),
-            attack=chain.reference,
-            recipe=self._once(
-                ("recipe", recipe.label), lambda: LabelledRef.model_validate(self._labelled("recipe", recipe))
-            ),
+            attack=tried.reference,
+            recipe=trained,
             knowledge=knowledge(model.reference, [s.reference for s in surrogates]) if knows else "none",
             budget=self._once(("budget", budget), lambda: BudgetRef.model_validate(budget.model_dump(mode="json"))),
             auxiliary=share,
@@ -192,9 +201,22 @@ class _Builder:
         self.stages.setdefault(stage.name, stage)
         return stage.name
 
-    def _labelled(self, kind: Literal["defense", "recipe"], use: PluginUse) -> dict[str, object]:
-        spec = self.plugins.plugin(kind, use.id, use.config)[1]
+    def _labelled(self, spec: PluginSpec, use: PluginUse) -> dict[str, object]:
         return {**self.plugins.reference(spec).model_dump(), "label": use.label}
+
+    def _recipe(self, use: PluginUse) -> tuple[PluginSpec, LabelledRef]:
+        spec = self.plugins.plugin("recipe", use.id, use.config)[1]
+        return spec, LabelledRef.model_validate(self._labelled(spec, use))
+
+    def _defense(self, use: DefenseUse, surrogates: list[ModelRef]) -> DefenseRef:
+        spec = self.plugins.plugin("defense", use.id, use.config)[1]
+        return DefenseRef.model_validate({**self._labelled(spec, use), "surrogates": surrogates})
+
+    def _attack(self, use: AttackUse) -> _Attack:
+        parts = tuple(self.plugins.plugin("attack", part, config) for part, config in use.parts)
+        references = [self.plugins.reference(spec) for _, spec in parts]
+        needs = frozenset(need for card, _ in parts for need in card.needs)
+        return _Attack(parts, needs, AttackRef(label=use.label, parts=references))
 
     def _model(self, use: PluginUse) -> _Model:
         return _Model(use.label, *self.plugins.model(use.id, use.config))
@@ -255,11 +277,10 @@ class _Builder:
             Stealth(label=label, size=data.use.train, reader=reader.spec, originals=originals, release=released)
         )
 
-    def _chain(self, data: _Data, use: AttackUse, release: str, model: _Model, share: float, seed: int) -> _Chain:
-        samples, training, stages, references = release, list[TrainingPart](), list[str](), []
-        for part, config in use.parts:
-            attack, spec = self.plugins.plugin("attack", part, config)
-            references.append(self.plugins.reference(spec))
+    def _chain(self, data: _Data, use: _Attack, release: str, model: _Model, share: float, seed: int) -> _Chain:
+        samples, training, stages = release, list[TrainingPart](), list[str]()
+        for attack, spec in use.parts:
+            part = spec.id
             grants, auxiliary = self._grants(attack, part, data, model, share, seed)
             fitted = None
             if attack.fits:
@@ -283,9 +304,9 @@ class _Builder:
         if len(training) > 1:
             names = " and ".join(repr(t.attack.id) for t in training)
             raise UsageError(
-                f"attack {use.id!r}: {names} both replace the training loss; a chain can hold one such part"
+                f"attack {use.reference.id!r}: {names} both replace the training loss; a chain can hold one such part"
             )
-        return _Chain(samples, tuple(stages), tuple(training), AttackRef(label=use.label, parts=references))
+        return _Chain(samples, tuple(stages), tuple(training))
 
     def _grants(
         self, attack: Card, name: str, data: _Data, model: _Model, share: float, seed: int

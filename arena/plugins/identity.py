@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from json.encoder import encode_basestring_ascii
+from typing import Any, cast
 
 IDENTITY_VERSION = 1
 """Counted up when this function changes; `arena.records.migrate` then renames the cells of records that are kept."""
@@ -27,40 +28,89 @@ CONTROL = "none"
 def identity(cell: Mapping[str, Any]) -> str:
     """SHA-256 (hex) of what a cell asks; `cell` holds the fields of a record that are known beforehand, as JSON."""
     dataset, defense = cell["dataset"], cell["defense"]
-    asked = {
-        "identity_version": IDENTITY_VERSION,
-        "protocol_version": cell["protocol_version"],
-        "dataset": {**_plugin(dataset), **{name: dataset[name] for name in ("train", "auxiliary", "test", "seed")}},
-        "model": _plugin(cell["model"]),
-        "defense": _plugin(defense),
-        "surrogates": [_plugin(surrogate) for surrogate in defense["surrogates"]],
-        "budget": None if defense["id"] == CONTROL else dict(cell["budget"]),
-        "attack": [_plugin(part) for part in cell["attack"]["parts"]],
-        "auxiliary": cell["auxiliary"],
-        "recipe": _plugin(cell["recipe"]),
-        "seed": cell["seed"],
-    }
-    return digest_of(asked)
+    return cell_name(
+        protocol_version=cell["protocol_version"],
+        dataset=asked_of(dataset, SPLITS),
+        model=asked_of(cell["model"]),
+        defense=asked_of(defense),
+        surrogates=[asked_of(surrogate) for surrogate in defense["surrogates"]],
+        budget=None if defense["id"] == CONTROL else canonical_json(cell["budget"]),
+        attack=[asked_of(part) for part in cell["attack"]["parts"]],
+        auxiliary=cell["auxiliary"],
+        recipe=asked_of(cell["recipe"]),
+        seed=cell["seed"],
+    )
 
 
-def _plugin(reference: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: reference[name] for name in ("id", "version", "config", "fingerprint")}
+def cell_name(
+    *,
+    protocol_version: int,
+    dataset: CanonicalJson,
+    model: CanonicalJson,
+    defense: CanonicalJson,
+    surrogates: Sequence[CanonicalJson],
+    budget: CanonicalJson | None,
+    attack: Sequence[CanonicalJson],
+    auxiliary: float,
+    recipe: CanonicalJson,
+    seed: int,
+) -> str:
+    """The same, from what is asked of each plugin (`asked_of`), which very many cells have in common."""
+    return digest_of(
+        {
+            "identity_version": IDENTITY_VERSION,
+            "protocol_version": protocol_version,
+            "dataset": dataset,
+            "model": model,
+            "defense": defense,
+            "surrogates": surrogates,
+            "budget": budget,
+            "attack": attack,
+            "auxiliary": auxiliary,
+            "recipe": recipe,
+            "seed": seed,
+        }
+    )
+
+
+SPLITS = ("train", "auxiliary", "test", "seed")
+"""What is asked of a dataset beside what is asked of every plugin."""
+
+
+def asked_of(reference: Mapping[str, Any], more: Sequence[str] = ()) -> CanonicalJson:
+    """What is asked of a plugin, from what a record says of it."""
+    return canonical_json({name: reference[name] for name in ("id", "version", "config", "fingerprint", *more)})
+
+
+class CanonicalJson(str):
+    """The canonical JSON of a document, which stands for it as a part of others."""
 
 
 def digest_of(document: Mapping[str, Any]) -> str:
-    """SHA-256 (hex) of the canonical JSON of a document, in which 8 and 8.0 are the same number."""
-    text = json.dumps(_numbers(document), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    """SHA-256 (hex) of the canonical JSON of a document."""
+    return hashlib.sha256(canonical_json(document).encode()).hexdigest()
 
 
-def _numbers(value: Any) -> Any:
+def canonical_json(document: Mapping[str, Any]) -> CanonicalJson:
+    """JSON without spaces, its names in order, in which 8 and 8.0 are the same number. Parts may be `CanonicalJson`
+    already."""
+    return CanonicalJson(_text(document))
+
+
+def _text(value: Any) -> str:
     kind = type(value)
-    if kind is str or kind is int or value is None:  # most of what there is
-        return value
-    if kind is dict:
-        return {name: _numbers(each) for name, each in value.items()}
-    if isinstance(value, float):
-        return int(value) if value.is_integer() else value
-    if isinstance(value, Mapping):
-        return {name: _numbers(each) for name, each in value.items()}
-    return [_numbers(each) for each in value] if isinstance(value, list | tuple) else value
+    if kind is str:
+        return encode_basestring_ascii(value)
+    if kind is CanonicalJson:
+        return cast(str, value)
+    if kind is int:
+        return str(value)
+    if value is None:
+        return "null"
+    if kind is dict or isinstance(value, Mapping):
+        return "{" + ",".join([f"{encode_basestring_ascii(name)}:{_text(value[name])}" for name in sorted(value)]) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join([_text(each) for each in value]) + "]"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return json.dumps(value)

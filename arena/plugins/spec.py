@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from arena.errors import ChangedSource
 from arena.plugins.base import ModelSource, Plugin
+from arena.plugins.identity import CanonicalJson, canonical_json
 from arena.plugins.registry import Kind, Registry, installed
 
 if TYPE_CHECKING:
@@ -44,6 +45,11 @@ class PluginSpec:
     def asked(self) -> dict[str, Any]:
         """What the plugin is, whatever code that is."""
         return {"id": self.id, "version": self.version, "config": self.config, "fingerprint": self.fingerprint}
+
+    @cached_property
+    def asked_json(self) -> CanonicalJson:
+        """The same as canonical JSON, for the names of very many stages."""
+        return canonical_json(self.asked)
 
     @cached_property
     def made_by(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -73,11 +74,20 @@ class Standing:
 
     def alike(self, plugin: str, one: str, other: str) -> bool:
         """Whether two source digests of a plugin are the same or, step by step, accepted as alike."""
-        known = {one}
-        lines = [set(line.digests) for line in self.accepted if line.plugin == plugin]
-        while grown := [digests for digests in lines if digests & known and not digests <= known]:
-            known.update(*grown)
-        return other in known
+        if one == other:
+            return True
+        if (plugin, one) not in self._alike:
+            known = {one}
+            lines = [set(line.digests) for line in self.accepted if line.plugin == plugin]
+            while grown := [digests for digests in lines if digests & known and not digests <= known]:
+                known.update(*grown)
+            self._alike[plugin, one] = known
+        return other in self._alike[plugin, one]
+
+    @cached_property
+    def _alike(self) -> dict[tuple[str, str], set[str]]:
+        """What was found to behave alike, by plugin and digest."""
+        return {}
 
     def changed(self, record: Record, sources: Mapping[str, str]) -> dict[str, str]:
         """The plugins whose source is neither what made a record nor accepted as alike, with the digest that it was;

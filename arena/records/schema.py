@@ -10,15 +10,15 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
-from arena.plugins.identity import digest_of, identity
+from arena.plugins.identity import CONTROL, SPLITS, CanonicalJson, asked_of, canonical_json, cell_name, digest_of
 
 SCHEMA_VERSION = 2
 
@@ -38,6 +38,13 @@ Count = Annotated[int, Field(ge=0)]
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy, some of whose fields may be others; what was worked out from the fields is not taken along."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in copied.__dict__.keys() - type(self).model_fields.keys():
+            del copied.__dict__[name]
+        return copied
 
 
 class SuiteRef(_Part):
@@ -69,6 +76,11 @@ class PluginRef(_Part):
         """All settings."""
         return {**self.config, **self.runtime}
 
+    @cached_property
+    def asked(self) -> CanonicalJson:
+        """Its share of what a cell asks, see `arena.plugins.identity`."""
+        return asked_of(self.__dict__)
+
 
 class LabelledRef(PluginRef):
     """A plugin with the name that boards print, such as ``em`` or ``mmguard-bph(q_steps=0)``."""
@@ -86,6 +98,10 @@ class DatasetRef(PluginRef):
     seed: Count
     convention: str
     samples: str | None
+
+    @cached_property
+    def asked(self) -> CanonicalJson:
+        return asked_of(self.__dict__, SPLITS)
 
 
 class ModelRef(PluginRef):
@@ -135,6 +151,11 @@ class BudgetRef(_Part):
     norm: str
     image: Finite
     text: Count
+
+    @cached_property
+    def asked(self) -> CanonicalJson:
+        """Its share of what a cell asks."""
+        return canonical_json(self.model_dump(mode="json"))
 
 
 class Failure(_Part):
@@ -251,7 +272,18 @@ class Asked(_Part):
     @cached_property
     def identity(self) -> str:
         """The cell's name, see `arena.plugins.identity`."""
-        return identity(self.model_dump(mode="json"))
+        return cell_name(
+            protocol_version=self.protocol_version,
+            dataset=self.dataset.asked,
+            model=self.model.asked,
+            defense=self.defense.asked,
+            surrogates=[surrogate.asked for surrogate in self.defense.surrogates],
+            budget=None if self.defense.id == CONTROL else self.budget.asked,
+            attack=[part.asked for part in self.attack.parts],
+            auxiliary=self.auxiliary,
+            recipe=self.recipe.asked,
+            seed=self.seed,
+        )
 
     def plugins(self) -> Iterator[tuple[str, PluginRef]]:
         """Every plugin that takes part, with its kind; the attack by its parts."""

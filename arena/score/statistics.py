@@ -89,10 +89,13 @@ class Draws:
         value = self.point / self.scale
         if self.seeds < 2:
             return Estimate(value, seeds=self.seeds)
-        ordered = np.sort(self.draws)
-        tail = round((1 - CONFIDENCE) / 2 * (ordered.size - 1))
-        low, high = float(ordered[tail]) / self.scale, float(ordered[-1 - tail]) / self.scale
-        return Estimate(value, low, high, self.seeds)
+        last = self.draws.size - 1
+        tail = round((1 - CONFIDENCE) / 2 * last)
+        low_part = np.partition(self.draws, last - tail)  # of all that sorting would do, what is asked for
+        high = float(low_part[last - tail]) / self.scale
+        low_part = low_part[: last - tail + 1]
+        low_part.partition(tail)
+        return Estimate(value, float(low_part[tail]) / self.scale, high, self.seeds)
 
     def standard_error(self) -> float:
         """The bootstrap standard error."""
@@ -147,10 +150,12 @@ class Bootstrap:
 
     def right_answers(self, bits: Bits) -> Floats:
         """Right answers in every resample of the items: ``(rows, items)`` to ``(rows, resamples)``, whole numbers."""
-        total = np.zeros((len(bits), self.resamples), np.float32)
+        total: Floats | None = None
         for start in range(0, self.items, _ITEM_BLOCK):
             block = slice(start, start + _ITEM_BLOCK)
-            total += bits[:, block].astype(np.float32) @ self._item_counts[block].astype(np.float32)
+            right = bits[:, block].astype(np.float32) @ self._item_counts[block].astype(np.float32)
+            total = right if total is None else np.add(total, right, out=total)
+        assert total is not None
         return total
 
     def mean(self, points: list[int], answers: list[Floats]) -> Draws:

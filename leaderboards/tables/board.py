@@ -30,6 +30,7 @@ from leaderboards.tables.rows import (
     notes,
     plugins,
     ranking_rows,
+    shown_robust,
 )
 
 if TYPE_CHECKING:
@@ -137,8 +138,8 @@ def _build(
         robust: list[Robust] = []
         errors: list[float] = []
         for scores, levels in contest.results():
-            by_level = {one.auxiliary: one for one in levels}
-            cells += [cell_row(group, p, score, coverage, by_level[p.auxiliary]) for p, score in scores.items()]
+            by_level = {one.auxiliary: shown_robust(coverage, one) for one in levels}
+            cells += [cell_row(group, p, score, by_level[p.auxiliary]) for p, score in scores.items()]
             robust += levels
             errors += [s.drop_error for p, s in scores.items() if p.defense != CLEAN and s.drop_error is not None]
         if any(one.seeds != tuple(coverage.seeds) for one in robust):

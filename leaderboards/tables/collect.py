@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from arena.errors import ArenaError
-from arena.records.schema import Asked, Outcome, PluginRef, Record, SuiteRef
+from arena.records.schema import Asked, DatasetRef, Outcome, PluginRef, Record, SuiteRef
 from arena.score.cells import CLEAN, Place
 from arena.score.statistics import Bits
 
@@ -104,8 +104,8 @@ def collect(
     _refuse_mixed("schema versions", (("the records", str(r.schema_version)) for r in records))
     _refuse_mixed("protocol versions", (("the records", str(r.protocol_version)) for r in records))
     _refuse_mixed("suite digests", (("the records", r.suite.digest) for r in records))
-    datasets = distinct_names([(r.dataset.id, _dataset_settings(r)) for r in (*records, *asked)])
-    models = distinct_names([(r.model.id, r.model.settings) for r in (*records, *asked)])
+    datasets = _names([r.dataset for r in (*records, *asked)], _dataset_settings)
+    models = _names([r.model for r in (*records, *asked)], lambda model: model.settings)
     named = list(zip(records, datasets, models, strict=False))
     _refuse_mixed(
         "dataset fingerprints", ((dataset, r.dataset.samples or "") for r, dataset, _ in named if r.dataset.samples)
@@ -202,8 +202,18 @@ def _refuse_mixed(what: str, values: Iterable[tuple[str, str]]) -> None:
             raise ArenaError(f"board: {owner}: mixed {what}: {listed}: keep the records of one of them")
 
 
-def _dataset_settings(record: Asked) -> Settings:
-    d = record.dataset
+_Reference = TypeVar("_Reference", bound=PluginRef)
+
+
+def _names(references: Sequence[_Reference], settings: Callable[[_Reference], Settings]) -> list[str]:
+    """What to call each of very many plugins, most of which are the same object."""
+    once = {id(reference): reference for reference in references}
+    names = distinct_names([(reference.id, settings(reference)) for reference in once.values()])
+    named = dict(zip(once, names, strict=True))
+    return [named[id(reference)] for reference in references]
+
+
+def _dataset_settings(d: DatasetRef) -> Settings:
     return {**d.settings, "train": d.train, "auxiliary": d.auxiliary, "test": d.test, "seed": d.seed}
 
 

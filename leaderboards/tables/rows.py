@@ -41,10 +41,10 @@ class Plugin:
     package: str
 
 
-def cell_row(group: Group, place: Place, scores: Scores, coverage: Coverage, robust: Robust) -> Row:
+def cell_row(group: Group, place: Place, scores: Scores, robust: Robust) -> Row:
     """One combination: where it stands, every score, and means over seeds of stealth and cost.
 
-    `robust` is of its defense, against an attacker with at most the clean data of this row.
+    `robust` is what `shown_robust` gives of its defense, against an attacker with at most the clean data of this row.
     """
     records = [record for _, record in sorted(group.records[place].items())]
     done = [record for record in records if record.outcome is not None]
@@ -52,9 +52,7 @@ def cell_row(group: Group, place: Place, scores: Scores, coverage: Coverage, rob
     row |= {"items": group.items, "seeds": len(done), "failed": len(records) - len(done)}
     for name in _SCORES:
         row |= estimate_row(name, getattr(scores, name))
-    budget = place.defense.budget if isinstance(place.defense, Protection) else _NO_BUDGET
-    shown = coverage.shown(coverage.complete(robust, budget), budget)
-    row |= estimate_row("robust_protection", shown.robust_protection)
+    row |= estimate_row("robust_protection", robust.robust_protection)
     row["peak_accuracy"] = _mean(record.peak_accuracy for record in done)
     row |= {f"stealth_{key}": value for key, value in stealth(done).items()}
     for stage in ("protect", "purify", "finetune"):
@@ -65,6 +63,12 @@ def cell_row(group: Group, place: Place, scores: Scores, coverage: Coverage, rob
     for key in sorted({key for record in done for key in record.diagnostics}):
         row[f"diagnostic_{key}"] = _mean(record.diagnostics.get(key) for record in done)
     return row
+
+
+def shown_robust(coverage: Coverage, robust: Robust) -> Robust:
+    """The scores of an entry under its own budget, without those that cannot be stated."""
+    budget = robust.defense.budget if isinstance(robust.defense, Protection) else _NO_BUDGET
+    return coverage.shown(coverage.complete(robust, budget), budget)
 
 
 def ranking_rows(group: Group, contest: Contest, coverage: Coverage, robust: Sequence[Robust]) -> Iterator[Row]:
@@ -141,7 +145,10 @@ def notes(group: Group) -> Iterator[str]:
 def plugins(records: Iterable[Record]) -> tuple[Plugin, ...]:
     """Every plugin that took part, once."""
     found: dict[tuple[str, ...], Plugin] = {}
-    for r in records:
+    distinct = {  # by the objects: records have most of them in common
+        tuple(map(id, (r.dataset, r.model, r.defense, r.attack, r.recipe))): r for r in records
+    }
+    for r in distinct.values():
         for kind, label, ref in taking_part(r):
             key = kind, label, ref.source_digest, ref.version, str(ref.settings)
             if key not in found:
@@ -155,8 +162,8 @@ def environment(records: Sequence[Record]) -> dict[str, list[str]]:
     """Where the records were computed: each fact with all its values."""
     found: dict[str, set[str]] = defaultdict(set)
     for r in records:
-        e = r.environment
         found["machine"].add(r.cost.machine)
+    for e in {id(r.environment): r.environment for r in records}.values():
         found["device"].add(e.device)
         found["threads"].add(str(e.threads))
         found["git commit"].add("none" if e.git_commit is None else e.git_commit[:12] + " (dirty)" * bool(e.git_dirty))

@@ -76,7 +76,7 @@ class Asking:
     """A question to a model, whose answer is written as JSON."""
 
     model: PluginSpec
-    preload: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft", "arena.lvlm.base")
+    preload: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft", "arena.lvlm.base", "arena.engine.warm")
     network: ClassVar[bool] = False
 
     @property
@@ -117,7 +117,7 @@ class Stage(ABC):
     """Counted up when what the stage writes changes its form; what it says changes with the protocol version."""
     seconds_per_sample: ClassVar[float]
     """Estimate until a like stage has been measured; the order of magnitude of a tiny model on one core."""
-    preload: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft", "arena.lvlm.base")
+    preload: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft", "arena.lvlm.base", "arena.engine.warm")
     """Modules that its plugins' process finds loaded."""
     judged_by: ClassVar[tuple[str, ...]] = ()
     """Modules that the harness needs where its own part takes long, which gets a process too then."""
@@ -194,7 +194,7 @@ class Stage(ABC):
     def name(self) -> str:
         """What is asked, as a digest: the same whatever code computes it."""
         inputs = {role: [link.stage, link.output] for role, link in self.inputs.items()}
-        return digest_of({"kind": self.kind, **_content(self, "asked"), "inputs": inputs})
+        return digest_of({"kind": self.kind, **_content(self, "asked_json"), "inputs": inputs})
 
     @cached_property
     def inputs(self) -> dict[str, Input]:
@@ -228,10 +228,16 @@ def packages() -> dict[str, str]:
     return found
 
 
+@cache
+def _fields(kind: type) -> tuple[str, ...]:
+    """The fields of a stage, or of a part of one, without what is said for people."""
+    return tuple(field.name for field in dataclasses.fields(kind) if field.name not in ("label", "size"))
+
+
 def _content(part: Any, view: str) -> Fields:
-    """A stage's fields as JSON values, plugins by their `view`, without inputs and what is said for people."""
-    fields = {f.name: getattr(part, f.name) for f in dataclasses.fields(part) if f.name not in ("label", "size")}
-    return {name: _plain(value, view) for name, value in fields.items() if not isinstance(value, Input)}
+    """A stage's fields as JSON values, plugins by their `view`, without inputs."""
+    fields = ((name, getattr(part, name)) for name in _fields(part.__class__))
+    return {name: _plain(value, view) for name, value in fields if not isinstance(value, Input)}
 
 
 def _plain(value: Any, view: str) -> Any:
@@ -245,13 +251,14 @@ def _plain(value: Any, view: str) -> Any:
 
 
 def _inputs(part: Any, prefix: str) -> Iterator[tuple[str, Input]]:
-    for field in dataclasses.fields(part):
-        value = getattr(part, field.name)
+    for name in _fields(part.__class__):
+        value = getattr(part, name)
         if isinstance(value, Input):
-            yield f"{prefix}{field.name}", value
-        for number, each in enumerate(value if isinstance(value, tuple) else ()):
-            if dataclasses.is_dataclass(each) and not isinstance(each, PluginSpec):
-                yield from _inputs(each, f"{prefix}{field.name}.{number}.")
+            yield f"{prefix}{name}", value
+        elif isinstance(value, tuple):
+            for number, each in enumerate(value):
+                if dataclasses.is_dataclass(each) and not isinstance(each, PluginSpec):
+                    yield from _inputs(each, f"{prefix}{name}.{number}.")
 
 
 def cost(artifacts: Sequence[Artifact]) -> Fields | None:

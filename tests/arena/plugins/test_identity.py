@@ -17,7 +17,7 @@ from arena.engine.execute import run
 from arena.engine.plan import plan, planned_cells
 from arena.errors import ArenaError
 from arena.plugins.base import PluginConfig, setting
-from arena.plugins.identity import digest_of, identity
+from arena.plugins.identity import canonical_json, digest_of, identity
 from arena.plugins.registry import Entry, Origin, Registry
 from arena.records.files import read_records
 from arena.records.schema import Asked, Record
@@ -223,3 +223,9 @@ def test_a_record_whose_cell_is_not_what_it_asks_is_refused(tmp_path: Path) -> N
     renamed = good | {"recipe": {**good["recipe"], "source_digest": "x", "label": "mine", "runtime": {"device": "tpu"}}}
     path.write_text(json.dumps(renamed) + "\n", encoding="utf-8")
     assert read_records(path)[0].cell == good["cell"]
+
+
+def test_prepared_parts_stand_for_themselves() -> None:
+    part = {"b": [1.0, None, True, "\N{SNOWMAN}"], "a": {"x": 0.5}}
+    assert canonical_json(part) == json.dumps({**part, "b": [1, *part["b"][1:]]}, sort_keys=True, separators=(",", ":"))
+    assert digest_of({"part": canonical_json(part), "more": 1}) == digest_of({"part": part, "more": 1})

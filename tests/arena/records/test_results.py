@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import synthetic
 from rich.console import Console
 from suites import toy_suite
 from test_record import FAILURE, raw
@@ -333,3 +334,22 @@ def test_trying_leaves_nothing(tmp_path: Path) -> None:
     try_appending(tmp_path / "r.jsonl")
     assert (tmp_path / "r.jsonl").read_bytes() == before
     assert Store(tmp_path / "store").get("a" * 64) is None
+
+
+def test_equal_parts_of_records_are_one_object_and_nothing_else_changes(tmp_path: Path) -> None:
+    made = [synthetic.record(seed=0), synthetic.record(seed=1), synthetic.record(defense="em", dataset="other")]
+    path = tmp_path / "records.jsonl"
+    path.write_text("".join(record.model_dump_json() + "\n" for record in made), encoding="utf-8")
+    one, two, three = read_records(path)
+    assert [one, two, three] == made
+    assert one.dataset is two.dataset and one.dataset is not three.dataset
+    assert one.environment is three.environment and one.outcome is not two.outcome
+
+
+def test_a_copy_of_a_record_is_named_by_its_own_fields() -> None:
+    record = synthetic.record()
+    assert record.identity == record.cell
+    other = record.model_copy(update={"seed": 7})
+    assert other.identity == synthetic.record(seed=7).cell != record.cell
+    moved = record.recipe.model_copy(update={"id": "full"})
+    assert moved.asked != record.recipe.asked
