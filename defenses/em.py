@@ -89,7 +89,7 @@ class ErrorMinimizing(ImageDefense):
     ) -> tuple[Tensor, ...]:
         leaves = [delta[i].clone().requires_grad_() for i in part]
         images = [as_rgb(clean[i] + d).to(surrogate.lvlm.device) for i, d in zip(part, leaves, strict=True)]
-        loss = surrogate.lvlm.losses(surrogate.lvlm.with_images(batch, images)).sum()
+        loss = surrogate.lvlm.forward(surrogate.lvlm.with_images(batch, images), answers_only=True).losses.sum()
         return torch.autograd.grad(loss, leaves)
 
 

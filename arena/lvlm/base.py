@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -21,6 +22,7 @@ from arena.data.sample import Sample
 from arena.errors import ArenaError
 from arena.lvlm.batch import IGNORE, Batch, Encoding, Forward, Role
 from arena.lvlm.pixels import to_tensor
+from arena.lvlm.shortcuts import FEWEST_ROWS, answer_rows, at_rows, patches_by_products
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -63,6 +65,7 @@ class LVLM(ABC):
         self.model: Any = model
         self.tokenizer = tokenizer
         self.processor: Any = processor
+        patches_by_products(self.module(self.vision_tower))
 
     @classmethod
     def from_pretrained(
@@ -213,6 +216,7 @@ class LVLM(ABC):
         attention_layers: Sequence[int] = (),
         attention_rows: Tensor | None = None,
         embeddings: bool = False,
+        answers_only: bool = False,
     ) -> Forward:
         """Run the model on a batch whose sequences have answers.
 
@@ -220,9 +224,15 @@ class LVLM(ABC):
         query positions `attention_rows`, long ``(B, R)``, or at all positions where it is None. `embeddings` keeps the
         input embeddings, with gradient. Logits are computed from just before the first answer token of the batch on,
         not for the whole sequence.
+
+        `answers_only` leaves out what no answer depends on, see `at_rows`: logits are then ``(N, V)``, those that
+        predict the answer tokens of all samples one after the other, and labels ``(N,)``. Losses, attention and
+        gradients to pictures and embeddings are the same; gradients to weights may round otherwise.
         """
         first = int((batch.labels != IGNORE).int().argmax(1).min())
         keep = batch.input_ids.shape[1] - max(first - 1, 0)
+        rows = answer_rows(batch.labels)
+        fewer = answers_only and min(keep, int(rows.sum())) >= FEWEST_ROWS
         kept: list[Tensor] = []
 
         def keep_embeddings(module: nn.Module, args: Any, output: Tensor) -> Tensor:
@@ -233,24 +243,29 @@ class LVLM(ABC):
 
         hook = self.model.get_input_embeddings().register_forward_hook(keep_embeddings) if embeddings else None
         attention: dict[int, Tensor] = {}
-        try:
+        with ExitStack() as stack:
+            if hook is not None:
+                stack.callback(hook.remove)
             if attention_layers:
                 from arena.lvlm.probe import Probe, probing  # transformers is slow to import
 
                 probe = Probe(frozenset(attention_layers), attention_rows, attention)
-                with probing(self.module(self.language_model), probe):
-                    output = self._call(batch, keep)
-            else:
-                output = self._call(batch, keep)
-        finally:
-            if hook is not None:
-                hook.remove()
-        logits, labels = output.logits[:, :-1], batch.labels[:, -keep:][:, 1:]
+                stack.enter_context(probing(self.module(self.language_model), probe))
+            if fewer:
+                stack.enter_context(at_rows(self, rows))
+            output = self._call(batch, keep)
+        labels = batch.labels[:, -keep:][:, 1:]
+        is_answer, counts = labels != IGNORE, (labels != IGNORE).sum(1).clamp(min=1)
+        logits = output.logits if fewer else output.logits[:, :-1]
+        if answers_only:
+            logits, targets = logits if fewer else logits[is_answer], labels[is_answer]
+            answers = F.cross_entropy(logits.float(), targets, reduction="none")
+            token_losses = answers.new_zeros(labels.shape).masked_scatter(is_answer, answers)
+            return Forward(token_losses.sum(1) / counts, logits, targets, attention, kept[0] if kept else None)
         token_losses = F.cross_entropy(
             logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORE, reduction="none"
         ).view(labels.shape)
-        losses = token_losses.sum(1) / (labels != IGNORE).sum(1).clamp(min=1)
-        return Forward(losses, logits, labels, attention, kept[0] if kept else None)
+        return Forward(token_losses.sum(1) / counts, logits, labels, attention, kept[0] if kept else None)
 
     def _call(self, batch: Batch, keep: int) -> Any:
         return self.model(
