@@ -193,12 +193,9 @@ class LVLM(ABC):
     ) -> Batch:
         """A batch on the model's device of what was made piece by piece: encodings, which are right-padded, the
         `pixel_inputs` of `images`, and `indices`, long ``(B,)``."""
-        shape = (len(rows), max(len(row.ids) for row in rows))
-        ids = torch.full(shape, int(self.tokenizer.pad_token_id or 0))
-        roles = torch.full(shape, int(Role.PADDING))
-        for i, row in enumerate(rows):
-            ids[i, : len(row.ids)] = torch.tensor(row.ids)
-            roles[i, : len(row.ids)] = torch.tensor(row.roles)
+        longest, pad = max(len(row.ids) for row in rows), int(self.tokenizer.pad_token_id or 0)
+        ids = torch.tensor([row.ids + [pad] * (longest - len(row.ids)) for row in rows])
+        roles = torch.tensor([row.roles + [int(Role.PADDING)] * (longest - len(row.ids)) for row in rows])
         labels = ids.masked_fill(roles != Role.ANSWER, IGNORE)
         mask = (roles != Role.PADDING).long()
         return Batch(ids, mask, labels, roles, pixels, tuple(images), indices).to(self.device)
@@ -255,17 +252,11 @@ class LVLM(ABC):
                 stack.enter_context(at_rows(self, rows))
             output = self._call(batch, keep)
         labels = batch.labels[:, -keep:][:, 1:]
-        is_answer, counts = labels != IGNORE, (labels != IGNORE).sum(1).clamp(min=1)
         logits = output.logits if fewer else output.logits[:, :-1]
+        losses = mean_losses(logits, labels)
         if answers_only:
-            logits, targets = logits if fewer else logits[is_answer], labels[is_answer]
-            answers = F.cross_entropy(logits.float(), targets, reduction="none")
-            token_losses = answers.new_zeros(labels.shape).masked_scatter(is_answer, answers)
-            return Forward(token_losses.sum(1) / counts, logits, targets, attention, kept[0] if kept else None)
-        token_losses = F.cross_entropy(
-            logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORE, reduction="none"
-        ).view(labels.shape)
-        return Forward(token_losses.sum(1) / counts, logits, labels, attention, kept[0] if kept else None)
+            logits, labels = logits if fewer else logits[labels != IGNORE], labels[labels != IGNORE]
+        return Forward(losses, logits, labels, attention, kept[0] if kept else None)
 
     def _call(self, batch: Batch, keep: int) -> Any:
         return self.model(
@@ -350,6 +341,23 @@ class LVLM(ABC):
             use = mask[:, 1:]
             values += ((losses * use).sum(1) / use.sum(1)).exp().tolist()
         return values
+
+
+def mean_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross entropy over the answer tokens of each sample, ``(B,)``.
+
+    `labels` are long ``(B, T)``, `IGNORE` at other tokens; `logits` ``(B, T, V)``, or ``(N, V)`` those of the answer
+    tokens alone, in order.
+    """
+    is_answer = labels != IGNORE
+    if logits.ndim == 3:
+        losses = F.cross_entropy(
+            logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORE, reduction="none"
+        ).view(labels.shape)
+    else:
+        answers = F.cross_entropy(logits.float(), labels[is_answer], reduction="none")
+        losses = answers.new_zeros(labels.shape).masked_scatter(is_answer, answers)
+    return losses.sum(1) / is_answer.sum(1).clamp(min=1)
 
 
 def images_of(samples: Sequence[Sample], device: torch.device | str = "cpu") -> list[Tensor]:

@@ -6,6 +6,7 @@ route through BLAS, with other rounding.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -79,8 +80,8 @@ def same_pictures(lvlm: LVLM) -> Iterator[None]:
     """Within the block, the vision tower runs once for pictures that come again and again.
 
     It keeps what it last gave, and gives it again for equal input without gradient: for passes about the same pictures
-    between which only texts, adapters of the language model or what is asked for change. Other pictures are run. Weights
-    of the tower must not change within the block.
+    between which only texts or adapters of the language model change. Other pictures are run. Weights of the tower must
+    not change within the block.
     """
     tower = lvlm.module(lvlm.vision_tower)
     tower.forward = _Remembering(tower.forward)
@@ -100,9 +101,10 @@ class _Remembering:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if any(isinstance(x, Tensor) and x.requires_grad for x in (*args, *kwargs.values())):
             return self._forward(*args, **kwargs)
-        if self._last is None or not (_same(self._last[0], args) and _same(self._last[1], kwargs)):
-            self._last = args, kwargs, self._forward(*args, **kwargs)
-        return self._last[2]
+        asked = {k: v for k, v in kwargs.items() if k != "use_cache"}  # meant for the language model; a tower has none
+        if self._last is None or not (_same(self._last[0], args) and _same(self._last[1], asked)):
+            self._last = args, asked, self._forward(*args, **kwargs)
+        return copy.copy(self._last[2])  # models of transformers put what comes next into a tower's output
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -142,7 +144,7 @@ class PatchConv2d(nn.Conv2d):
         learns = self.weight.requires_grad or (self.bias is not None and self.bias.requires_grad)
         if learns or not (input.requires_grad and torch.is_grad_enabled()):
             return super().forward(input)
-        output: Tensor = _Patches.apply(input, self.weight, self.bias, self.stride)
+        output: Tensor = _Patches.apply(input, self.weight, self.bias, self.stride)  # type: ignore[no-untyped-call]
         return output
 
 
@@ -154,7 +156,7 @@ class _Patches(torch.autograd.Function):
         return F.conv2d(x, weight, bias, stride)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         (weight,) = ctx.saved_tensors
         batch, channels, height, width = ctx.size
