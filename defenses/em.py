@@ -42,7 +42,7 @@ class ErrorMinimizing(ImageDefense):
         return Effort(forwards=2 * c.rounds, gradients=c.rounds * (c.pgd_steps + minibatches))
 
     def perturb(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Pixels]:
-        delta = Perturbations(samples)
+        delta = Perturbations(samples, torch.float32)
         for _ in self._rounds(samples, delta.__getitem__, world):
             for surrogate in self._surrogates:
                 with fused(surrogate.lvlm):

@@ -75,22 +75,27 @@ class Surrogate:
 
 
 class Perturbations:
-    """One float32 perturbation ``(C, H, W)`` a sample, zero at first, in a temporary file: memory does not grow with
+    """One perturbation ``(C, H, W)`` of a type a sample, zero at first, in a temporary file: memory does not grow with
     the data.
 
     Values lie in the file, and in what is read, as `planes` has those of the picture.
     """
 
-    def __init__(self, samples: Sequence[Sample]) -> None:
+    def __init__(self, samples: Sequence[Sample], dtype: torch.dtype) -> None:
+        self._dtype = dtype
         self._shapes = [tuple(planes(sample.image).shape) for sample in samples]
-        self._starts = np.concatenate([[0], np.cumsum([4 * int(np.prod(shape)) for shape in self._shapes])])
+        self._starts = np.concatenate(
+            [[0], np.cumsum([dtype.itemsize * int(np.prod(shape)) for shape in self._shapes])]
+        )
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - gone with this object
         self._file.truncate(int(self._starts[-1]))
 
     def __getitem__(self, index: int) -> Tensor:
         channels, height, width = self._shapes[index]
         self._file.seek(int(self._starts[index]))
-        values = torch.frombuffer(bytearray(self._file.read(4 * channels * height * width)), dtype=torch.float32)
+        values = torch.frombuffer(
+            bytearray(self._file.read(self._dtype.itemsize * channels * height * width)), dtype=self._dtype
+        )
         if channels == 1:
             return values.view(1, height, width)
         return values.view(height, width, channels).permute(2, 0, 1)
