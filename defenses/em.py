@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import ceil
 
 import numpy as np
@@ -18,7 +18,7 @@ from arena.lvlm.perturbation import as_rgb, batches, planes, project, sign_desce
 from arena.plugins.base import DefenderWorld, Effort, ImageDefense, Pixels, setting
 from defenses.claims import changes, free, noise_lowers_the_loss
 from defenses.classes import answer_classes
-from defenses.surrogate import Surrogate, SurrogateConfig, shuffled
+from defenses.surrogate import Perturbations, Surrogate, SurrogateConfig, shuffled
 
 
 class ErrorMinimizing(ImageDefense):
@@ -42,23 +42,28 @@ class ErrorMinimizing(ImageDefense):
         return Effort(forwards=2 * c.rounds, gradients=c.rounds * (c.pgd_steps + minibatches))
 
     def perturb(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Pixels]:
-        clean = [planes(s.image) for s in samples]
-        delta = [torch.zeros_like(x) for x in clean]
-        for _ in self._rounds(samples, clean, delta, world):
+        delta = Perturbations(samples, torch.float32)
+        for _ in self._rounds(samples, delta.__getitem__, world):
             for surrogate in self._surrogates:
                 with fused(surrogate.lvlm):
                     for part in batches(len(samples), self.config.batch_size):
-                        self._descend(surrogate, part, clean, delta, world.budget.epsilon)
-        return (to_pixels(s.image, x + d) for s, x, d in zip(samples, clean, delta, strict=True))
+                        clean = [planes(samples[i].image) for i in part]
+                        moved = self._descend(surrogate, part, clean, [delta[i] for i in part], world.budget.epsilon)
+                        for i, d in zip(part, moved, strict=True):
+                            delta[i] = d
+        return (to_pixels(s.image, planes(s.image) + delta[i]) for i, s in enumerate(samples))
 
     def distinguished(self, samples: Sequence[Sample], released: Sequence[Sample], world: DefenderWorld) -> str | None:
         """The surrogates' loss is lower than on the original pictures, and than with random signs of the same noise."""
         return noise_lowers_the_loss(samples, released, world, samples)
 
-    def _rounds(
-        self, samples: Sequence[Sample], clean: list[Tensor], delta: list[Tensor], world: DefenderWorld
-    ) -> Iterator[int]:
-        """Train the surrogates, hand over for the noise's turn, stop when all of them err little enough."""
+    def _rounds(self, samples: Sequence[Sample], delta: Callable[[int], Tensor], world: DefenderWorld) -> Iterator[int]:
+        """Train the surrogates, hand over for the noise's turn, stop when all of them err little enough; `delta` gives
+        a sample's present noise."""
+
+        def noisy(indices: Sequence[int]) -> list[Tensor]:
+            return [planes(samples[i].image) + delta(i) for i in indices]
+
         c, rng = self.config, world.rng()
         torch.manual_seed(world.seed)
         self._surrogates = [Surrogate.start(lvlm, samples, c) for lvlm in world.surrogates()]
@@ -66,10 +71,11 @@ class ErrorMinimizing(ImageDefense):
         for number in range(c.rounds):
             for _ in range(c.theta_steps):
                 part = next(order)
+                images = noisy(part)
                 for surrogate in self._surrogates:
-                    surrogate.train_step(part, [clean[i] + delta[i] for i in part])
+                    surrogate.train_step(part, images)
             yield number
-            error = max(s.errors([x + d for x, d in zip(clean, delta, strict=True)]) for s in self._surrogates)
+            error = max(s.errors(noisy) for s in self._surrogates)
             world.progress((number + 1) / c.rounds, f"surrogate error {error:.3f}")
             world.diagnostics |= {"rounds": number + 1, "surrogate_error": error}
             if error < c.stop_error:
@@ -77,19 +83,24 @@ class ErrorMinimizing(ImageDefense):
 
     def _descend(
         self, surrogate: Surrogate, part: Sequence[int], clean: list[Tensor], delta: list[Tensor], epsilon: float
-    ) -> None:
-        batch = surrogate.encode(part, [clean[i] for i in part])
+    ) -> list[Tensor]:
+        """The noise of the samples `part` after its steps."""
+        batch = surrogate.encode(part, clean)
         for _ in range(self.config.pgd_steps):
-            for i, gradient in zip(part, self._gradients(surrogate, batch, part, clean, delta), strict=True):
-                delta[i] = sign_descent(delta[i], gradient, clean[i], self.config.step / 255, epsilon)
+            gradients = self._gradients(surrogate, batch, clean, delta)
+            delta = [
+                sign_descent(d, g, x, self.config.step / 255, epsilon)
+                for d, g, x in zip(delta, gradients, clean, strict=True)
+            ]
+        return delta
 
     @staticmethod
     def _gradients(
-        surrogate: Surrogate, batch: Batch, part: Sequence[int], clean: list[Tensor], delta: list[Tensor]
+        surrogate: Surrogate, batch: Batch, clean: Sequence[Tensor], delta: Sequence[Tensor]
     ) -> tuple[Tensor, ...]:
-        leaves = [delta[i].clone().requires_grad_() for i in part]
-        images = [as_rgb(clean[i] + d).to(surrogate.lvlm.device) for i, d in zip(part, leaves, strict=True)]
-        loss = surrogate.lvlm.losses(surrogate.lvlm.with_images(batch, images)).sum()
+        leaves = [d.clone().requires_grad_() for d in delta]
+        images = [as_rgb(x + d).to(surrogate.lvlm.device) for x, d in zip(clean, leaves, strict=True)]
+        loss = surrogate.lvlm.forward(surrogate.lvlm.with_images(batch, images), answers_only=True).losses.sum()
         return torch.autograd.grad(loss, leaves)
 
 
@@ -109,31 +120,31 @@ class ErrorMinimizingClasswise(ErrorMinimizing):
 
     def perturb(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Pixels]:
         c, epsilon = self.config, world.budget.epsilon
-        clean = [planes(s.image) for s in samples]
         classes = answer_classes(samples, world.seed)
-        largest = [max(x.shape[axis] for x in clean) for axis in range(3)]
+        largest = np.max([tuple(planes(s.image).shape) for s in samples], 0).tolist()
         shared = [torch.zeros(largest) for _ in range(int(classes.max()) + 1)]
 
         def of_sample(i: int) -> Tensor:
-            channels, height, width = clean[i].shape
-            return project(shared[classes[i]][:channels, :height, :width], clean[i], epsilon)
+            clean = planes(samples[i].image)
+            channels, height, width = clean.shape
+            return project(shared[classes[i]][:channels, :height, :width], clean, epsilon)
 
-        delta = [of_sample(i) for i in range(len(samples))]
-        for _ in self._rounds(samples, clean, delta, world):
+        for _ in self._rounds(samples, of_sample, world):
             for surrogate in self._surrogates:
                 for part in batches(len(samples), c.batch_size):
-                    batch = surrogate.encode(part, [clean[i] for i in part])
+                    clean = [planes(samples[i].image) for i in part]
+                    batch = surrogate.encode(part, clean)
                     for _ in range(c.pgd_steps):
                         steps = [torch.zeros(largest) for _ in shared]
-                        for i, g in zip(part, self._gradients(surrogate, batch, part, clean, delta), strict=True):
+                        gradients = self._gradients(surrogate, batch, clean, [of_sample(i) for i in part])
+                        for i, g in zip(part, gradients, strict=True):
                             channels, height, width = g.shape
                             steps[classes[i]][:channels, :height, :width] -= g.sign() * c.step / 255
                         members = np.bincount(classes[list(part)], minlength=len(shared))
                         for k, count in enumerate(members):
                             if count:
                                 shared[k] = (shared[k] + steps[k] / count).clamp(-epsilon, epsilon)
-                        delta[:] = [of_sample(i) for i in range(len(samples))]
-        return (to_pixels(s.image, x + d) for s, x, d in zip(samples, clean, delta, strict=True))
+        return (to_pixels(s.image, planes(s.image) + of_sample(i)) for i, s in enumerate(samples))
 
     def distinguished(self, samples: Sequence[Sample], released: Sequence[Sample], world: DefenderWorld) -> str | None:
         """All samples with one answer have one delta, which lowers the surrogates' loss as that of `em` does."""

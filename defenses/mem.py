@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 import torch
@@ -16,7 +18,7 @@ from arena.lvlm.adapters import fused
 from arena.lvlm.perturbation import batches
 from arena.plugins.base import DefenderWorld, Defense, Draft, Effort, PluginConfig, setting
 from defenses.claims import noise_lowers_the_loss
-from defenses.surrogate import Surrogate, SurrogateConfig, shuffled
+from defenses.surrogate import Perturbations, Surrogate, SurrogateConfig, shuffled
 from mmguard.craft import Crafting, Tally, gaps_of
 from mmguard.image import levels, pixels, radius, released
 from mmguard.objective import Objective
@@ -72,8 +74,7 @@ class Mem(Defense):
         surrogates = [Surrogate.start(lvlm, samples, training) for lvlm in world.surrogates()]
         vocabulary = admissible_vocabulary(surrogates[0].lvlm)
         gaps = gaps_of(samples, "suffix", world.seed, 0)
-        clean = [levels(s.image) for s in samples]
-        delta = [torch.zeros_like(x) for x in clean]
+        delta = Perturbations(samples, torch.int16)
         triggers = [
             initial_trigger(s.question, words, gap, vocabulary, surrogates[0].lvlm.tokenizer, rng)
             for s, gap in zip(samples, gaps, strict=True)
@@ -81,11 +82,11 @@ class Mem(Defense):
         order = shuffled(len(samples), c.batch_size, rng)
         for number in range(c.rounds):
             for surrogate in surrogates:
-                surrogate.samples = _with_triggers(samples, triggers, gaps)
+                surrogate.samples = _WithTriggers(samples, list(triggers), gaps)
             losses = []
             for _ in range(c.theta_steps):
                 part = next(order)
-                images = [pixels(clean[i], delta[i]) for i in part]
+                images = [pixels(levels(samples[i].image), delta[i]) for i in part]
                 losses += [surrogate.train_step(part, images) for surrogate in surrogates]
             with ExitStack() as stack:
                 for surrogate in surrogates:
@@ -101,8 +102,10 @@ class Mem(Defense):
                         for i, trigger in zip(one, matched.words, strict=True):
                             triggers[i] = trigger
             world.progress((number + 1) / c.rounds, f"loss {np.mean(losses):.3f}")
-        texts = _with_triggers(samples, triggers, gaps)
-        return (Draft(released(s.image, d), t.question) for s, d, t in zip(samples, delta, texts, strict=True))
+        return (
+            Draft(released(s.image, delta[i]), insert(s.question, triggers[i], gaps[i])[0])
+            for i, s in enumerate(samples)
+        )
 
     def distinguished(self, samples: Sequence[Sample], released: Sequence[Sample], world: DefenderWorld) -> str | None:
         """Questions end in a trigger and are else as they were, and the noise lowers the surrogates' loss beside it."""
@@ -121,7 +124,7 @@ class Mem(Defense):
         surrogates: Sequence[Surrogate],
         samples: Sequence[Sample],
         part: Sequence[int],
-        delta: Sequence[torch.Tensor],
+        delta: Perturbations,
         triggers: Sequence[Trigger],
         order: np.ndarray,
     ) -> Crafting:
@@ -143,8 +146,23 @@ class Mem(Defense):
         )
 
 
-def _with_triggers(samples: Sequence[Sample], triggers: Sequence[Trigger], gaps: Sequence[int]) -> list[Sample]:
-    return [
-        s.with_content(s.image, insert(s.question, trigger, gap)[0])
-        for s, trigger, gap in zip(samples, triggers, gaps, strict=True)
-    ]
+@dataclass(frozen=True)
+class _WithTriggers(Sequence[Sample]):
+    """Samples with a trigger in each question, made when they are looked at."""
+
+    samples: Sequence[Sample]
+    triggers: Sequence[Trigger]
+    gaps: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | Sequence[Sample]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        sample = self.samples[index]
+        return sample.with_content(sample.image, insert(sample.question, self.triggers[index], self.gaps[index])[0])

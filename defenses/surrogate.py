@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from arena.data.sample import Sample
 from arena.lvlm.adapters import attach_lora, linear_modules, trainable
 from arena.lvlm.base import LVLM
 from arena.lvlm.batch import IGNORE, Batch
-from arena.lvlm.perturbation import as_rgb, batches
+from arena.lvlm.perturbation import as_rgb, batches, planes
 from arena.plugins.base import PluginConfig, setting
 
 
@@ -63,14 +64,45 @@ class Surrogate:
         return loss.item()
 
     @torch.no_grad()
-    def errors(self, images: Sequence[Tensor]) -> float:
-        """Share of samples with a wrong most likely answer token."""
+    def errors(self, images: Callable[[Sequence[int]], Sequence[Tensor]]) -> float:
+        """Share of samples with a wrong most likely answer token; `images` gives the pictures of some of them."""
         wrong = 0
         for part in batches(len(self.samples), 4 * self.batch_size):
-            out = self.lvlm.forward(self.encode(part, [images[i] for i in part]))
+            out = self.lvlm.forward(self.encode(part, images(part)))
             right = ((out.logits.argmax(-1) == out.labels) | (out.labels == IGNORE)).all(1)
             wrong += int((~right).sum())
         return wrong / len(self.samples)
+
+
+class Perturbations:
+    """One perturbation ``(C, H, W)`` of a type a sample, zero at first, in a temporary file: memory does not grow with
+    the data.
+
+    Values lie in the file, and in what is read, as `planes` has those of the picture.
+    """
+
+    def __init__(self, samples: Sequence[Sample], dtype: torch.dtype) -> None:
+        self._dtype = dtype
+        self._shapes = [tuple(planes(sample.image).shape) for sample in samples]
+        self._starts = np.concatenate(
+            [[0], np.cumsum([dtype.itemsize * int(np.prod(shape)) for shape in self._shapes])]
+        )
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - gone with this object
+        self._file.truncate(int(self._starts[-1]))
+
+    def __getitem__(self, index: int) -> Tensor:
+        channels, height, width = self._shapes[index]
+        self._file.seek(int(self._starts[index]))
+        values = torch.frombuffer(
+            bytearray(self._file.read(self._dtype.itemsize * channels * height * width)), dtype=self._dtype
+        )
+        if channels == 1:
+            return values.view(1, height, width)
+        return values.view(height, width, channels).permute(2, 0, 1)
+
+    def __setitem__(self, index: int, delta: Tensor) -> None:
+        self._file.seek(int(self._starts[index]))
+        self._file.write(delta.permute(1, 2, 0).contiguous().numpy().tobytes())
 
 
 def shuffled(size: int, batch_size: int, rng: np.random.Generator) -> Iterator[list[int]]:

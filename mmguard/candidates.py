@@ -13,7 +13,7 @@ from arena.lvlm.base import LVLM
 from arena.lvlm.batch import Encoding
 from arena.lvlm.continuation import Beginnings, Version, begin, common_length, encode_versions, finish
 from mmguard.attention import Attention, query_rows
-from mmguard.objective import Objective, Reference, affected, combine, layers_of, query_roles
+from mmguard.objective import Objective, Reference, affected, combine, compared, layers_of, query_roles
 
 
 @torch.no_grad()
@@ -25,12 +25,14 @@ def candidate_losses(
     versions: Sequence[Sequence[Version]],
     clean: Reference,
     batch_size: int,
+    pixels: dict[str, Tensor] | None = None,
 ) -> list[Tensor]:
     """Exact joint losses of `versions` of each sample's question about its picture, ``(versions,)`` per sample, on
     the CPU.
 
-    `images` are float ``(3, H, W)`` in [0, 1]. Every text is tokenised anew; what all versions of a sample begin
-    with, picture included, runs once; `batch_size` versions, of whichever samples, run at a time.
+    `images` are float ``(3, H, W)`` in [0, 1], `pixels` their `LVLM.pixel_inputs` if made already. Every text is
+    tokenised anew; what all versions of a sample begin with, picture included, runs once; `batch_size` versions, of
+    whichever samples, run at a time.
     """
     encodings = [
         encode_versions(lvlm, (x.shape[-2], x.shape[-1]), texts, sample.answer)
@@ -38,7 +40,8 @@ def candidate_losses(
     ]
     cuts = [common_length(rows) for rows in encodings]
     heads = [Encoding(rows[0].ids[:cut], rows[0].roles[:cut]) for rows, cut in zip(encodings, cuts, strict=True)]
-    batch = lvlm.collate(heads, lvlm.pixel_inputs(images), images, torch.arange(len(samples)))
+    pixels = lvlm.pixel_inputs(images) if pixels is None else pixels
+    batch = lvlm.collate(heads, pixels, images, torch.arange(len(samples)))
     layers = () if objective.binding == "none" else layers_of(objective, lvlm)
     roles = query_roles(objective)
     positions, rows_before = query_rows(batch.roles, roles)
@@ -73,7 +76,7 @@ def _joint(
     endings = lvlm.collate(tails, {}, (), of)
     if objective.binding == "none":
         train = finish(lvlm, beginnings, of, endings).losses
-        return combine(objective, train, None, (), (clean.attention, clean.lengths)).joint
+        return combine(objective, train, None, (), None).joint
     positions, rows = query_rows(endings.roles, query_roles(objective))
     out = finish(lvlm, beginnings, of, endings, layers_of(objective, lvlm), positions)
     slots = endings.roles.shape[1]
@@ -84,5 +87,6 @@ def _joint(
         rows = torch.cat([rows_before[of], rows], 1)
     keys = torch.cat([beginnings.roles[of], endings.roles], 1)
     flags = [chosen[i] for i in of.tolist()] if chosen else ()
-    here = (clean.attention[:, of], clean.lengths[of])
-    return combine(objective, out.losses, Attention(weights, rows, keys), flags, here).joint
+    here = compared(objective, clean)
+    mine = None if here is None else (here[0][:, of], here[1][of])
+    return combine(objective, out.losses, Attention(weights, rows, keys), flags, mine).joint

@@ -56,7 +56,7 @@ def missing(
         weights = ensemble_weights(settings.surrogate_weights, len(surrogates))
         tallies = [Tally.new() for _ in surrogates]
         crafting = Crafting.start(samples, delta, triggers, gaps, surrogates, weights, settings, tallies)
-        terms = [terms.joint.mean().item() for terms, _ in crafting.measure()]
+        terms = [terms.joint.mean().item() for terms, _ in crafting.measure(shifts=False)]
         return sum(w * value for w, value in zip(weights, terms, strict=True))
 
     crafted = loss(delta, triggers)

@@ -4,7 +4,8 @@ surrogates."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from arena.lvlm.base import LVLM
 from arena.lvlm.batch import Batch, Role
 from arena.lvlm.continuation import Version
 from arena.lvlm.perturbation import as_rgb
+from arena.lvlm.shortcuts import same_pictures
 from mmguard import image as pictures
 from mmguard import trigger as triggers
 from mmguard.attention import (
@@ -33,6 +35,7 @@ from mmguard.objective import (
     affected,
     attend,
     combine,
+    compared,
     evaluate,
     l_prot,
     l_train,
@@ -58,6 +61,15 @@ class Tally:
         self.capped = self.capped + terms.bind.capped.cpu()
 
 
+@dataclass(frozen=True)
+class Look:
+    """Perturbed pictures as a surrogate takes them, its `LVLM.pixel_inputs` of them, and the perturbations."""
+
+    delta: Sequence[Tensor]
+    images: list[Tensor]
+    pixels: dict[str, Tensor]
+
+
 @dataclass
 class Crafting:
     """The samples of one batch and their current protection.
@@ -77,6 +89,8 @@ class Crafting:
     objective: Objective
     references: list[Reference]
     tallies: list[Tally]
+    looks: dict[int, Look] = field(default_factory=dict)
+    """By surrogate, what it last saw; see `look`."""
 
     @classmethod
     def start(
@@ -98,15 +112,25 @@ class Crafting:
         """Sample i's question with the given trigger, and the trigger's span."""
         return triggers.insert(self.samples[i].question, words, self.gaps[i])
 
-    def images(self, lvlm: LVLM) -> list[Tensor]:
-        """The perturbed pictures as the model takes them."""
-        return [as_rgb(pictures.pixels(x, d)).to(lvlm.device) for x, d in zip(self.clean, self.delta, strict=True)]
+    @torch.no_grad()
+    def look(self, lvlm: LVLM) -> Look:
+        """The perturbed pictures as a surrogate sees them; what was seen is kept while no perturbation is replaced."""
+        last = self.looks.get(id(lvlm))
+        if last is None or any(a is not b for a, b in zip(last.delta, self.delta, strict=True)):
+            pairs = zip(self.clean, self.delta, strict=True)
+            images = [as_rgb(pictures.pixels(x, d)).to(lvlm.device) for x, d in pairs]
+            last = self.looks[id(lvlm)] = Look(tuple(self.delta), images, lvlm.pixel_inputs(images))
+        return last
 
     def encode(self, lvlm: LVLM) -> Batch:
         """The protected samples as a batch of `lvlm`."""
+        look = self.look(lvlm)
         versions = [self.version(i, words) for i, words in enumerate(self.words)]
-        texts = [s.with_content(s.image, text) for s, (text, _) in zip(self.samples, versions, strict=True)]
-        batch = lvlm.encode(texts, self.images(lvlm), [span for _, span in versions])
+        rows = [
+            lvlm.encode_text((x.shape[-2], x.shape[-1]), text, sample.answer, span)
+            for x, sample, (text, span) in zip(look.images, self.samples, versions, strict=True)
+        ]
+        batch = lvlm.collate(rows, look.pixels, look.images, torch.arange(len(rows)))
         check_causal_order(batch.roles)
         return batch
 
@@ -137,28 +161,33 @@ class Crafting:
         batch_size: int,
     ) -> int:
         """Screen and verify every slot in turn (eqs. 16-20); returns how many words changed."""
-        changed = 0
-        for slot in slots:
-            active = [i for i, words in enumerate(self.words) if slot < len(words)]
-            if not active:
-                continue
-            best = triggers.screen(self._scores(vocabulary, slot), candidates).tolist()
-            options = [[words] for words in self.words]
-            for i in active:
-                words = self.words[i]
-                options[i] += [(*words[:slot], vocabulary.words[v], *words[slot + 1 :]) for v in best[i]]
-            losses = self._verify(options, lambda_ppl, batch_size)
-            for i in active:
+        with ExitStack() as stack:
+            for lvlm in self.surrogates:
+                stack.enter_context(same_pictures(lvlm))
+            changed = 0
+            for slot in slots:
+                active = [i for i, words in enumerate(self.words) if slot < len(words)]
+                if active:
+                    best = triggers.screen(self._scores(vocabulary, slot), candidates).tolist()
+                    options = [[words] for words in self.words]
+                    for i in active:
+                        words = self.words[i]
+                        options[i] += [(*words[:slot], vocabulary.words[v], *words[slot + 1 :]) for v in best[i]]
+                    losses = self._verify(options, lambda_ppl, batch_size)
+                    changed += sum(self._choose(i, options[i], losses[i], most_tokens) for i in active)
+            return changed
 
-                def fits(c: int, i: int = i, options: list[list[Trigger]] = options) -> bool:
-                    text = self.version(i, options[i][c])[0]
-                    growth = triggers.token_growth(self.surrogates[0].tokenizer, self.samples[i].question, text)
-                    return growth <= most_tokens
+    def _choose(self, i: int, options: Sequence[Trigger], losses: Tensor, most_tokens: int) -> bool:
+        """Give sample i the best of its options that fits the budget; whether that is another trigger."""
 
-                chosen = options[i][triggers.choose(losses[i], fits)]
-                changed += chosen != self.words[i]
-                self.words[i] = chosen
-        return changed
+        def fits(c: int) -> bool:
+            text = self.version(i, options[c])[0]
+            growth = triggers.token_growth(self.surrogates[0].tokenizer, self.samples[i].question, text)
+            return growth <= most_tokens
+
+        before = self.words[i]
+        self.words[i] = options[triggers.choose(losses, fits)]
+        return self.words[i] != before
 
     def _scores(self, vocabulary: Vocabulary, slot: int) -> Tensor:
         """Screening scores of V_adm, ``(B, V)``, by the first surrogate."""
@@ -184,8 +213,10 @@ class Crafting:
         versions = [[self.version(i, words) for words in some] for i, some in enumerate(options)]
         by_surrogate = []
         for lvlm, clean in zip(self.surrogates, self.references, strict=True):
-            images = self.images(lvlm)
-            losses = candidate_losses(self.objective, lvlm, self.samples, images, versions, clean, batch_size)
+            look = self.look(lvlm)
+            losses = candidate_losses(
+                self.objective, lvlm, self.samples, look.images, versions, clean, batch_size, look.pixels
+            )
             if lambda_ppl:
                 texts = [text for some in versions for text, _ in some]
                 with lvlm.model.disable_adapter():  # fluent in the eyes of the base model
@@ -195,17 +226,20 @@ class Crafting:
         return [l_prot(of_sample, self.weights) for of_sample in zip(*by_surrogate, strict=True)]
 
     @torch.no_grad()
-    def measure(self) -> list[tuple[Terms, dict[str, Shift]]]:
-        """For each surrogate the terms now, and Theorem 5.1 for the trigger and for the perturbed image tokens."""
-        measured = []
+    def measure(self, shifts: bool) -> list[tuple[Terms, dict[str, Shift]]]:
+        """For each surrogate the terms now, and if `shifts` are wanted, Theorem 5.1 for the trigger and for the
+        perturbed image tokens."""
+        measured: list[tuple[Terms, dict[str, Shift]]] = []
         for lvlm, clean in zip(self.surrogates, self.references, strict=True):
             batch = self.encode(lvlm)
             forward, attention = attend(lvlm, batch, layers_of(self.objective, lvlm), (Role.TRIGGER, Role.ANSWER))
             chosen = affected(lvlm, clean.pixels, batch.pixels, self.objective.tau_delta)
-            here = (clean.attention, clean.lengths)
             used = None if self.objective.binding == "none" else attention
-            terms = combine(self.objective, l_train(forward), used, chosen, here)
-            answer, aligned = mean_attention(attention, Role.ANSWER), align(*here, attention.keys)
+            terms = combine(self.objective, l_train(forward), used, chosen, compared(self.objective, clean))
+            if not shifts:
+                measured.append((terms, {}))
+                continue
+            answer, aligned = mean_attention(attention, Role.ANSWER), align(*clean.attention, attention.keys)
             targets = {
                 "trigger": attention.keys == Role.TRIGGER,
                 "perturbation": image_keys(attention.keys, chosen),

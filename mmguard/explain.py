@@ -87,7 +87,7 @@ def explain(
     batch = lvlm.encode([released], images_of([released], lvlm.device), [trigger])
     _, attention = attend(lvlm, batch, range(depth), (Role.TRIGGER, Role.ANSWER))
     answer, asking = mean_attention(attention, Role.ANSWER), mean_attention(attention, Role.TRIGGER)
-    before = align(clean.attention, clean.lengths, attention.keys)
+    before = align(*clean.attention, attention.keys)
     (chosen,) = affected(lvlm, clean.pixels, batch.pixels, tau)
     perturbed, triggers = image_keys(attention.keys, [chosen]), attention.keys == Role.TRIGGER
     has_trigger, has_change = bool(triggers.any()), bool(chosen.any())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -75,12 +76,27 @@ class Terms:
 
 @dataclass(frozen=True)
 class Reference:
-    """What a surrogate sees of a batch's clean samples: `LVLM.pixel_inputs`, and where layers are compared, A_bar
-    of the answer ``(K, B, L)`` with the sequences' `lengths` ``(B,)``."""
+    """What a surrogate sees of a batch's clean samples, asked for at the `layers` of its language model."""
 
-    pixels: dict[str, Tensor]
-    attention: Tensor
-    lengths: Tensor
+    lvlm: LVLM
+    batch: Batch
+    layers: Sequence[int]
+
+    @property
+    def pixels(self) -> dict[str, Tensor]:
+        """`LVLM.pixel_inputs` of the clean pictures."""
+        return self.batch.pixels
+
+    @cached_property
+    def attention(self) -> Clean:
+        """How the answers attend; run once, when it is first looked at."""
+        with torch.no_grad():
+            _, attention = attend(self.lvlm, self.batch, self.layers, (Role.ANSWER,))
+            return mean_attention(attention, Role.ANSWER), self.batch.attention_mask.sum(1)
+
+
+Clean = tuple[Tensor, Tensor]
+"""A_bar of the answers of clean samples ``(K, B, L)``, and the lengths of their sequences ``(B,)``."""
 
 
 def l_train(forward: Forward) -> Tensor:
@@ -135,17 +151,21 @@ def attend(
 ) -> tuple[Forward, Attention]:
     """A forward pass that keeps attention of the positions with the given roles."""
     positions, rows = query_rows(batch.roles, roles)
-    forward = lvlm.forward(batch, layers, positions, embeddings)
+    forward = lvlm.forward(batch, layers, positions, embeddings, answers_only=True)
     return forward, Attention(forward.attention, rows, batch.roles)
 
 
 @torch.no_grad()
 def reference(lvlm: LVLM, samples: Sequence[Sample], layers: Sequence[int]) -> Reference:
-    """Run the clean samples once, for all later comparisons with them."""
+    """The clean samples as a surrogate sees them, for all comparisons with them while its weights are the same."""
     batch = lvlm.encode(samples, images_of(samples, lvlm.device))
     check_causal_order(batch.roles)
-    _, attention = attend(lvlm, batch, layers, (Role.ANSWER,))
-    return Reference(batch.pixels, mean_attention(attention, Role.ANSWER), batch.attention_mask.sum(1))
+    return Reference(lvlm, batch, layers)
+
+
+def compared(objective: Objective, clean: Reference) -> Clean | None:
+    """The clean attention where the objective looks at it."""
+    return clean.attention if objective.binding == "crs" else None
 
 
 def affected(lvlm: LVLM, clean: dict[str, Tensor], released: dict[str, Tensor], tau: float) -> list[Tensor]:
@@ -158,10 +178,10 @@ def combine(
     train: Tensor,
     attention: Attention | None,
     chosen: Sequence[Tensor],
-    clean: tuple[Tensor, Tensor],
+    clean: Clean | None,
 ) -> Terms:
-    """Terms from their ingredients: training losses ``(B,)``, attention, Omega_delta per sample, clean A_bar and
-    lengths."""
+    """Terms from their ingredients: training losses ``(B,)``, attention, Omega_delta per sample, and the clean
+    attention where it is `compared`."""
     if attention is None:
         bind = Binding(torch.zeros_like(train))
     elif objective.binding == "bph":
@@ -174,6 +194,7 @@ def combine(
             objective.clamp,
         )
     else:
+        assert clean is not None
         aligned = align(*clean, attention.keys)
         bind = crs(mean_attention(attention, Role.ANSWER), aligned, objective.clamp, objective.cap)
     joined = l_joint_max if objective.maximizes else l_joint
@@ -185,8 +206,8 @@ def evaluate(
 ) -> tuple[Terms, Forward]:
     """All terms of one surrogate on a batch of protected samples, with gradient to its pictures and embeddings."""
     if objective.binding == "none":
-        forward = lvlm.forward(batch, embeddings=embeddings)
-        return combine(objective, l_train(forward), None, (), (clean.attention, clean.lengths)), forward
+        forward = lvlm.forward(batch, embeddings=embeddings, answers_only=True)
+        return combine(objective, l_train(forward), None, (), None), forward
     forward, attention = attend(lvlm, batch, layers_of(objective, lvlm), query_roles(objective), embeddings)
     chosen = affected(lvlm, clean.pixels, batch.pixels, objective.tau_delta) if objective.binding == "bph" else ()
-    return combine(objective, l_train(forward), attention, chosen, (clean.attention, clean.lengths)), forward
+    return combine(objective, l_train(forward), attention, chosen, compared(objective, clean)), forward

@@ -199,11 +199,12 @@ class _Run:
                 sums.changed += crafting.rewrite(
                     self.vocabulary, slots, c.candidates, self.words, c.lambda_ppl, c.candidate_batch
                 )
-            measured = crafting.measure()
+            last = number + 1 == c.rounds
+            measured = crafting.measure(shifts=last)
             sums.add([terms for terms, _ in measured], self.weights, crafting.delta)
             append(file, crafting.delta)
             after.triggers += [list(words) for words in crafting.words]
-            if number + 1 == c.rounds:
+            if last:
                 after.diagnostics += _diagnostics(crafting.samples, [shifts for _, shifts in measured])
             self._report(number, part.stop / len(self.samples), f"loss {sums.loss / part.stop:.4f}")
         close(file)

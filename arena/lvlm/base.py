@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -23,6 +23,7 @@ from arena.errors import ArenaError
 from arena.lvlm.batch import IGNORE, Batch, Encoding, Forward, Role
 from arena.lvlm.features import handed
 from arena.lvlm.pixels import to_tensor
+from arena.lvlm.shortcuts import FEWEST_ROWS, answer_rows, at_rows, patches_by_products
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -65,6 +66,7 @@ class LVLM(ABC):
         self.model: Any = model
         self.tokenizer = tokenizer
         self.processor: Any = processor
+        patches_by_products(self.module(self.vision_tower))
 
     @classmethod
     def from_pretrained(
@@ -192,12 +194,9 @@ class LVLM(ABC):
     ) -> Batch:
         """A batch on the model's device of what was made piece by piece: encodings, which are right-padded, the
         `pixel_inputs` of `images`, and `indices`, long ``(B,)``."""
-        shape = (len(rows), max(len(row.ids) for row in rows))
-        ids = torch.full(shape, int(self.tokenizer.pad_token_id or 0))
-        roles = torch.full(shape, int(Role.PADDING))
-        for i, row in enumerate(rows):
-            ids[i, : len(row.ids)] = torch.tensor(row.ids)
-            roles[i, : len(row.ids)] = torch.tensor(row.roles)
+        longest, pad = max(len(row.ids) for row in rows), int(self.tokenizer.pad_token_id or 0)
+        ids = torch.tensor([row.ids + [pad] * (longest - len(row.ids)) for row in rows])
+        roles = torch.tensor([row.roles + [int(Role.PADDING)] * (longest - len(row.ids)) for row in rows])
         labels = ids.masked_fill(roles != Role.ANSWER, IGNORE)
         mask = (roles != Role.PADDING).long()
         return Batch(ids, mask, labels, roles, pixels, tuple(images), indices).to(self.device)
@@ -215,6 +214,7 @@ class LVLM(ABC):
         attention_layers: Sequence[int] = (),
         attention_rows: Tensor | None = None,
         embeddings: bool = False,
+        answers_only: bool = False,
     ) -> Forward:
         """Run the model on a batch whose sequences have answers.
 
@@ -222,8 +222,14 @@ class LVLM(ABC):
         query positions `attention_rows`, long ``(B, R)``, or at all positions where it is None. `embeddings` keeps the
         input embeddings, with gradient. Logits are computed from just before the first answer token of the batch on,
         not for the whole sequence.
+
+        `answers_only` leaves out what no answer depends on, see `at_rows`: logits are then ``(N, V)``, those that
+        predict the answer tokens of all samples one after the other, and labels ``(N,)``. Losses, attention and
+        gradients to pictures and embeddings are the same; gradients to weights may round otherwise.
         """
         keep = kept_positions(batch)
+        rows = answer_rows(batch.labels)
+        fewer = answers_only and min(keep, int(rows.sum())) >= FEWEST_ROWS
         kept: list[Tensor] = []
 
         def keep_embeddings(module: nn.Module, args: Any, output: Tensor) -> Tensor:
@@ -234,20 +240,23 @@ class LVLM(ABC):
 
         hook = self.model.get_input_embeddings().register_forward_hook(keep_embeddings) if embeddings else None
         attention: dict[int, Tensor] = {}
-        try:
+        with ExitStack() as stack:
+            if hook is not None:
+                stack.callback(hook.remove)
             if attention_layers:
                 from arena.lvlm.probe import Probe, probing  # transformers is slow to import
 
                 probe = Probe(frozenset(attention_layers), attention_rows, attention)
-                with probing(self.module(self.language_model), probe):
-                    output = self.call(batch, keep)
-            else:
-                output = self.call(batch, keep)
-        finally:
-            if hook is not None:
-                hook.remove()
-        logits, labels = output.logits[:, :-1], batch.labels[:, -keep:][:, 1:]
-        return Forward(_answer_losses(logits, labels), logits, labels, attention, kept[0] if kept else None)
+                stack.enter_context(probing(self.module(self.language_model), probe))
+            if fewer:
+                stack.enter_context(at_rows(self, rows))
+            output = self.call(batch, keep)
+        labels = batch.labels[:, -keep:][:, 1:]
+        logits = output.logits if fewer else output.logits[:, :-1]
+        losses = mean_losses(logits, labels)
+        if answers_only:
+            logits, labels = logits if fewer else logits[labels != IGNORE], labels[labels != IGNORE]
+        return Forward(losses, logits, labels, attention, kept[0] if kept else None)
 
     def call(self, batch: Batch, keep: int) -> Any:
         """The model's own output for a batch, with logits of the last `keep` positions."""
@@ -346,15 +355,24 @@ def answer_loss(logits: Tensor, labels: Tensor) -> Tensor:
     after each of the logits', which are the last T."""
     labels = labels[:, -logits.shape[1] :]
     counts = (labels != IGNORE).sum(1)
-    return (_answer_losses(logits, labels) * counts).sum() / counts.sum().clamp(min=1)
+    return (mean_losses(logits, labels) * counts).sum() / counts.sum().clamp(min=1)
 
 
-def _answer_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross entropy of each row."""
-    token_losses = F.cross_entropy(
-        logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORE, reduction="none"
-    ).view(labels.shape)
-    return token_losses.sum(1) / (labels != IGNORE).sum(1).clamp(min=1)
+def mean_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross entropy over the answer tokens of each sample, ``(B,)``.
+
+    `labels` are long ``(B, T)``, `IGNORE` at other tokens; `logits` ``(B, T, V)``, or ``(N, V)`` those of the answer
+    tokens alone, in order.
+    """
+    is_answer = labels != IGNORE
+    if logits.ndim == 3:
+        losses = F.cross_entropy(
+            logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORE, reduction="none"
+        ).view(labels.shape)
+    else:
+        answers = F.cross_entropy(logits.float(), labels[is_answer], reduction="none")
+        losses = answers.new_zeros(labels.shape).masked_scatter(is_answer, answers)
+    return losses.sum(1) / is_answer.sum(1).clamp(min=1)
 
 
 def images_of(samples: Sequence[Sample], device: torch.device | str = "cpu") -> list[Tensor]:

@@ -7,17 +7,18 @@ version costs the tokens after its first changed one.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from transformers import DynamicCache
 
 from arena.errors import ArenaError
-from arena.lvlm.base import LVLM
+from arena.lvlm.base import LVLM, mean_losses
 from arena.lvlm.batch import IGNORE, Batch, Encoding, Role
 from arena.lvlm.probe import Probe, probing
+from arena.lvlm.shortcuts import FEWEST_ROWS, answer_rows, at_rows
 
 Version = tuple[str, tuple[int, int]]
 """A question and the character span of the trigger in it."""
@@ -98,10 +99,10 @@ def begin(
     """Run beginnings with their pictures; attention at `attention_rows` ``(B, R)`` as in `LVLM.forward`."""
     probe = Probe(frozenset(attention_layers), attention_rows)
     arguments = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, **batch.pixels}
-    if probe.layers:
-        with probing(lvlm.module(lvlm.language_model), probe):
-            output = lvlm.model(**arguments, use_cache=True, logits_to_keep=1)
-    else:
+    with ExitStack() as stack:
+        stack.enter_context(at_rows(lvlm, torch.zeros_like(batch.input_ids, dtype=torch.bool)))
+        if probe.layers:
+            stack.enter_context(probing(lvlm.module(lvlm.language_model), probe))
         output = lvlm.model(**arguments, use_cache=True, logits_to_keep=1)
     layers = tuple((layer.keys, layer.values) for layer in output.cache.layers)
     return Beginnings(layers, batch.attention_mask.sum(1), batch.roles, probe.weights)
@@ -133,12 +134,13 @@ def finish(
         "cache": cache,
     }
     probe = Probe(frozenset(attention_layers), attention_rows)
-    if probe.layers:
-        with probing(lvlm.module(lvlm.language_model), probe):
-            output = lvlm.model(**arguments, use_cache=True, logits_to_keep=keep)
-    else:
+    rows = answer_rows(endings.labels)
+    fewer = min(keep, int(rows.sum())) >= FEWEST_ROWS
+    with ExitStack() as stack:
+        if probe.layers:
+            stack.enter_context(probing(lvlm.module(lvlm.language_model), probe))
+        if fewer:
+            stack.enter_context(at_rows(lvlm, rows))
         output = lvlm.model(**arguments, use_cache=True, logits_to_keep=keep)
-    labels = endings.labels[:, -keep:][:, 1:]
-    losses = F.cross_entropy(output.logits[:, :-1].flatten(0, 1).float(), labels.flatten(), reduction="none")
-    losses = losses.view(labels.shape).sum(1) / (labels != IGNORE).sum(1).clamp(min=1)
-    return Endings(losses, probe.weights)
+    logits = output.logits if fewer else output.logits[:, :-1]
+    return Endings(mean_losses(logits, endings.labels[:, -keep:][:, 1:]), probe.weights)

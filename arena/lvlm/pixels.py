@@ -25,7 +25,9 @@ def to_tensor(image: Image.Image) -> Tensor:
 
 def to_bytes(x: Tensor) -> Tensor:
     """Straight-through rounding of [0, 1] values to 8 bits, halves up as Pillow does; the gradient is the identity."""
-    return x + ((x * 255 + 0.5).floor().clamp(0, 255) / 255 - x).detach()
+    with torch.no_grad():
+        change = (x * 255).add_(0.5).floor_().clamp_(0, 255).div_(255).sub_(x)
+    return x + change
 
 
 def _triangle(x: np.ndarray) -> np.ndarray:

@@ -1,24 +1,30 @@
-"""Crafting with binding against without, verification against whole sequences, memory against the size of the data."""
+"""Crafting with whole passes and binding against without, verification against whole sequences, memory against the size
+of the data."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 
 from arena.data.embedded.glyphs import Glyphs
 from arena.data.sample import Sample
+from arena.lvlm import base, continuation, shortcuts
 from arena.lvlm.adapters import attach_lora, linear_modules
 from arena.lvlm.base import LVLM, images_of
 from arena.lvlm.families.llava.model import Llava
 from arena.lvlm.zoo.models import TINY
+from mmguard import craft
 from mmguard.candidates import candidate_losses
 from mmguard.craft import Crafting, Tally
 from mmguard.objective import Objective, evaluate, reference
@@ -61,6 +67,40 @@ def best_of(turns: int, *functions: Callable[[], object]) -> list[float]:
     return [min(taken) for taken in times]
 
 
+@contextmanager
+def plainly() -> Iterator[None]:
+    """Within the block, forward passes leave nothing out, and every one runs the vision tower."""
+    with (
+        patch.object(base, "FEWEST_ROWS", sys.maxsize),
+        patch.object(continuation, "FEWEST_ROWS", sys.maxsize),
+        patch.object(craft, "same_pictures", lambda lvlm: nullcontext()),
+        patch.object(shortcuts.PatchConv2d, "forward", torch.nn.Conv2d.forward),
+    ):
+        yield
+
+
+@pytest.mark.parametrize("name", ["none", "bph", "crs"])
+def test_what_is_left_out(benchmark: Any, lvlm: LVLM, samples: tuple[Sample, ...], name: str) -> None:
+    """A batch's turn in a round against the same turn with whole forward passes."""
+    vocabulary = admissible_vocabulary(lvlm)
+    gaps = [len(s.question.split()) for s in samples]
+
+    def turn() -> tuple[list[bytes], list[tuple[str, ...]]]:
+        delta = [torch.zeros(3, 48, 48, dtype=torch.int16) for _ in samples]
+        triggers = [vocabulary.words[i : i + WORDS] for i in range(SAMPLES)]
+        crafting = Crafting.start(samples, delta, triggers, gaps, [lvlm], [1.0], objective(name), [Tally.new()])
+        crafting.perturb(8, 1, 8)
+        crafting.rewrite(vocabulary, range(WORDS), 16, WORDS, 0.0, 128)
+        crafting.measure(shifts=False)
+        return [d.numpy().tobytes() for d in crafting.delta], crafting.words
+
+    whole = plainly()(turn)
+    assert turn() == whole()
+    fast, slow = best_of(3, turn, whole)
+    benchmark.extra_info |= {"ratio": slow / fast, "at least": 1.05}
+    benchmark.pedantic(turn, rounds=1)
+
+
 @pytest.mark.parametrize("name", ["bph", "crs"])
 def test_binding_costs_little(benchmark: Any, lvlm: LVLM, samples: tuple[Sample, ...], name: str) -> None:
     words = admissible_vocabulary(lvlm).words
@@ -97,6 +137,7 @@ def test_verification_costs_the_tail(benchmark: Any, lvlm: LVLM, samples: tuple[
         return [torch.cat(candidate_losses(chosen, lvlm, samples, images, v, clean, 128)) for v in slots]
 
     @torch.no_grad()
+    @plainly()
     def whole() -> list[torch.Tensor]:
         losses = []
         for versions in slots:
@@ -117,13 +158,14 @@ def test_verification_costs_the_tail(benchmark: Any, lvlm: LVLM, samples: tuple[
 
 
 MEMORY = """
-    import resource, sys
+    import json, resource, sys
     import numpy as np
     from collections.abc import Sequence
     from PIL import Image
     from arena.budget import Budget
     from arena.data.sample import Sample
-    from mmguard.protect import Settings, protect
+    from arena.plugins.base import DefenderWorld
+    from arena.plugins.registry import Registry
     from tiny_models import tiny_random_llava
 
     class Drawn(Sequence):
@@ -138,17 +180,26 @@ MEMORY = """
             pixels = np.random.default_rng(i).integers(0, 256, (224, 224, 3), dtype=np.uint8)
             return Sample(str(i), Image.fromarray(pixels), "which clan is this?", "red")
 
-    settings = Settings(rounds=1, pgd_steps=1, candidates=2, trigger_tokens=1, batch_size=25)
-    for draft in protect(Drawn(), [tiny_random_llava()], Budget(), settings, 0).drafts:
+    name, config = sys.argv[2:]
+    defense = Registry().create("defense", name, {"rounds": 1, "batch_size": 25, **json.loads(config)})
+    for draft in defense.protect(Drawn(), DefenderWorld(Budget(), 0, lambda: (tiny_random_llava(),))):
         pass
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 
 
-def test_memory_does_not_grow_with_the_data(benchmark: Any) -> None:
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("mmguard-bph", {"pgd_steps": 1, "candidates": 2, "trigger_tokens": 1}),
+        ("em", {"pgd_steps": 1, "theta_steps": 2}),
+        ("mem", {"pgd_steps": 1, "theta_steps": 2, "candidates": 2, "trigger_tokens": 1}),
+    ],
+)
+def test_memory_does_not_grow_with_the_data(benchmark: Any, name: str, config: dict[str, object]) -> None:
     def peak(count: int) -> int:
         """Most resident MiB of a run in a process of its own."""
-        command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(MEMORY), str(count)]
+        command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(MEMORY), str(count), name, json.dumps(config)]
         # Freed tensors go back to the system at once, so that the peak measures what is in use and not fragmentation.
         environment = {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1", "PYTHONPATH": PATHS}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
@@ -156,5 +207,5 @@ def test_memory_does_not_grow_with_the_data(benchmark: Any) -> None:
 
     few = peak(200)
     many = benchmark.pedantic(lambda: peak(2000), rounds=1)
-    benchmark.extra_info["MiB at 200"], benchmark.extra_info["MiB at 2000"] = few, many
+    benchmark.extra_info |= {"MiB at 200": few, "MiB at 2000": many, "ratio": round(many / few, 3), "at most": 1.1}
     assert many - few < 50  # the 1,800 pictures more are 270 MiB

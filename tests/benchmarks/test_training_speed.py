@@ -24,6 +24,7 @@ from arena.data.embedded.glyphs import Glyphs
 from arena.data.sample import Sample
 from arena.lvlm.base import LVLM, images_of
 from arena.lvlm.perturbation import batches, planes, sign_descent
+from arena.lvlm.shortcuts import PatchConv2d
 from arena.plugins.base import DefenderWorld
 from arena.plugins.registry import Registry
 from arena.recipes.training import fine_tune, held_out_split
@@ -123,6 +124,9 @@ def bare_pgd_seconds() -> float:
     from arena.lvlm.adapters import attach_lora, linear_modules, trainable
 
     data, lvlm = samples(), model()
+    for module in lvlm.model.modules():
+        if type(module) is PatchConv2d:
+            module.__class__ = torch.nn.Conv2d  # as transformers has it
     start = time.perf_counter()
     tuned = attach_lora(lvlm, 16, 32, 0.0, linear_modules(lvlm, lvlm.language_model))
     optimizer = torch.optim.AdamW(trainable(tuned).values(), lr=1e-3)
@@ -145,7 +149,7 @@ def bare_pgd_seconds() -> float:
 def test_em_against_a_bare_pgd_loop(benchmark: BenchmarkFixture) -> None:
     em_seconds()
     ratio = interleaved(em_seconds, bare_pgd_seconds)
-    benchmark.extra_info |= {"em / bare PGD, image-steps per second": round(ratio, 3), "reach": 0.9}
+    benchmark.extra_info |= {"em / bare PGD, image-steps per second": round(ratio, 3), "reach": 1.5}
     benchmark.pedantic(em_seconds, rounds=1)
 
 

@@ -18,6 +18,8 @@ from arena.lvlm.adapters import fused
 from arena.lvlm.base import LVLM
 from arena.release import build_release
 from mmguard.adapt import adapted, train
+from mmguard.craft import Crafting, Tally
+from mmguard.image import levels
 from mmguard.protect import Protection, Settings, protect
 
 QUICK = {"rounds": 2, "pgd_steps": 2, "candidates": 4, "batch_size": 4, "rank": 2}
@@ -262,3 +264,18 @@ def test_settings_that_do_not_fit(changes: dict[str, object], budget: Budget, me
 def test_nothing_to_protect() -> None:
     with pytest.raises(UsageError, match="at least one sample"):
         protect([], [tiny_random_llava()], Budget(), settings(), 0)
+
+
+def test_a_surrogate_looks_again_where_a_perturbation_is_another() -> None:
+    lvlm, samples = tiny_random_llava(), mixed_samples(3)
+    delta = [torch.zeros_like(levels(s.image)) for s in samples]
+    crafting = Crafting.start(
+        samples, delta, [()] * 3, [0] * 3, [lvlm], [1.0], settings(objective="none"), [Tally.new()]
+    )
+    first = crafting.look(lvlm)
+    assert crafting.look(lvlm) is first
+    crafting.delta[1] = torch.where(levels(samples[1].image) > 128, -8, 8).to(torch.int16)
+    again = crafting.look(lvlm)
+    changed = [not torch.equal(a, b) for a, b in zip(first.images, again.images, strict=True)]
+    assert changed == [False, True, False]
+    assert not torch.equal(first.pixels["pixel_values"][1], again.pixels["pixel_values"][1])

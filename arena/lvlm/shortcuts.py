@@ -1,0 +1,168 @@
+"""What a forward or backward pass can leave out, or do another way, without changing a bit of what is asked of it.
+
+Rows of a matrix product do not depend on how many other rows there are, from `FEWEST_ROWS` on: fewer take another
+route through BLAS, with other rounding.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from arena.lvlm.batch import IGNORE
+
+if TYPE_CHECKING:
+    from arena.lvlm.base import LVLM
+
+FEWEST_ROWS = 4
+
+
+def answer_rows(labels: Tensor) -> Tensor:
+    """Bool ``(B, L)``: the positions whose output predicts an answer token, those just before one."""
+    return F.pad(labels[:, 1:] != IGNORE, (0, 1))
+
+
+@contextmanager
+def at_rows(lvlm: LVLM, rows: Tensor) -> Iterator[None]:
+    """Within the block, logits are computed at the marked positions alone, ``(N, V)``.
+
+    `rows` is bool ``(B, L)``. The MLP of the last layer is left out elsewhere too: nothing reads what becomes of the
+    other positions after it. Sums over positions, which gradients of weights are, have fewer terms and may round
+    otherwise. A family that gives its layers other sequences than the batch's keeps the whole MLP.
+    """
+    layers = getattr(lvlm.module(lvlm.language_model), "layers", None)
+    mlp = getattr(layers[-1], "mlp", None) if layers is not None else None
+    head = lvlm.model.get_output_embeddings()
+
+    def chosen(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        hidden, *others = args
+        return (hidden.flatten(0, 1)[_places(rows[:, -hidden.shape[1] :])], *others)
+
+    hook = head.register_forward_pre_hook(chosen)
+    try:
+        if mlp is not None:
+            mlp.forward = _Elsewhere(mlp.forward, rows)
+        yield
+    finally:
+        hook.remove()
+        if mlp is not None:
+            del mlp.forward
+
+
+def _places(rows: Tensor) -> Tensor:
+    return rows.flatten().nonzero()[:, 0]
+
+
+class _Elsewhere:
+    """A module's forward that gives zero at the positions that `rows` does not mark."""
+
+    def __init__(self, forward: Any, rows: Tensor) -> None:
+        self._forward, self._rows = forward, rows
+
+    def __call__(self, x: Tensor) -> Any:
+        if x.shape[:-1] != self._rows.shape:
+            return self._forward(x)
+        places, flat = _places(self._rows), x.flatten(0, 1)
+        if not len(places):
+            return torch.zeros_like(x)
+        some = self._forward(flat.index_select(0, places)[None])
+        return torch.zeros_like(flat).index_copy(0, places, some[0]).view_as(x)
+
+
+@contextmanager
+def same_pictures(lvlm: LVLM) -> Iterator[None]:
+    """Within the block, the vision tower runs once for pictures that come again and again.
+
+    It keeps what it last gave, and gives it again for equal input without gradient: for passes about the same pictures
+    between which only texts or adapters of the language model change. Other pictures are run. Weights of the tower must
+    not change within the block.
+    """
+    tower = lvlm.module(lvlm.vision_tower)
+    tower.forward = _Remembering(tower.forward)
+    try:
+        yield
+    finally:
+        del tower.forward
+
+
+class _Remembering:
+    """A module's forward that keeps its last input and output."""
+
+    def __init__(self, forward: Any) -> None:
+        self._forward = forward
+        self._last: tuple[tuple[Any, ...], dict[str, Any], Any] | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if any(isinstance(x, Tensor) and x.requires_grad for x in (*args, *kwargs.values())):
+            return self._forward(*args, **kwargs)
+        asked = {k: v for k, v in kwargs.items() if k != "use_cache"}  # meant for the language model; a tower has none
+        if self._last is None or not (_same(self._last[0], args) and _same(self._last[1], asked)):
+            self._last = args, asked, self._forward(*args, **kwargs)
+        return copy.copy(self._last[2])  # models of transformers put what comes next into a tower's output
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor):
+        return isinstance(b, Tensor) and (a is b or (a.dtype == b.dtype and torch.equal(a, b)))
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(_same(a[k], b[k]) for k in a)
+    if isinstance(a, tuple | list):
+        return type(a) is type(b) and len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
+    return a is b or bool(a == b)
+
+
+def patches_by_products(tower: nn.Module) -> None:
+    """Give the convolutions of a vision tower whose patches do not overlap a gradient by a matrix product.
+
+    It is what the convolution's own gradient to its input is, an order of magnitude sooner on a CPU. Convolutions that
+    learn, and those of other types, are left to torch.
+    """
+    for module in tower.modules():
+        if type(module) is nn.Conv2d and _cuts_patches(module):
+            module.__class__ = PatchConv2d
+
+
+def _cuts_patches(conv: nn.Conv2d) -> bool:
+    return (
+        conv.stride == conv.kernel_size
+        and conv.padding in ((0, 0), "valid")
+        and conv.dilation == (1, 1)
+        and conv.groups == 1
+    )
+
+
+class PatchConv2d(nn.Conv2d):
+    """A convolution whose stride is its kernel's size."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        learns = self.weight.requires_grad or (self.bias is not None and self.bias.requires_grad)
+        if learns or not (input.requires_grad and torch.is_grad_enabled()):
+            return super().forward(input)
+        output: Tensor = _Patches.apply(input, self.weight, self.bias, self.stride)  # type: ignore[no-untyped-call]
+        return output
+
+
+class _Patches(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int]) -> Tensor:
+        ctx.save_for_backward(weight)
+        ctx.size = x.shape
+        return F.conv2d(x, weight, bias, stride)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        (weight,) = ctx.saved_tensors
+        batch, channels, height, width = ctx.size
+        rows, columns = gradient.shape[-2:]
+        tall, wide = weight.shape[-2:]
+        patches = gradient.permute(0, 2, 3, 1).reshape(-1, gradient.shape[1]) @ weight.flatten(1)
+        patches = patches.view(batch, rows, columns, channels, tall, wide).permute(0, 3, 1, 4, 2, 5)
+        image = patches.reshape(batch, channels, rows * tall, columns * wide)
+        return F.pad(image, (0, width - columns * wide, 0, height - rows * tall)), None, None, None
