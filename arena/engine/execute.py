@@ -321,13 +321,16 @@ class Execution:
         waiting = [task for task in ready if task.key not in busy]
         releases = (task for task in waiting if task.stage.kind == "release" and pool.has_room(task.stage))
         others = [task for task in waiting if task.stage.kind != "release"]
-        release, other = next(releases, None), self._chosen(others, pool, slots - len(self.running))
+        release, free = next(releases, None), slots - len(self.running)
+        other = self._chosen(others, pool, free, full=True)
+        if other is None and release is None:
+            return self._chosen(others, pool, free, full=False)
         crafting = sum(t.stage.kind == "release" for t in self.running.values())
         return release if crafts_next(release is not None, other is not None, crafting, slots) else other
 
-    def _chosen(self, waiting: list[Task], pool: Pool, free: int) -> Task | None:
-        """The first of the waiting tasks that the pool has room for, with those that are computed with it. What could
-        be packed waits while there is something else to do, until its pack is full; packs are shared by free slots."""
+    def _chosen(self, waiting: list[Task], pool: Pool, free: int, full: bool) -> Task | None:
+        """The first of the waiting tasks that the pool has room for, with those that are computed with it; packs are
+        shared by free slots. With `full`, what could be packed is left until its pack is full."""
         packs: dict[str, dict[str, Task]] = {}
         for task in waiting:
             if task.stage.pack is not None and not self.lost[task.key]:
@@ -337,10 +340,9 @@ class Execution:
             return packs.get(task.stage.pack[0], {}) if task.stage.pack is not None else {}
 
         def ripe(task: Task) -> bool:
-            return task.stage.pack is None or task.key not in mates(task) or len(mates(task)) >= task.stage.pack[1]
+            return not full or task.stage.pack is None or task.key not in mates(task) or len(mates(task)) >= task.stage.pack[1]
 
         chosen = next((task for task in waiting if ripe(task) and pool.has_room(task.stage)), None)
-        chosen = chosen or next((task for task in waiting if pool.has_room(task.stage)), None)
         if chosen is None or chosen.stage.pack is None or chosen.key not in mates(chosen):
             return chosen
         found = mates(chosen)

@@ -180,7 +180,8 @@ def plain_adapters(lvlm: LVLM) -> dict[str, Any]:
         and layer.active_adapters == ["default"]
         for name, layer in layers.items()
     )
-    return layers if plain and learning == known else {}
+    by_itself = not any("forward" in vars(module) for module in lvlm.model.modules())  # as where layers are shared out
+    return layers if plain and by_itself and learning == known else {}
 
 
 def _generator(state: Tensor) -> torch.Generator:
@@ -200,7 +201,7 @@ def _alone(lvlm: LVLM, batch: Batch, member: Member) -> Tensor:
 def _joined(batches: Sequence[Batch]) -> Batch:
     """Batches of one shape, one after the other; their features are handed over apart."""
     first = batches[0]
-    tensors = {
+    tensors: dict[str, Any] = {
         name: torch.cat([getattr(batch, name) for batch in batches])
         for name in ("input_ids", "attention_mask", "labels", "roles", "indices")
     }
@@ -215,12 +216,11 @@ def _serving(host: LVLM, stacks: dict[str, tuple[Tensor, Tensor]], draws: Sequen
     """For the block, the host's language model computes for all trainings: linear layers training by training, adapters
     by the stacks, what adapters drop by each training's random numbers."""
     count = len(draws)
-    changed: list[Any] = []
 
     def product(x: Tensor, layer: nn.Linear) -> Tensor:
         rows, weight = x.reshape(count, -1, x.shape[-1]), layer.weight.t().expand(count, -1, -1)
-        found = torch.bmm(rows, weight) if layer.bias is None else torch.baddbmm(layer.bias, rows, weight)
-        return found.view(*x.shape[:-1], -1)
+        found: Tensor = torch.bmm(rows, weight) if layer.bias is None else torch.baddbmm(layer.bias, rows, weight)
+        return found.reshape(*x.shape[:-1], -1)
 
     def dropped(x: Tensor, rate: float) -> Tensor:
         if not rate:
@@ -234,26 +234,27 @@ def _serving(host: LVLM, stacks: dict[str, tuple[Tensor, Tensor]], draws: Sequen
         rate, scale = getattr(layer.lora_dropout["default"], "p", 0.0), layer.scaling["default"]
 
         def forward(x: Tensor) -> Tensor:
-            base = product(x, layer.base_layer)  # first, as in peft: gradients are added up in the order of products
+            base: Tensor = product(
+                x, layer.base_layer
+            )  # first, as in peft: gradients are added up in the order of products
             rows = dropped(x, rate).reshape(count, -1, x.shape[-1])
             change = rows.bmm(first.transpose(1, 2)).bmm(second.transpose(1, 2))
-            return base + change.view(*x.shape[:-1], -1) * scale
+            found: Tensor = base + change.view(*x.shape[:-1], -1) * scale
+            return found
 
         return forward
 
-    modules = dict(host.model.named_modules())
+    others: list[Any] = [*host.module(host.language_model).modules(), host.model.get_output_embeddings()]
+    plain: list[Any] = [
+        module for module in others if type(module) is nn.Linear
+    ]  # those below adapters too, which no one calls
+    layers: dict[str, Any] = {name: host.model.get_submodule(name) for name in stacks}
     try:
-        for name, pair in stacks.items():
-            changed.append(modules[name])
-            changed[-1].forward = adapted(modules[name], *pair)
-        served = {id(modules[name].base_layer) for name in stacks}
-        others = [*host.module(host.language_model).modules(), host.model.get_output_embeddings()]
-        for module in others:
-            inside_adapter = isinstance(module, nn.Linear) and id(module) in served
-            if type(module) is nn.Linear and not inside_adapter:
-                changed.append(module)
-                module.forward = partial(product, layer=module)
+        for name, layer in layers.items():
+            layer.forward = adapted(layer, *stacks[name])
+        for module in plain:
+            module.forward = partial(product, layer=module)
         yield
     finally:
-        for module in changed:
-            del module.forward
+        for module in (*layers.values(), *plain):
+            vars(module).pop("forward", None)

@@ -117,7 +117,7 @@ class _HookedTrainer(Trainer):
 
     def _clip_grad_norm(self, model: Any) -> Any:
         if self.learning is None:
-            return super()._clip_grad_norm(model)
+            return super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
         return torch.nn.utils.clip_grad_norm_(self.learning, self.args.max_grad_norm)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
