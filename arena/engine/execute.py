@@ -340,7 +340,12 @@ class Execution:
             return packs.get(task.stage.pack[0], {}) if task.stage.pack is not None else {}
 
         def ripe(task: Task) -> bool:
-            return not full or task.stage.pack is None or task.key not in mates(task) or len(mates(task)) >= task.stage.pack[1]
+            return (
+                not full
+                or task.stage.pack is None
+                or task.key not in mates(task)
+                or len(mates(task)) >= task.stage.pack[1]
+            )
 
         chosen = next((task for task in waiting if ripe(task) and pool.has_room(task.stage)), None)
         if chosen is None or chosen.stage.pack is None or chosen.key not in mates(chosen):

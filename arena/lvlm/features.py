@@ -28,10 +28,13 @@ class Features:
 
     of: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)
     kept: int = 0
+    stacked: bool = False
+    """Whether the model gives a tensor for all pictures, not one for each."""
 
     def keep(self, indices: Sequence[int], made: Any) -> None:
         """Remember what `get_image_features` gave for the samples at these places."""
         pictures, layers = made.pooler_output, getattr(made, _LISTS, None) or ()
+        self.stacked = isinstance(pictures, Tensor)
         if any(len(each) != len(indices) for each in (pictures, *layers)):
             return
         for at, index in enumerate(indices):
@@ -117,7 +120,7 @@ def handed(lvlm: LVLM, parts: Sequence[Remembered]) -> Iterator[None]:
                     raise Entangled
                 made.append([tuple(each[i] for each in lists) for i in range(size)])
             at += size
-        return _Made([sample for batch in made for sample in batch])
+        return _Made([sample for batch in made for sample in batch], parts[0].features.stacked)
 
     inner.get_image_features = get_image_features
     try:
@@ -133,8 +136,9 @@ class Entangled(Exception):
 class _Made:
     """Features as models read them."""
 
-    def __init__(self, samples: Sequence[tuple[Tensor, ...]]) -> None:
-        self.pooler_output = tuple(parts[0] for parts in samples)
+    def __init__(self, samples: Sequence[tuple[Tensor, ...]], stacked: bool) -> None:
+        pictures = tuple(parts[0] for parts in samples)
+        self.pooler_output = torch.stack(pictures) if stacked else pictures
         self.deepstack_features = [tuple(each) for each in zip(*(parts[1:] for parts in samples), strict=True)]
 
     def to_tuple(self) -> tuple[Any, ...]:

@@ -1,10 +1,10 @@
-"""Fine-tunings of one model and recipe that are trained together: adapters are stacked, and one forward and backward
-pass serves a step of all of them (packed LoRA jobs, PLoRA, Yan 2025, arXiv 2508.02932).
+"""Fine-tunings of one model and recipe that are trained together: one forward and backward pass serves a step of all of
+them, each with its own adapters (packed LoRA jobs, PLoRA, Yan 2025, arXiv 2508.02932).
 
 Each training stays what it is alone, Trainer, optimiser, schedule, order of samples and random numbers included; a
 thread of its own waits where its step is computed. A product of matrices is computed training by training, since its
-last bits depend on how many rows it has; all else is done for all rows at once. So on a CPU in float32 a training has
-the same weights, bit for bit, whatever it is packed with, and the same as without.
+last bits may depend on how many rows it has; all else is done for all rows at once. So on a CPU in float32 a training
+has the same weights, bit for bit, whatever it is packed with, and the same as without.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from arena.lvlm.base import LVLM, answer_loss, kept_positions
 from arena.lvlm.batch import Batch
@@ -89,14 +90,9 @@ def _run(training: Callable[[Member], None], member: Member) -> None:
 
 @dataclass
 class Pack:
-    """The models of trainings that wait for a step, and their adapters, stacked."""
+    """The layers with adapters, by name, of each training."""
 
-    models: dict[int, LVLM] = field(default_factory=dict)
-    own: dict[int, list[nn.Parameter]] = field(default_factory=dict)
-    """Each training's own parameters, in the order of the stacks."""
-    stacks: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    """By module, the adapters ``(C, rank, in)`` and ``(C, out, rank)`` of all trainings; each training's own parameters
-    are views of them."""
+    layers: dict[int, dict[str, Any]] = field(default_factory=dict)
 
     def step(self, asked: dict[int, tuple[LVLM, Batch]], members: Sequence[Member]) -> dict[int, Tensor]:
         """Put gradients where each training's optimiser looks for them; losses by training.
@@ -104,66 +100,37 @@ class Pack:
         Batches that give matrices of one shape are computed in one pass.
         """
         losses: dict[int, Tensor] = {}
-        if not self.models and len(asked) > 1:
-            self._stack(asked)
         groups: dict[Any, list[int]] = {}
-        for number, (_, batch) in asked.items():
-            together = number in self.models and batch.features is not None
+        for number, (lvlm, batch) in asked.items():
+            if number not in self.layers:
+                self.layers[number] = plain_adapters(lvlm)
+            together = self.layers[number] and batch.features is not None
             key = (batch.input_ids.shape, kept_positions(batch)) if together else number
             groups.setdefault(key, []).append(number)
         for numbers in groups.values():
             try:
                 if len(numbers) == 1:
                     raise Entangled
-                losses |= self._together(numbers, [asked[n][1] for n in numbers], [members[n] for n in numbers])
+                losses |= self._together({n: asked[n] for n in numbers}, [members[n] for n in numbers])
             except Entangled:
                 for number in numbers:
                     losses[number] = _alone(*asked[number], members[number])
         return losses
 
-    def _stack(self, asked: dict[int, tuple[LVLM, Batch]]) -> None:
-        """Put the adapters of all trainings into one tensor a place, if they are of the plain kind."""
-        layers = {number: plain_adapters(lvlm) for number, (lvlm, _) in asked.items()}
-        if not all(layers.values()):
-            return
-        self.models = {number: lvlm for number, (lvlm, _) in asked.items()}
-        self.own = {number: [] for number in asked}
-        for name in layers[next(iter(asked))]:
-            pair = []
-            for part in ("lora_A", "lora_B"):
-                for number, found in layers.items():
-                    self.own[number].append(getattr(found[name], part)["default"].weight)
-                stack = torch.stack([own[-1].detach() for own in self.own.values()])
-                for own, row in zip(self.own.values(), stack, strict=True):
-                    own[-1].data = row
-                pair.append(stack.requires_grad_())
-            self.stacks[name] = pair[0], pair[1]
-
-    def _together(self, numbers: list[int], batches: list[Batch], members: list[Member]) -> dict[int, Tensor]:
-        places = list(self.models)
-        rows = [places.index(number) for number in numbers]
-        host = self.models[places[0]]
-        host.model.train()
-        stacks = self.stacks
-        if rows != list(range(len(places))):
-            stacks = {name: (first[rows], second[rows]) for name, (first, second) in stacks.items()}
+    def _together(self, asked: dict[int, tuple[LVLM, Batch]], members: Sequence[Member]) -> dict[int, Tensor]:
+        host, batches = next(iter(asked.values()))[0], [batch for _, batch in asked.values()]
         draws = [_generator(member.random) for member in members]
         known = [batch.features for batch in batches if batch.features is not None]
-        keep = kept_positions(batches[0])
-        with _serving(host, stacks, draws), handed(host, known):
-            logits = host.call(_joined(batches), keep).logits
+        with _serving(host, [self.layers[number] for number in asked], draws), handed(host, known):
+            logits = host.call(_joined(batches), kept_positions(batches[0])).logits
         losses = [
             answer_loss(own[:, :-1], batch.labels)
             for own, batch in zip(logits.split(len(batches[0])), batches, strict=True)
         ]
-        leaves = [leaf for pair in self.stacks.values() for leaf in pair]
-        for place, gradient in enumerate(torch.autograd.grad(torch.stack(losses).sum(), leaves)):
-            gradient = gradient.contiguous()  # as a parameter's own is: its norm is summed in this order
-            for number, row in zip(numbers, rows, strict=True):
-                self.own[number][place].grad = gradient[row]
+        torch.autograd.backward(torch.stack(losses).sum())
         for draw, member in zip(draws, members, strict=True):
             member.random = draw.get_state()
-        return {number: loss.detach() for number, loss in zip(numbers, losses, strict=True)}
+        return {number: loss.detach() for number, loss in zip(asked, losses, strict=True)}
 
 
 def plain_adapters(lvlm: LVLM) -> dict[str, Any]:
@@ -212,15 +179,13 @@ def _joined(batches: Sequence[Batch]) -> Batch:
 
 
 @contextmanager
-def _serving(host: LVLM, stacks: dict[str, tuple[Tensor, Tensor]], draws: Sequence[torch.Generator]) -> Iterator[None]:
-    """For the block, the host's language model computes for all trainings: linear layers training by training, adapters
-    by the stacks, what adapters drop by each training's random numbers."""
+def _serving(host: LVLM, layers: Sequence[dict[str, Any]], draws: Sequence[torch.Generator]) -> Iterator[None]:
+    """For the block, the host's language model computes for all trainings: linear layers training by training, with the
+    adapters of each, and what these drop by each training's random numbers."""
     count = len(draws)
 
     def product(x: Tensor, layer: nn.Linear) -> Tensor:
-        rows, weight = x.reshape(count, -1, x.shape[-1]), layer.weight.t().expand(count, -1, -1)
-        found: Tensor = torch.bmm(rows, weight) if layer.bias is None else torch.baddbmm(layer.bias, rows, weight)
-        return found.reshape(*x.shape[:-1], -1)
+        return torch.cat([F.linear(own, layer.weight, layer.bias) for own in x.chunk(count)])
 
     def dropped(x: Tensor, rate: float) -> Tensor:
         if not rate:
@@ -230,16 +195,16 @@ def _serving(host: LVLM, stacks: dict[str, tuple[Tensor, Tensor]], draws: Sequen
             own.bernoulli_(1 - rate, generator=draw)
         return x * kept.div_(1 - rate)
 
-    def adapted(layer: Any, first: Tensor, second: Tensor) -> Callable[..., Tensor]:
+    def adapted(name: str) -> Callable[..., Tensor]:
+        layer = layers[0][name]
         rate, scale = getattr(layer.lora_dropout["default"], "p", 0.0), layer.scaling["default"]
+        adapters = [[getattr(own[name], part)["default"].weight for part in ("lora_A", "lora_B")] for own in layers]
 
         def forward(x: Tensor) -> Tensor:
-            base: Tensor = product(
-                x, layer.base_layer
-            )  # first, as in peft: gradients are added up in the order of products
-            rows = dropped(x, rate).reshape(count, -1, x.shape[-1])
-            change = rows.bmm(first.transpose(1, 2)).bmm(second.transpose(1, 2))
-            found: Tensor = base + change.view(*x.shape[:-1], -1) * scale
+            base = product(x, layer.base_layer)  # first, as in peft: gradients are added up in the order of products
+            rows = dropped(x, rate).chunk(count)
+            change = [F.linear(F.linear(own, down), up) for own, (down, up) in zip(rows, adapters, strict=True)]
+            found: Tensor = base + torch.cat(change) * scale
             return found
 
         return forward
@@ -248,13 +213,12 @@ def _serving(host: LVLM, stacks: dict[str, tuple[Tensor, Tensor]], draws: Sequen
     plain: list[Any] = [
         module for module in others if type(module) is nn.Linear
     ]  # those below adapters too, which no one calls
-    layers: dict[str, Any] = {name: host.model.get_submodule(name) for name in stacks}
     try:
-        for name, layer in layers.items():
-            layer.forward = adapted(layer, *stacks[name])
+        for name, layer in layers[0].items():
+            layer.forward = adapted(name)
         for module in plain:
             module.forward = partial(product, layer=module)
         yield
     finally:
-        for module in (*layers.values(), *plain):
+        for module in (*layers[0].values(), *plain):
             vars(module).pop("forward", None)
