@@ -142,7 +142,8 @@ class PatchConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         learns = self.weight.requires_grad or (self.bias is not None and self.bias.requires_grad)
-        if learns or not (input.requires_grad and torch.is_grad_enabled()):
+        cast = torch.is_autocast_enabled(input.device.type)  # which computes in another type than the weight's
+        if learns or cast or not (input.requires_grad and torch.is_grad_enabled()):
             return super().forward(input)
         output: Tensor = _Patches.apply(input, self.weight, self.bias, self.stride)  # type: ignore[no-untyped-call]
         return output
