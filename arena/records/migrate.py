@@ -117,11 +117,12 @@ class _Plugin:
     def reference(self, registry: Registry) -> Json:
         """What records of schema 2 say of it."""
         settings = registry.configure(self.kind, self.id, self.config)
+        ran = {name: value for name, value in settings.runtime().items() if name in self.config}  # others came later
         return {
             "id": self.id,
             "version": self.version,
             "config": settings.identity(),
-            "runtime": settings.runtime(),
+            "runtime": ran,
             "fingerprint": self.fingerprint,
             "source_digest": self.source,
             "origin": self.origin,

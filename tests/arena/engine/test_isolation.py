@@ -19,7 +19,6 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import TOYS
 from rich.console import Console
 from suites import toy_suite
 
@@ -38,6 +37,7 @@ from arena.records.schema import Record
 from arena.store.local import Store
 from arena.suites.schema import Suite
 
+TOYS = Path(__file__).parents[2] / "toys"
 VILLAINS = TOYS.parent / "villains"
 REPOSITORY = TOYS.parents[1]
 firewall = pytest.mark.skipif(not landlock.version(), reason="this kernel has no Landlock")
