@@ -1,7 +1,8 @@
 """How a run would go on so many workers: its own order of stages, simulated from the seconds that each takes.
 
 Nothing is in it of what a run takes beside its stages: to choose the next one, to move artifacts, to start workers.
-Every worker computes one stage at a time, of any kind, as fast as the others.
+Every worker computes one stage at a time, of any kind, as fast as the others: fine-tunings that a run would pack, and
+keep waiting for each other while there is something else to do, are computed one by one in the suite's order.
 """
 
 from __future__ import annotations

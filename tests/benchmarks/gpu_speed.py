@@ -44,23 +44,15 @@ from arena.plugins.registry import Registry
 from arena.recipes.training import fine_tune, held_out_split
 
 PEAKS = {
-    "H200": 989,  # NVIDIA H200 datasheet: 1,979 with sparsity
-    "H100 PCIe": 756,  # NVIDIA H100 datasheet: 1,513 with sparsity
-    "H100 NVL": 835,  # NVIDIA H100 NVL datasheet: 1,671 with sparsity
-    "H100": 989,  # the SXM form; NVIDIA H100 datasheet: 1,979 with sparsity
-    "GH200": 989,
-    "A100": 312,  # NVIDIA A100 datasheet
-    "A10G": 70,  # of AWS; half of the 140 with sparsity
-    "A10": 125,  # NVIDIA A10 datasheet
-    "A40": 150,  # NVIDIA A40 datasheet
-    "A6000": 155,  # NVIDIA RTX A6000: 309.7 with sparsity
-    "L40S": 362,  # NVIDIA L40S datasheet
-    "L40": 181,  # NVIDIA L40 datasheet
-    "L4": 121,  # NVIDIA L4 datasheet: 242 with sparsity
-    "RTX 4090": 165,  # NVIDIA Ada whitepaper, with float32 accumulation
-    "RTX 3090": 71,  # NVIDIA GA102 whitepaper, with float32 accumulation
+    "H200": 989,
+    "H100 80GB HBM3": 989,
+    "A100": 312,
+    "L40S": 362,
+    "L40": 181,
+    "A40": 150,
 }
-"""TFLOP/s of dense bfloat16 by what the name of a card has in it; the first that fits counts."""
+"""TFLOP/s of dense bfloat16 as NVIDIA states them, half of those with sparsity, by
+what torch's name of a card has in it; the first that fits counts. The H100 is the SXM form. Others need `--peak`."""
 
 _TEXT = {"vocab_size": 151_936, "head_dim": 128, "num_key_value_heads": 8, "max_position_embeddings": 262_144}
 _VISION = {
@@ -189,6 +181,8 @@ def crafting(
 def peak_of(device: str) -> float | None:
     """FLOP/s of a card that is in the table."""
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else ""
+    if name.endswith("NVL"):  # slower than its namesake
+        return None
     return next((peak * 1e12 for part, peak in PEAKS.items() if part in name), None)
 
 
