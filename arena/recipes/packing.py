@@ -75,8 +75,9 @@ def train_together(trainings: Sequence[Callable[[Member], None]]) -> None:
                     asked[number] = step
             waiting = pack.step(asked, members)
     finally:
-        for member in members:
+        for member, thread in zip(members, threads, strict=True):
             member.to_thread.put(None)
+            thread.join()
 
 
 def _run(training: Callable[[Member], None], member: Member) -> None:

@@ -104,6 +104,8 @@ class _HookedTrainer(Trainer):
         if self.learning is None:
             loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
             return loss
+        if not model.training:  # as a hook may have left it
+            model.train()
         own: Tensor = self.compute_loss(model, inputs) / self.current_gradient_accumulation_steps
         torch.autograd.backward(own)
         return own.detach()
@@ -124,7 +126,8 @@ class _HookedTrainer(Trainer):
         return 0  # a count that nobody reads
 
 
-def _forget_gradients(parameters: Sequence[torch.nn.Parameter]) -> None:
+def _forget_gradients(parameters: Sequence[torch.nn.Parameter], set_to_none: bool = True) -> None:
+    """`Module.zero_grad` of a module in which just these parameters learn."""
     for parameter in parameters:
         parameter.grad = None
 
@@ -282,6 +285,7 @@ def fine_tune(
         trainer.learning = [p for p in tuned.model.parameters() if p.requires_grad]
         tuned.model.zero_grad = partial(_forget_gradients, trainer.learning)
     trainer.train()
+    vars(tuned.model).pop("zero_grad", None)
     history = History(tuple(epochs), _best(epochs))
     if config.checkpoints == "best":
         save_file(best, folder / f"epoch-{history.chosen}.safetensors")

@@ -357,3 +357,24 @@ def test_no_process_sees_a_sample_twice_to_fill_its_last_step(monkeypatch: pytes
     assert _accumulation(config, 32) == 1
     with pytest.raises(ArenaError, match=r"2 processes cannot share 28 training samples evenly in steps of 4: choose"):
         _accumulation(config, 28)
+
+
+def test_what_a_hook_does_to_the_model_does_not_last(samples: tuple[Sample, ...], tmp_path: Path) -> None:
+    """It may look at the model in evaluation mode and clear gradients: the next step trains as before."""
+    modes: list[bool] = []
+
+    class Looking(TrainingHooks):
+        def loss(self, lvlm: LVLM, batch: Batch, progress: float) -> torch.Tensor:
+            modes.append(lvlm.model.training)
+            lvlm.model.zero_grad(set_to_none=True)
+            loss = lvlm.loss(batch)
+            lvlm.model.eval()
+            return loss
+
+    tuned = tiny_random_llava()
+    fine_tune(tuned, recipe("full"), samples, 0, tmp_path / "hooked", Looking())
+    fine_tune(tiny_random_llava(), recipe("full"), samples, 0, tmp_path / "plain")
+    assert modes and all(modes)
+    assert "zero_grad" not in vars(tuned.model)
+    for path in (tmp_path / "plain").iterdir():
+        assert path.read_bytes() == (tmp_path / "hooked" / path.name).read_bytes()
