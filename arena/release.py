@@ -10,6 +10,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -18,6 +19,7 @@ from PIL import Image
 from arena.budget import Budget, check, mode_problem
 from arena.data.folder import FIELDS, decode, escapes, read_imagefolder, read_rows
 from arena.data.sample import Sample
+from arena.data.shelf import shelved
 from arena.errors import ArenaError, UsageError
 from arena.plugins.base import Draft, Pixels
 
@@ -79,12 +81,14 @@ def round_drafts(samples: Sequence[Sample], drafts: Iterable[Draft]) -> Iterator
 _QUESTIONS = "questions.json"
 
 
-def write_drafts(drafts: Sequence[Rounded], folder: Path) -> None:
-    """Drafts as numbered PNG files and a list of their questions, in a new folder."""
+def write_drafts(drafts: Iterable[Rounded], folder: Path) -> None:
+    """Drafts as numbered PNG files and a list of their questions, in a new folder; one at a time is in memory."""
     folder.mkdir()
+    questions = []
     for index, draft in enumerate(drafts):
-        draft.image.save(folder / f"{index:06d}.png", "PNG")
-    (folder / _QUESTIONS).write_text(json.dumps([draft.question for draft in drafts]) + "\n", encoding="utf-8")
+        draft.image.save(folder / f"{index:06d}.png", "PNG", compress_level=1)  # read once, soon
+        questions.append(draft.question)
+    (folder / _QUESTIONS).write_text(json.dumps(questions) + "\n", encoding="utf-8")
 
 
 def read_questions(folder: Path) -> list[str]:
@@ -107,9 +111,14 @@ def read_drafts(folder: Path, originals: Sequence[Sample]) -> list[Sample]:
     found = []
     for index, (original, question) in enumerate(zip(originals, questions, strict=True)):
         where = f"release: sample {index} ({original.id!r}): its picture"
-        image = decode(folder / f"{index:06d}.png", where, original.image.size)
-        found.append(original.with_content(Image.fromarray(np.asarray(image)), question))
+        path = folder / f"{index:06d}.png"
+        image = shelved(path, where, partial(_decoded, path, where, original.image.size))
+        found.append(original.with_content(image, question))
     return found
+
+
+def _decoded(path: Path, where: str, size: tuple[int, int]) -> Image.Image:
+    return Image.fromarray(np.asarray(decode(path, where, size)))
 
 
 HIDDEN = "?"
@@ -155,7 +164,10 @@ def _to_bytes(pixels: Pixels, original: Image.Image, where: str) -> Image.Image:
     low, high = float(pixels.min()), float(pixels.max())
     if low < -_SLACK or high > 1 + _SLACK:
         raise ArenaError(f"{where}: pixel values run from {low:.6g} to {high:.6g}: project them onto [0, 1]")
-    return Image.fromarray(np.rint(pixels.reshape(wanted).astype(np.float64) * 255).astype(np.uint8))
+    rounded = np.empty(wanted, np.uint8)
+    for row, values in enumerate(pixels.reshape(wanted)):  # one by one: of a photograph float64 would take gigabytes
+        rounded[row] = np.rint(values.astype(np.float64) * 255)
+    return Image.fromarray(rounded)
 
 
 def write_release(samples: Sequence[Sample], folder: Path, names: Sequence[str] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import ceil
 
@@ -11,14 +12,17 @@ from pydantic import Field
 from torch import Tensor
 
 from arena.budget import Budget
+from arena.data.copies import Local, Sharing, shared
 from arena.data.sample import Sample
 from arena.lvlm.adapters import fused
 from arena.lvlm.batch import Batch
-from arena.lvlm.perturbation import as_rgb, batches, planes, project, sign_descent, to_pixels
+from arena.lvlm.perturbation import PIXELS, as_rgb, batches, pieces, planes, project, sign_descent, to_pixels
+from arena.lvlm.views import cuts, leaves_out
 from arena.plugins.base import DefenderWorld, Effort, ImageDefense, Pixels, setting
 from defenses.claims import changes, free, noise_lowers_the_loss
 from defenses.classes import answer_classes
 from defenses.surrogate import Perturbations, Surrogate, SurrogateConfig, shuffled
+from mmguard.settings import image_steps
 
 
 class ErrorMinimizing(ImageDefense):
@@ -39,19 +43,29 @@ class ErrorMinimizing(ImageDefense):
         """All rounds: noise steps and minibatches of training, and two forward passes for what is measured."""
         c = self.config
         minibatches = c.theta_steps * min(c.batch_size, samples) / samples
-        return Effort(forwards=2 * c.rounds, gradients=c.rounds * (c.pgd_steps + minibatches))
+        return Effort(forwards=2 * c.rounds, gradients=c.rounds * (image_steps(c.pgd_steps, c.views) + minibatches))
 
     def perturb(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Pixels]:
-        delta = Perturbations(samples, torch.float32)
-        for _ in self._rounds(samples, delta.__getitem__, world):
+        c, sharing = self.config, self._sharing(samples)
+        delta = Perturbations([samples[i] for i in sharing.first], torch.float32)
+        pictures = Counter(sharing.delta)
+
+        def of_sample(i: int) -> Tensor:
+            d = sharing.of_sample[i]
+            return delta[d] if pictures[d] == 1 else project(delta[d], planes(samples[i].image), world.budget.epsilon)
+
+        parts = sharing.parts([s.image.width * s.image.height for s in samples], c.batch_size, PIXELS)
+        for number in self._rounds(samples, of_sample, world):
             for surrogate in self._surrogates:
                 with fused(surrogate.lvlm):
-                    for part in batches(len(samples), self.config.batch_size):
-                        clean = [planes(samples[i].image) for i in part]
-                        moved = self._descend(surrogate, part, clean, [delta[i] for i in part], world.budget.epsilon)
-                        for i, d in zip(part, moved, strict=True):
-                            delta[i] = d
-        return (to_pixels(s.image, planes(s.image) + delta[i]) for i, s in enumerate(samples))
+                    for part in parts:
+                        shares = sharing.local(part)
+                        clean = [planes(samples[part[i]].image) for i in shares.shows]
+                        noise = [delta[d] for d in shares.deltas]
+                        moved = self._descend(surrogate, part, shares, clean, noise, world.budget.epsilon, number)
+                        for d, values in zip(shares.deltas, moved, strict=True):
+                            delta[d] = values
+        return (to_pixels(s.image, planes(s.image) + of_sample(i)) for i, s in enumerate(samples))
 
     def distinguished(self, samples: Sequence[Sample], released: Sequence[Sample], world: DefenderWorld) -> str | None:
         """The surrogates' loss is lower than on the original pictures, and than with random signs of the same noise."""
@@ -71,9 +85,8 @@ class ErrorMinimizing(ImageDefense):
         for number in range(c.rounds):
             for _ in range(c.theta_steps):
                 part = next(order)
-                images = noisy(part)
                 for surrogate in self._surrogates:
-                    surrogate.train_step(part, images)
+                    surrogate.train_step(part, noisy)
             yield number
             error = max(s.errors(noisy) for s in self._surrogates)
             world.progress((number + 1) / c.rounds, f"surrogate error {error:.3f}")
@@ -81,27 +94,73 @@ class ErrorMinimizing(ImageDefense):
             if error < c.stop_error:
                 return
 
+    def _sharing(self, samples: Sequence[Sample]) -> Sharing:
+        return shared(samples, self.config.copies == "near")
+
     def _descend(
-        self, surrogate: Surrogate, part: Sequence[int], clean: list[Tensor], delta: list[Tensor], epsilon: float
+        self,
+        surrogate: Surrogate,
+        part: Sequence[int],
+        shares: Local,
+        clean: list[Tensor],
+        delta: list[Tensor],
+        epsilon: float,
+        number: int,
     ) -> list[Tensor]:
-        """The noise of the samples `part` after its steps."""
-        batch = surrogate.encode(part, clean)
-        for _ in range(self.config.pgd_steps):
-            gradients = self._gradients(surrogate, batch, clean, delta)
+        """The noise of the samples `part` after its steps in a round; noise of several pictures takes the sum of their
+        gradients, and is held in the ball alone."""
+        c, step = self.config, self.config.step / 255
+        batch = surrogate.encode(part, [clean[p] for p in shares.picture])
+        pictures = [shares.delta.count(d) for d in range(len(delta))]
+        first = [shares.delta.index(d) for d in range(len(delta))]
+        for turn in range(c.pgd_steps):
+            gradients = self._gradients(surrogate, part, batch, shares, clean, delta, number * c.pgd_steps + turn)
             delta = [
-                sign_descent(d, g, x, self.config.step / 255, epsilon)
-                for d, g, x in zip(delta, gradients, clean, strict=True)
+                sign_descent(d, g, clean[p], step, epsilon)
+                if count == 1
+                else (d - step * g.sign()).clamp(-epsilon, epsilon)
+                for d, g, p, count in zip(delta, gradients, first, pictures, strict=True)
             ]
         return delta
 
-    @staticmethod
     def _gradients(
-        surrogate: Surrogate, batch: Batch, clean: Sequence[Tensor], delta: Sequence[Tensor]
-    ) -> tuple[Tensor, ...]:
-        leaves = [d.clone().requires_grad_() for d in delta]
-        images = [as_rgb(x + d).to(surrogate.lvlm.device) for x, d in zip(clean, leaves, strict=True)]
-        loss = surrogate.lvlm.forward(surrogate.lvlm.with_images(batch, images), answers_only=True).losses.sum()
-        return torch.autograd.grad(loss, leaves)
+        self,
+        surrogate: Surrogate,
+        part: Sequence[int],
+        batch: Batch,
+        shares: Local,
+        clean: Sequence[Tensor],
+        delta: Sequence[Tensor],
+        turn: int,
+    ) -> list[Tensor]:
+        """Of the loss by each noise: through the surrogate's own view of the pictures, and with `views` through others,
+        one after the other."""
+        leaves, lvlm = [d.clone().requires_grad_() for d in delta], surrogate.lvlm
+        total: dict[int, Tensor] = {}
+        for cut in (None, *(cuts(turn) if self.config.views else ())):
+            chosen = [i for i, p in enumerate(shares.picture) if cut is None or leaves_out(lvlm, *clean[p].shape[-2:])]
+            if not chosen:
+                continue
+            images = {
+                p: as_rgb(_perturbed(clean[p], leaves[d], shares.delta.count(d) > 1)).to(lvlm.device)
+                for p, d in enumerate(shares.delta)
+                if any(shares.picture[i] == p for i in chosen)
+            }
+            if cut is None:
+                seen = lvlm.with_images(batch, [images[p] for p in shares.picture])
+            else:
+                shown = {p: cut(x) for p, x in images.items()}
+                seen = surrogate.encode([part[i] for i in chosen], [shown[shares.picture[i]] for i in chosen])
+            loss = lvlm.forward(seen, answers_only=True).losses.sum()
+            for d, gradient in enumerate(torch.autograd.grad(loss, leaves, allow_unused=True)):
+                if gradient is not None:
+                    total[d] = total[d] + gradient if d in total else gradient
+        return [total[d] for d in range(len(leaves))]
+
+
+def _perturbed(clean: Tensor, delta: Tensor, several: bool) -> Tensor:
+    """x + delta; noise of `several` pictures was projected onto none of them."""
+    return (clean + delta).clamp(0, 1) if several else clean + delta
 
 
 class ErrorMinimizingClasswise(ErrorMinimizing):
@@ -120,35 +179,39 @@ class ErrorMinimizingClasswise(ErrorMinimizing):
 
     def perturb(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Pixels]:
         c, epsilon = self.config, world.budget.epsilon
-        classes = answer_classes(samples, world.seed)
+        classes = self._classes(samples, world.seed)
         largest = np.max([tuple(planes(s.image).shape) for s in samples], 0).tolist()
-        shared = [torch.zeros(largest) for _ in range(int(classes.max()) + 1)]
+        of_class = [torch.zeros(largest) for _ in range(int(classes.max()) + 1)]
 
         def of_sample(i: int) -> Tensor:
             clean = planes(samples[i].image)
             channels, height, width = clean.shape
-            return project(shared[classes[i]][:channels, :height, :width], clean, epsilon)
+            return project(of_class[classes[i]][:channels, :height, :width], clean, epsilon)
 
-        for _ in self._rounds(samples, of_sample, world):
+        parts = [part for many in batches(len(samples), c.batch_size) for part in pieces(many, samples)]
+        for number in self._rounds(samples, of_sample, world):
             for surrogate in self._surrogates:
-                for part in batches(len(samples), c.batch_size):
+                for part in parts:
                     clean = [planes(samples[i].image) for i in part]
                     batch = surrogate.encode(part, clean)
-                    for _ in range(c.pgd_steps):
-                        steps = [torch.zeros(largest) for _ in shared]
-                        gradients = self._gradients(surrogate, batch, clean, [of_sample(i) for i in part])
+                    for turn in range(c.pgd_steps):
+                        steps = [torch.zeros(largest) for _ in of_class]
+                        noise = [of_sample(i) for i in part]
+                        gradients = self._gradients(
+                            *(surrogate, part, batch, Local.apart(len(part)), clean, noise, number * c.pgd_steps + turn)
+                        )
                         for i, g in zip(part, gradients, strict=True):
                             channels, height, width = g.shape
                             steps[classes[i]][:channels, :height, :width] -= g.sign() * c.step / 255
-                        members = np.bincount(classes[list(part)], minlength=len(shared))
+                        members = np.bincount(classes[list(part)], minlength=len(of_class))
                         for k, count in enumerate(members):
                             if count:
-                                shared[k] = (shared[k] + steps[k] / count).clamp(-epsilon, epsilon)
+                                of_class[k] = (of_class[k] + steps[k] / count).clamp(-epsilon, epsilon)
         return (to_pixels(s.image, planes(s.image) + of_sample(i)) for i, s in enumerate(samples))
 
     def distinguished(self, samples: Sequence[Sample], released: Sequence[Sample], world: DefenderWorld) -> str | None:
         """All samples with one answer have one delta, which lowers the surrogates' loss as that of `em` does."""
-        classes = answer_classes(samples, world.seed)
+        classes = self._classes(samples, world.seed)
         noise, levels = changes(samples, released), ceil(world.budget.image)
         for kind in range(int(classes.max()) + 1):
             first, *others = np.flatnonzero(classes == kind).tolist()
@@ -160,3 +223,9 @@ class ErrorMinimizingClasswise(ErrorMinimizing):
                 if apart.size and apart.max() > 1:  # halves of a level round to even values
                     return f"samples {samples[first].id!r} and {samples[i].id!r} have one answer and not one delta"
         return super().distinguished(samples, released, world)
+
+    def _classes(self, samples: Sequence[Sample], seed: int) -> np.ndarray:
+        """As `answer_classes`; a picture with several answers is of the first one's class, so that it has one noise."""
+        classes, sharing = answer_classes(samples, seed), self._sharing(samples)
+        folded = classes[[sharing.first[d] for d in sharing.of_sample]]
+        return np.unique(folded, return_inverse=True)[1]

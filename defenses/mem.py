@@ -12,16 +12,18 @@ import torch
 from pydantic import Field
 
 from arena.budget import Budget
+from arena.data.copies import Local, shared
 from arena.data.sample import Sample
 from arena.errors import UsageError
 from arena.lvlm.adapters import fused
-from arena.lvlm.perturbation import batches
+from arena.lvlm.perturbation import PIXELS
 from arena.plugins.base import DefenderWorld, Defense, Draft, Effort, PluginConfig, setting
 from defenses.claims import noise_lowers_the_loss
 from defenses.surrogate import Perturbations, Surrogate, SurrogateConfig, shuffled
 from mmguard.craft import Crafting, Tally, gaps_of
 from mmguard.image import levels, pixels, radius, released
 from mmguard.objective import Objective
+from mmguard.settings import Pictures, image_steps
 from mmguard.trigger import Trigger, Vocabulary, admissible_vocabulary, initial_trigger, insert
 
 
@@ -36,7 +38,7 @@ class Mem(Defense):
 
     needs = frozenset({"seed", "surrogates"})
 
-    class Config(PluginConfig):
+    class Config(PluginConfig, Pictures):
         rounds: int = setting(6, dry_run=1, ge=1, description="rounds of training and crafting")
         theta_steps: int = setting(10, dry_run=1, ge=1, description="training steps of each surrogate per round")
         text_rounds: int = setting(2, dry_run=1, ge=0, description="first so many rounds also rewrite triggers")
@@ -61,7 +63,7 @@ class Mem(Defense):
         c = self.config
         minibatches = c.theta_steps * min(c.batch_size, samples) / samples
         words = min(c.rounds, c.text_rounds) * (budget.text if c.trigger_tokens is None else c.trigger_tokens)
-        gradients = c.rounds * (c.pgd_steps + minibatches) + words
+        gradients = c.rounds * (image_steps(c.pgd_steps, c.views) + minibatches) + words
         return Effort(forwards=2 * c.rounds, gradients=gradients, texts=words * c.candidates)
 
     def protect(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Draft]:
@@ -74,36 +76,45 @@ class Mem(Defense):
         surrogates = [Surrogate.start(lvlm, samples, training) for lvlm in world.surrogates()]
         vocabulary = admissible_vocabulary(surrogates[0].lvlm)
         gaps = gaps_of(samples, "suffix", world.seed, 0)
-        delta = Perturbations(samples, torch.int16)
+        sharing = shared(samples, c.copies == "near")
+        delta = Perturbations([samples[i] for i in sharing.first], torch.int16)
         triggers = [
             initial_trigger(s.question, words, gap, vocabulary, surrogates[0].lvlm.tokenizer, rng)
             for s, gap in zip(samples, gaps, strict=True)
         ]
+
+        def protected(part: Sequence[int]) -> list[torch.Tensor]:
+            return [pixels(levels(samples[i].image), delta[sharing.of_sample[i]]) for i in part]
+
         order = shuffled(len(samples), c.batch_size, rng)
+        parts = sharing.parts([s.image.width * s.image.height for s in samples], c.batch_size, PIXELS)
         for number in range(c.rounds):
             for surrogate in surrogates:
                 surrogate.samples = _WithTriggers(samples, list(triggers), gaps)
             losses = []
             for _ in range(c.theta_steps):
                 part = next(order)
-                images = [pixels(levels(samples[i].image), delta[i]) for i in part]
-                losses += [surrogate.train_step(part, images) for surrogate in surrogates]
+                losses += [surrogate.train_step(part, protected) for surrogate in surrogates]
             with ExitStack() as stack:
                 for surrogate in surrogates:
                     stack.enter_context(fused(surrogate.lvlm))
-                for one in batches(len(samples), c.batch_size):
-                    crafting = self._start(surrogates, samples, one, delta, triggers, rng.permutation(len(one)))
-                    crafting.perturb(c.pgd_steps, c.step, bound)
-                    for i, d in zip(one, crafting.delta, strict=True):
-                        delta[i] = d
+                for one in parts:
+                    shares = sharing.local(one)
+                    state = [delta[d] for d in shares.deltas]
+                    mixed = rng.permutation(len(one))
+                    crafting = self._start(surrogates, samples, one, shares, state, triggers, mixed)
+                    crafting.perturb(c.pgd_steps, c.step, bound, number * c.pgd_steps)
+                    for d, values in zip(shares.deltas, crafting.delta, strict=True):
+                        delta[d] = values
                     if words and number < c.text_rounds:
-                        matched = self._start(surrogates, samples, one, delta, triggers, np.arange(len(one)))
+                        order_of = np.arange(len(one))
+                        matched = self._start(surrogates, samples, one, shares, crafting.delta, triggers, order_of)
                         self._rewrite(matched, vocabulary, words)
                         for i, trigger in zip(one, matched.words, strict=True):
                             triggers[i] = trigger
             world.progress((number + 1) / c.rounds, f"loss {np.mean(losses):.3f}")
         return (
-            Draft(released(s.image, delta[i]), insert(s.question, triggers[i], gaps[i])[0])
+            Draft(released(s.image, delta[sharing.of_sample[i]]), insert(s.question, triggers[i], gaps[i])[0])
             for i, s in enumerate(samples)
         )
 
@@ -119,12 +130,13 @@ class Mem(Defense):
     def _rewrite(self, crafting: Crafting, vocabulary: Vocabulary, words: int) -> None:
         crafting.rewrite(vocabulary, range(words), self.config.candidates, words, 0.0, self.config.candidate_batch)
 
-    @staticmethod
     def _start(
+        self,
         surrogates: Sequence[Surrogate],
         samples: Sequence[Sample],
         part: Sequence[int],
-        delta: Perturbations,
+        shares: Local,
+        delta: list[torch.Tensor],
         triggers: Sequence[Trigger],
         order: np.ndarray,
     ) -> Crafting:
@@ -136,13 +148,15 @@ class Mem(Defense):
         models = [surrogate.lvlm for surrogate in surrogates]
         return Crafting.start(
             mixed,
-            [delta[i] for i in part],
+            delta,
             [triggers[i] for i in part],
             gaps_of(mixed, "suffix", 0, 0),
             models,
             [1 / len(models)] * len(models),
             Objective.model_validate({"objective": "none", "layers": 1}),
             [Tally.new() for _ in models],
+            shares,
+            self.config.views,
         )
 
 

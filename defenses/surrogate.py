@@ -15,11 +15,12 @@ from arena.data.sample import Sample
 from arena.lvlm.adapters import attach_lora, linear_modules, trainable
 from arena.lvlm.base import LVLM
 from arena.lvlm.batch import IGNORE, Batch
-from arena.lvlm.perturbation import as_rgb, batches, planes
+from arena.lvlm.perturbation import as_rgb, batches, pieces, planes
 from arena.plugins.base import PluginConfig, setting
+from mmguard.settings import Pictures
 
 
-class SurrogateConfig(PluginConfig):
+class SurrogateConfig(PluginConfig, Pictures):
     """How the defender's surrogate learns between perturbation steps, and how perturbations move."""
 
     rank: int = setting(16, dry_run=2, ge=1, description="rank of the surrogate's LoRA adapters")
@@ -34,6 +35,10 @@ class SurrogateConfig(PluginConfig):
         0.01, ge=0, le=1, description="stop when the surrogate errs less than this on the protected data"
     )
     rounds: int = setting(12, dry_run=1, ge=1, description="most rounds")
+
+
+Images = Callable[[Sequence[int]], Sequence[Tensor]]
+"""The pictures of some samples as they are now, float planes in [0, 1]."""
 
 
 @dataclass
@@ -53,30 +58,38 @@ class Surrogate:
         return cls(tuned, samples, optimizer, config.batch_size)
 
     def encode(self, indices: Sequence[int], images: Sequence[Tensor]) -> Batch:
-        return self.lvlm.encode([self.samples[i] for i in indices], [as_rgb(x).to(self.lvlm.device) for x in images])
+        seen = {id(x): as_rgb(x).to(self.lvlm.device) for x in images}  # a picture of several samples stays one tensor
+        return self.lvlm.encode([self.samples[i] for i in indices], [seen[id(x)] for x in images])
 
-    def train_step(self, indices: Sequence[int], images: Sequence[Tensor]) -> float:
-        """One step of the adapters on the given pictures; returns the loss."""
-        loss = self.lvlm.loss(self.encode(indices, images))
+    def train_step(self, indices: Sequence[int], images: Images) -> float:
+        """One step of the adapters on the pictures that `images` gives of some samples; returns the loss.
+
+        Large pictures come in several pieces, whose gradients are added up by their share of the samples.
+        """
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        total = 0.0
+        for part in pieces(indices, self.samples):
+            loss = self.lvlm.loss(self.encode(part, images(part)))
+            (loss if len(part) == len(indices) else loss * (len(part) / len(indices))).backward()
+            total += loss.item() * len(part)
         self.optimizer.step()
-        return loss.item()
+        return total / len(indices)
 
     @torch.no_grad()
-    def errors(self, images: Callable[[Sequence[int]], Sequence[Tensor]]) -> float:
+    def errors(self, images: Images) -> float:
         """Share of samples with a wrong most likely answer token; `images` gives the pictures of some of them."""
         wrong = 0
-        for part in batches(len(self.samples), 4 * self.batch_size):
-            out = self.lvlm.forward(self.encode(part, images(part)))
-            right = ((out.logits.argmax(-1) == out.labels) | (out.labels == IGNORE)).all(1)
-            wrong += int((~right).sum())
+        for many in batches(len(self.samples), 4 * self.batch_size):
+            for part in pieces(many, self.samples):
+                out = self.lvlm.forward(self.encode(part, images(part)))
+                right = ((out.logits.argmax(-1) == out.labels) | (out.labels == IGNORE)).all(1)
+                wrong += int((~right).sum())
         return wrong / len(self.samples)
 
 
 class Perturbations:
-    """One perturbation ``(C, H, W)`` of a type a sample, zero at first, in a temporary file: memory does not grow with
-    the data.
+    """One perturbation ``(C, H, W)`` of a type for each of the samples, zero at first, in a temporary file: memory does
+    not grow with the data.
 
     Values lie in the file, and in what is read, as `planes` has those of the picture.
     """

@@ -30,12 +30,20 @@ def adapted(lvlm: LVLM, rank: int, dropout: float, seed: Sequence[int]) -> Itera
 
 
 def train(
-    lvlm: LVLM, encode: Encode, size: int, steps: int, batch_size: int, learning_rate: float, seed: Sequence[int]
+    lvlm: LVLM,
+    encode: Encode,
+    size: int,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: Sequence[int],
+    pieces: Callable[[Sequence[int]], Sequence[Sequence[int]]] = lambda part: [part],
 ) -> list[float]:
     """Q = `steps` inner steps; returns the mean training loss of each.
 
     A step is one pass over the protected samples in shuffled minibatches: the reading under which Algorithm 1 costs
     what the paper says, O(R n M (Q + 1)). Afterwards the model is in evaluation mode and nothing of it is trainable.
+    A minibatch runs in the `pieces` that it is given, whose gradients are added up by their share of the samples.
     """
     rng = np.random.default_rng(seed)
     parameters = list(trainable(lvlm).values())
@@ -47,11 +55,12 @@ def train(
         for _ in range(steps):
             order, total = rng.permutation(size), 0.0
             for part in batches(size, batch_size):
-                loss = lvlm.loss(encode(lvlm, [int(order[i]) for i in part]))
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward()
+                for piece in pieces([int(order[i]) for i in part]):
+                    loss = lvlm.loss(encode(lvlm, piece))
+                    (loss if len(piece) == len(part) else loss * (len(piece) / len(part))).backward()
+                    total += loss.item() * len(piece)
                 optimizer.step()
-                total += loss.item() * len(part)
             means.append(total / size)
     lvlm.model.eval()
     for parameter in parameters:

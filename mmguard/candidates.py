@@ -21,27 +21,26 @@ def candidate_losses(
     objective: Objective,
     lvlm: LVLM,
     samples: Sequence[Sample],
-    images: Sequence[Tensor],
+    sizes: Sequence[tuple[int, int]],
     versions: Sequence[Sequence[Version]],
     clean: Reference,
     batch_size: int,
-    pixels: dict[str, Tensor] | None = None,
+    pixels: dict[str, Tensor],
 ) -> list[Tensor]:
     """Exact joint losses of `versions` of each sample's question about its picture, ``(versions,)`` per sample, on
     the CPU.
 
-    `images` are float ``(3, H, W)`` in [0, 1], `pixels` their `LVLM.pixel_inputs` if made already. Every text is
+    `sizes` are height and width of each sample's picture, `pixels` the pictures' `LVLM.pixel_inputs`. Every text is
     tokenised anew; what all versions of a sample begin with, picture included, runs once; `batch_size` versions, of
     whichever samples, run at a time.
     """
     encodings = [
-        encode_versions(lvlm, (x.shape[-2], x.shape[-1]), texts, sample.answer)
-        for x, sample, texts in zip(images, samples, versions, strict=True)
+        encode_versions(lvlm, size, texts, sample.answer)
+        for size, sample, texts in zip(sizes, samples, versions, strict=True)
     ]
     cuts = [common_length(rows) for rows in encodings]
     heads = [Encoding(rows[0].ids[:cut], rows[0].roles[:cut]) for rows, cut in zip(encodings, cuts, strict=True)]
-    pixels = lvlm.pixel_inputs(images) if pixels is None else pixels
-    batch = lvlm.collate(heads, pixels, images, torch.arange(len(samples)))
+    batch = lvlm.collate(heads, pixels, (), torch.arange(len(samples)))
     layers = () if objective.binding == "none" else layers_of(objective, lvlm)
     roles = query_roles(objective)
     positions, rows_before = query_rows(batch.roles, roles)

@@ -3,7 +3,7 @@ surrogates."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -11,12 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from arena.data.copies import Local
 from arena.data.sample import Sample
 from arena.lvlm.base import LVLM
 from arena.lvlm.batch import Batch, Role
 from arena.lvlm.continuation import Version
 from arena.lvlm.perturbation import as_rgb
+from arena.lvlm.pixels import to_tensor
 from arena.lvlm.shortcuts import same_pictures
+from arena.lvlm.views import View, cuts, leaves_out
 from mmguard import image as pictures
 from mmguard import trigger as triggers
 from mmguard.attention import (
@@ -63,10 +66,9 @@ class Tally:
 
 @dataclass(frozen=True)
 class Look:
-    """Perturbed pictures as a surrogate takes them, its `LVLM.pixel_inputs` of them, and the perturbations."""
+    """`LVLM.pixel_inputs` of perturbed pictures at a surrogate, and the perturbations."""
 
     delta: Sequence[Tensor]
-    images: list[Tensor]
     pixels: dict[str, Tensor]
 
 
@@ -74,9 +76,10 @@ class Look:
 class Crafting:
     """The samples of one batch and their current protection.
 
-    `clean` and `delta` are int16 levels ``(C, H, W)``, `words` the triggers, `gaps` where they stand, `surrogates`
-    the adapted models with their `weights`, `references` what each sees of the clean samples, `tallies` one a
-    surrogate.
+    `clean` are the pictures and `delta` the perturbations, int16 levels ``(C, H, W)``; `shares` says which samples have
+    which. `words` are the triggers, `gaps` where they stand, `surrogates` the adapted models with their `weights`,
+    `references` what each sees of the clean samples, `tallies` one a surrogate. With `views` pictures are also crafted
+    through other views than those of surrogates that leave out a part of them.
     """
 
     samples: Sequence[Sample]
@@ -89,6 +92,8 @@ class Crafting:
     objective: Objective
     references: list[Reference]
     tallies: list[Tally]
+    shares: Local
+    views: bool = False
     looks: dict[int, Look] = field(default_factory=dict)
     """By surrogate, what it last saw; see `look`."""
 
@@ -103,10 +108,20 @@ class Crafting:
         weights: Sequence[float],
         objective: Objective,
         tallies: list[Tally],
+        shares: Local | None = None,
+        views: bool = False,
     ) -> Crafting:
-        references = [reference(lvlm, samples, layers_of(objective, lvlm)) for lvlm in surrogates]
-        clean = [pictures.levels(s.image) for s in samples]
-        return cls(samples, clean, delta, words, gaps, surrogates, weights, objective, references, tallies)
+        shares = Local.apart(len(samples)) if shares is None else shares
+        shown = [samples[i].image for i in shares.shows]
+        clean = [pictures.levels(image) for image in shown]
+        references = []
+        for lvlm in surrogates:
+            images = [to_tensor(image).to(lvlm.device) for image in shown]
+            of_samples = [images[p] for p in shares.picture]
+            references.append(reference(lvlm, samples, layers_of(objective, lvlm), of_samples))
+        return cls(
+            *(samples, clean, delta, words, gaps, surrogates, weights, objective, references, tallies, shares, views)
+        )
 
     def version(self, i: int, words: Trigger) -> Version:
         """Sample i's question with the given trigger, and the trigger's span."""
@@ -117,39 +132,68 @@ class Crafting:
         """The perturbed pictures as a surrogate sees them; what was seen is kept while no perturbation is replaced."""
         last = self.looks.get(id(lvlm))
         if last is None or any(a is not b for a, b in zip(last.delta, self.delta, strict=True)):
-            pairs = zip(self.clean, self.delta, strict=True)
-            images = [as_rgb(pictures.pixels(x, d)).to(lvlm.device) for x, d in pairs]
-            last = self.looks[id(lvlm)] = Look(tuple(self.delta), images, lvlm.pixel_inputs(images))
+            self.looks.pop(id(lvlm), None)  # there may be no room for both
+            pairs = zip(self.clean, self.shares.delta, strict=True)
+            images = [as_rgb(pictures.pixels(x, self.delta[d])).to(lvlm.device) for x, d in pairs]
+            pixels = lvlm.inputs_of([images[p] for p in self.shares.picture])
+            last = self.looks[id(lvlm)] = Look(tuple(self.delta), pixels)
         return last
+
+    def size(self, i: int) -> tuple[int, int]:
+        """Height and width of sample i's picture."""
+        height, width = self.clean[self.shares.picture[i]].shape[-2:]
+        return height, width
 
     def encode(self, lvlm: LVLM) -> Batch:
         """The protected samples as a batch of `lvlm`."""
-        look = self.look(lvlm)
         versions = [self.version(i, words) for i, words in enumerate(self.words)]
         rows = [
-            lvlm.encode_text((x.shape[-2], x.shape[-1]), text, sample.answer, span)
-            for x, sample, (text, span) in zip(look.images, self.samples, versions, strict=True)
+            lvlm.encode_text(self.size(i), text, sample.answer, span)
+            for i, (sample, (text, span)) in enumerate(zip(self.samples, versions, strict=True))
         ]
-        batch = lvlm.collate(rows, look.pixels, look.images, torch.arange(len(rows)))
+        batch = lvlm.collate(rows, self.look(lvlm).pixels, (), torch.arange(len(rows)))
         check_causal_order(batch.roles)
         return batch
 
-    def perturb(self, steps: int, step: int, radius: int) -> None:
-        """PGD on every picture (eqs. 13-15)."""
+    def perturb(self, steps: int, step: int, radius: int, turn: int = 0) -> None:
+        """PGD on every picture (eqs. 13-15); `turn` counts the steps before, by which parts of pictures are shown."""
         if steps == 0:
             return
         batches = [self.encode(lvlm) for lvlm in self.surrogates]
 
-        def loss(images: list[Tensor]) -> Tensor:
+        def losses(number: int, images: list[Tensor]) -> Iterator[Tensor]:
             joint = []
             for lvlm, batch, clean, tally in zip(self.surrogates, batches, self.references, self.tallies, strict=True):
-                seen = lvlm.with_images(batch, [x.to(lvlm.device) for x in images])
+                on_device = [x.to(lvlm.device) for x in images]
+                seen = lvlm.with_images(batch, [on_device[p] for p in self.shares.picture])
                 terms, _ = evaluate(self.objective, lvlm, seen, clean)
                 tally.add(terms)
                 joint.append(terms.joint)
-            return l_prot(joint, self.weights)
+            yield l_prot(joint, self.weights)
+            if self.views:
+                for cut in cuts(turn + number):
+                    for lvlm, weight in zip(self.surrogates, self.weights, strict=True):
+                        yield from self._through(cut, lvlm, weight, images)
 
-        self.delta = pictures.pgd(self.clean, self.delta, loss, steps, step, radius)
+        self.delta = pictures.pgd(self.clean, self.delta, losses, steps, step, radius, self.shares.delta)
+
+    def _through(self, cut: View, lvlm: LVLM, weight: float, images: Sequence[Tensor]) -> Iterator[Tensor]:
+        """The weighted joint losses of the samples of which the surrogate leaves out a part, seen through a view."""
+        chosen = [i for i in range(len(self.samples)) if leaves_out(lvlm, *self.size(i))]
+        if not chosen or not weight:
+            return
+        used = {self.shares.picture[i] for i in chosen}
+        shown = {p: cut(images[p].to(lvlm.device)) for p in used}
+        with torch.no_grad():
+            before = {p: cut(as_rgb(self.clean[p].float() / 255).to(lvlm.device)) for p in used}
+        places = [self.shares.picture[i] for i in chosen]
+        samples = [self.samples[i] for i in chosen]
+        versions = [self.version(i, self.words[i]) for i in chosen]
+        texts = [s.with_content(s.image, text) for s, (text, _) in zip(samples, versions, strict=True)]
+        clean = reference(lvlm, samples, layers_of(self.objective, lvlm), [before[p] for p in places])
+        batch = lvlm.encode(texts, [shown[p] for p in places], [span for _, span in versions])
+        terms, _ = evaluate(self.objective, lvlm, batch, clean)
+        yield weight * terms.joint
 
     def rewrite(
         self,
@@ -204,19 +248,17 @@ class Crafting:
     def _positions(self, lvlm: LVLM, i: int, slot: int) -> list[int]:
         if slot < 0:  # no trigger fitted this question; its scores are not used
             return [0]
-        size = (self.clean[i].shape[-2], self.clean[i].shape[-1])
         words = self.words[i]
-        return triggers.slot_positions(lvlm, size, self.version(i, words), words, slot, self.samples[i].answer)
+        return triggers.slot_positions(lvlm, self.size(i), self.version(i, words), words, slot, self.samples[i].answer)
 
     def _verify(self, options: Sequence[Sequence[Trigger]], lambda_ppl: float, batch_size: int) -> list[Tensor]:
         """l_prot of every option, on the CPU, plus the weighted log-perplexity of the question where it counts."""
         versions = [[self.version(i, words) for words in some] for i, some in enumerate(options)]
         by_surrogate = []
         for lvlm, clean in zip(self.surrogates, self.references, strict=True):
-            look = self.look(lvlm)
-            losses = candidate_losses(
-                self.objective, lvlm, self.samples, look.images, versions, clean, batch_size, look.pixels
-            )
+            sizes = [self.size(i) for i in range(len(self.samples))]
+            pixels = self.look(lvlm).pixels
+            losses = candidate_losses(self.objective, lvlm, self.samples, sizes, versions, clean, batch_size, pixels)
             if lambda_ppl:
                 texts = [text for some in versions for text, _ in some]
                 with lvlm.model.disable_adapter():  # fluent in the eyes of the base model

@@ -6,7 +6,7 @@ A perturbation is int16 ``(C, H, W)`` in units of 1/255 (C = 1 for grey), so wha
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from PIL import Image
@@ -17,8 +17,8 @@ from arena.data.colours import recoloured
 from arena.errors import ArenaError, UsageError
 from arena.lvlm.perturbation import as_rgb, planes
 
-Gradient = Callable[[list[Tensor]], Tensor]
-"""l_prot ``(B,)`` of float pictures ``(3, H, W)`` in [0, 1]."""
+Losses = Callable[[int, list[Tensor]], Iterable[Tensor]]
+"""The parts of l_prot in a step, each ``(n,)``, from the step's number and float pictures ``(3, H, W)`` in [0, 1]."""
 
 
 def radius(budget: Budget) -> int:
@@ -36,8 +36,9 @@ def levels(image: Image.Image) -> Tensor:
 
 
 def pixels(clean: Tensor, delta: Tensor) -> Tensor:
-    """x + delta as float32 ``(C, H, W)``, exact multiples of 1/255 in [0, 1]."""
-    return (clean + delta).float() / 255
+    """x + delta as float32 ``(C, H, W)``, exact multiples of 1/255 in [0, 1], in which it is cut off where `delta` is
+    shared with other pictures."""
+    return (clean + delta).clamp(0, 255).float() / 255
 
 
 def project(delta: Tensor, clean: Tensor, radius: int) -> Tensor:
@@ -51,21 +52,42 @@ def descend(delta: Tensor, gradient: Tensor, clean: Tensor, step: int, radius: i
 
 
 def pgd(
-    clean: Sequence[Tensor], delta: Sequence[Tensor], loss: Gradient, steps: int, step: int, radius: int
+    clean: Sequence[Tensor],
+    delta: Sequence[Tensor],
+    losses: Losses,
+    steps: int,
+    step: int,
+    radius: int,
+    of: Sequence[int] | None = None,
 ) -> list[Tensor]:
-    """`steps` sign steps of all perturbations against the gradient of their own losses."""
+    """`steps` sign steps of all perturbations against the gradient of the losses.
+
+    Picture i has the perturbation ``of[i]``, its own where `of` is None; one of several pictures takes their gradients'
+    sum, and is held in the ball alone. Every part of the losses is differentiated before the next is computed, so that
+    one at a time is in memory.
+    """
+    of = range(len(clean)) if of is None else of
     current = list(delta)
-    for _ in range(steps):
-        leaves = [pixels(x, d).requires_grad_() for x, d in zip(clean, current, strict=True)]
-        losses = loss([as_rgb(x) for x in leaves])
-        if not losses.isfinite().all():
-            raise ArenaError("the surrogates' loss is not finite after their inner steps: lower the learning rate")
-        gradients = torch.autograd.grad(losses.sum(), leaves)
-        current = [descend(d, g, x, step, radius) for d, g, x in zip(current, gradients, clean, strict=True)]
+    for number in range(steps):
+        leaves = [pixels(x, current[d]).requires_grad_() for x, d in zip(clean, of, strict=True)]
+        gradients: dict[int, Tensor] = {}
+        for part in losses(number, [as_rgb(x) for x in leaves]):
+            if not part.isfinite().all():
+                raise ArenaError("the surrogates' loss is not finite after their inner steps: lower the learning rate")
+            for i, gradient in enumerate(torch.autograd.grad(part.sum(), leaves, allow_unused=True)):
+                if gradient is not None:
+                    gradients[i] = gradients[i] + gradient if i in gradients else gradient
+        for d in range(len(current)):
+            mine = [i for i, other in enumerate(of) if other == d]
+            if len(mine) == 1:
+                current[d] = descend(current[d], gradients[mine[0]], clean[mine[0]], step, radius)
+            else:
+                total = torch.stack([gradients[i] for i in mine]).sum(0)
+                current[d] = (current[d] - step * total.sign().to(current[d].dtype)).clamp(-radius, radius)
     return current
 
 
 def released(image: Image.Image, delta: Tensor) -> Image.Image:
     """The perturbed 8-bit picture in the original's mode, its alpha channel unchanged."""
-    values = (levels(image) + delta).to(torch.uint8).permute(1, 2, 0).numpy()
+    values = (levels(image) + delta).clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
     return Image.fromarray(recoloured(image, values))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -156,11 +156,16 @@ def attend(
 
 
 @torch.no_grad()
-def reference(lvlm: LVLM, samples: Sequence[Sample], layers: Sequence[int]) -> Reference:
-    """The clean samples as a surrogate sees them, for all comparisons with them while its weights are the same."""
-    batch = lvlm.encode(samples, images_of(samples, lvlm.device))
+def reference(
+    lvlm: LVLM, samples: Sequence[Sample], layers: Sequence[int], images: Sequence[Tensor] | None = None
+) -> Reference:
+    """The clean samples as a surrogate sees them, for all comparisons with them while its weights are the same.
+
+    `images`, float ``(3, H, W)`` in [0, 1], one a sample, stand for the samples' own; they are not kept.
+    """
+    batch = lvlm.encode(samples, images_of(samples, lvlm.device) if images is None else images)
     check_causal_order(batch.roles)
-    return Reference(lvlm, batch, layers)
+    return Reference(lvlm, replace(batch, images=()), layers)
 
 
 def compared(objective: Objective, clean: Reference) -> Clean | None:

@@ -8,19 +8,22 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from arena.budget import Budget
+from arena.data.copies import Local, shared
 from arena.data.sample import Sample
 from arena.errors import UsageError
 from arena.lvlm.adapters import fused
 from arena.lvlm.base import LVLM
 from arena.lvlm.batch import Batch
-from arena.lvlm.perturbation import batches
+from arena.lvlm.perturbation import PIXELS, pieces
 from arena.plugins.base import Draft
 from mmguard import trigger as triggers
 from mmguard.adapt import adapted, train
@@ -29,7 +32,7 @@ from mmguard.craft import Crafting, Tally, gaps_of
 from mmguard.image import radius, released
 from mmguard.objective import Objective, Terms, ensemble_weights
 from mmguard.settings import ImageStep, Rounds, TextStep
-from mmguard.workspace import State, Workspace, append, close, run_key
+from mmguard.workspace import State, Turn, Workspace, run_key
 
 Progress = Callable[[float, str], None]
 
@@ -50,7 +53,7 @@ class Drafts:
     def __iter__(self) -> Iterator[Draft]:
         run = self._run
         for i, sample in enumerate(run.samples):
-            (delta,) = run.workspace.read([i])
+            (delta,) = run.workspace.read([run.sharing.of_sample[i]])
             yield Draft(released(sample.image, delta), run.question(i, sample))
 
 
@@ -81,9 +84,11 @@ def protect(
 ) -> Protection:
     """Protect `samples` against fine-tuning, in order (Algorithm 1).
 
-    Memory is bounded by the batch: samples are taken from the sequence when needed, perturbations live in `workspace`
-    (a folder that makes the run resumable by round, and gets a `log.json`; a temporary one where None). Screening
-    uses the first surrogate, whose tokenizer also counts the budget's tokens; verification the weighted sum of all.
+    Memory is bounded by the batch, which has fewer samples where their pictures are large: samples are taken from the
+    sequence when needed, perturbations live in `workspace` (a folder that makes the run resumable by round, and gets a
+    `log.json`; a temporary one where None). Samples with one picture have one perturbation, for all their questions.
+    Screening uses the first surrogate, whose tokenizer also counts the budget's tokens; verification the weighted sum
+    of all.
     The same arguments give the same bytes on one machine and thread count. The surrogates are frozen, and otherwise
     left as they were.
 
@@ -150,7 +155,9 @@ class _Run:
         self.vocabulary = triggers.admissible_vocabulary(surrogates[0]) if self.words else None
         self.progress = progress or (lambda done, note: None)
         described = f"{settings.model_dump_json()} {budget.model_dump_json()} {seed}"
-        self.workspace = Workspace(folder, samples, run_key(samples, surrogates, described))
+        self.sharing = shared(samples, settings.copies == "near")
+        one_of_each = [samples[i] for i in self.sharing.first]
+        self.workspace = Workspace(folder, one_of_each, run_key(samples, surrogates, described))
         if not self.workspace.state.triggers:
             self.workspace.state.triggers = [list(self._first_trigger(i, s)) for i, s in enumerate(samples)]
 
@@ -183,18 +190,24 @@ class _Run:
             model = stack.enter_context(adapted(lvlm, c.rank, c.dropout, [self.seed, number, m, 0]))
             seed = [self.seed, number, m, 1]
             losses.append(
-                train(model, self._encode, len(self.samples), c.inner_steps, c.batch_size, c.learning_rate, seed)
+                train(
+                    *(model, self._encode, len(self.samples), c.inner_steps, c.batch_size, c.learning_rate, seed),
+                    pieces=partial(pieces, samples=self.samples),
+                )
             )
             if not c.lambda_ppl:  # perplexity needs the model without its adapters
                 stack.enter_context(fused(model))
             tuned.append(model)
-        after = State(before.key, number + 1, log=before.log)
-        tallies, sums = [Tally.new() for _ in tuned], _Sums(len(tuned))
+        size = len(self.samples)
+        after = State(before.key, number + 1, [[]] * size, before.log)
+        tallies, sums, diagnostics = [Tally.new() for _ in tuned], _Sums(len(tuned)), dict[int, dict[str, Any]]()
         slots = self._slots(number)
-        file = stack.enter_context(self.workspace.writer())
-        for part in batches(len(self.samples), c.batch_size):
-            crafting = self._start(part, tuned, tallies)
-            crafting.perturb(c.pgd_steps, c.step, self.radius)
+        turn = stack.enter_context(self.workspace.turn())
+        sizes = [sample.image.width * sample.image.height for sample in self.samples]
+        for part in self.sharing.parts(sizes, c.batch_size, PIXELS):
+            shares = self.sharing.local(part)
+            crafting = self._start(part, shares, turn, tuned, tallies)
+            crafting.perturb(c.pgd_steps, c.step, self.radius, number * c.pgd_steps)
             if self.vocabulary is not None:
                 sums.changed += crafting.rewrite(
                     self.vocabulary, slots, c.candidates, self.words, c.lambda_ppl, c.candidate_batch
@@ -202,13 +215,16 @@ class _Run:
             last = number + 1 == c.rounds
             measured = crafting.measure(shifts=last)
             sums.add([terms for terms, _ in measured], self.weights, crafting.delta)
-            append(file, crafting.delta)
-            after.triggers += [list(words) for words in crafting.words]
+            turn.write(shares.deltas, crafting.delta)
+            for i, words in zip(part, crafting.words, strict=True):
+                after.triggers[i] = list(words)
             if last:
-                after.diagnostics += _diagnostics(crafting.samples, [shifts for _, shifts in measured])
-            self._report(number, part.stop / len(self.samples), f"loss {sums.loss / part.stop:.4f}")
-        close(file)
-        after.log = [*before.log, sums.entry(number + 1, len(self.samples), losses, tallies)]
+                found = _diagnostics(crafting.samples, [shifts for _, shifts in measured])
+                diagnostics |= dict(zip(part, found, strict=True))
+            self._report(number, sums.samples / size, f"loss {sums.loss / sums.samples:.4f}")
+        turn.finish()
+        after.diagnostics = [diagnostics[i] for i in sorted(diagnostics)]
+        after.log = [*before.log, sums.entry(number + 1, losses, tallies)]
         self.workspace.commit(after)
 
     def _report(self, number: int, share: float, note: str) -> None:
@@ -220,17 +236,20 @@ class _Run:
         rng = np.random.default_rng([self.seed, number, 2])
         return sorted(int(i) for i in rng.choice(self.words, self.settings.slots, replace=False))
 
-    def _start(self, part: Sequence[int], tuned: Sequence[LVLM], tallies: list[Tally]) -> Crafting:
-        samples = [self.samples[i] for i in part]
+    def _start(
+        self, part: Sequence[int], shares: Local, turn: Turn, tuned: Sequence[LVLM], tallies: list[Tally]
+    ) -> Crafting:
+        c, samples = self.settings, [self.samples[i] for i in part]
         words = [tuple(self.workspace.state.triggers[i]) for i in part]
         gaps = [self.gap(i, s) for i, s in zip(part, samples, strict=True)]
-        delta = self.workspace.read(part)
-        return Crafting.start(samples, delta, words, gaps, tuned, self.weights, self.settings, tallies)
+        delta = turn.read(shares.deltas)
+        return Crafting.start(samples, delta, words, gaps, tuned, self.weights, c, tallies, shares, c.views)
 
     def _encode(self, lvlm: LVLM, indices: Sequence[int]) -> Batch:
         """The samples as they are protected now, as training data."""
         samples = []
-        for i, delta in zip(indices, self.workspace.read(indices), strict=True):
+        numbers = [self.sharing.of_sample[i] for i in indices]
+        for i, delta in zip(indices, self.workspace.read(numbers), strict=True):
             sample = self.samples[i]
             samples.append(sample.with_content(released(sample.image, delta), self.question(i, sample)))
         return lvlm.encode(samples)
@@ -242,7 +261,8 @@ class _Sums:
     def __init__(self, surrogates: int) -> None:
         self.terms: list[dict[str, float]] = [{} for _ in range(surrogates)]
         self.loss = 0.0
-        self.change = 0.0
+        self.samples = 0
+        self.change: list[float] = []
         self.changed = 0
 
     def add(self, terms: Sequence[Terms], weights: Sequence[float], delta: Sequence[Tensor]) -> None:
@@ -251,12 +271,12 @@ class _Sums:
             for name, values in named.items():
                 total[name] = total.get(name, 0.0) + float(values.double().sum())
             self.loss += weight * float(t.joint.double().sum())
-        self.change += sum(float(d.double().abs().mean()) for d in delta)
+        self.samples += len(terms[0].joint)
+        self.change += [float(d.abs().mean(dtype=torch.float64)) for d in delta]
 
-    def entry(
-        self, number: int, samples: int, adapted_losses: Sequence[list[float]], tallies: Sequence[Tally]
-    ) -> dict[str, Any]:
-        """The round's log entry, means over the samples."""
+    def entry(self, number: int, adapted_losses: Sequence[list[float]], tallies: Sequence[Tally]) -> dict[str, Any]:
+        """The round's log entry, means over the samples and over the perturbations."""
+        samples = self.samples
         surrogates = [
             {
                 "adapted": losses,
@@ -270,7 +290,7 @@ class _Sums:
             "round": number,
             "loss": self.loss / samples,
             "surrogates": surrogates,
-            "mean_change": self.change / samples,
+            "mean_change": sum(self.change) / len(self.change),
             "words_changed": self.changed,
         }
 

@@ -25,7 +25,29 @@ class Rounds(BaseModel):
     surrogate_weights: tuple[float, ...] | None = Field(None, description="omega, one a surrogate; uniform where unset")
 
 
-class ImageStep(BaseModel):
+class Pictures(BaseModel):
+    """What a perturbation is made for beside what a surrogate sees of one sample's picture."""
+
+    views: bool = setting(
+        False,
+        later=True,
+        description="craft also through the whole picture and parts of it, where a surrogate's processor leaves more "
+        "than a twentieth out; `arena protect` does",
+    )
+    copies: Literal["exact", "near"] = setting(
+        "exact",
+        later=True,
+        description="which samples share one perturbation: of equal pixels, or also near copies of one size; `arena "
+        "protect` takes near",
+    )
+
+
+def image_steps(steps: int, views: bool) -> int:
+    """Passes with a gradient that so many image steps take of a sample, where a surrogate leaves a part of it out."""
+    return steps * (3 if views else 1)
+
+
+class ImageStep(Pictures):
     """The image step."""
 
     pgd_steps: int = setting(

@@ -49,7 +49,8 @@ def run_key(samples: Sequence[Sample], surrogates: Sequence[LVLM], settings: str
 
 
 class Workspace:
-    """The folder of one run. Perturbations are int8 differences in 1/255, sample after sample, ``(C, H, W)`` each."""
+    """The folder of one run. Perturbations are int8 differences in 1/255, one after the other, ``(C, H, W)`` each;
+    `samples` are one of each."""
 
     def __init__(self, folder: Path, samples: Sequence[Sample], key: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -79,22 +80,23 @@ class Workspace:
     def _file(self, number: int) -> Path:
         return self.folder / f"perturbations-{number}.int8"
 
-    def read(self, indices: Sequence[int]) -> list[Tensor]:
-        """Current perturbations of some samples, int16 ``(C, H, W)``; zero before the first round."""
+    def read(self, numbers: Sequence[int]) -> list[Tensor]:
+        """Some of the current perturbations, int16 ``(C, H, W)``; zero before the first round."""
         if self.state.rounds == 0:
-            return [torch.zeros(tuple(self.shapes[i]), dtype=torch.int16) for i in indices]
+            return [torch.zeros(tuple(self.shapes[n]), dtype=torch.int16) for n in numbers]
         with self._file(self.state.rounds).open("rb") as file:
-            return [self._one(file, i) for i in indices]
+            return [self.one(file, n) for n in numbers]
 
-    def _one(self, file: BinaryIO, index: int) -> Tensor:
-        file.seek(int(self.offsets[index]))
-        count = int(self.offsets[index + 1] - self.offsets[index])
-        values = np.frombuffer(file.read(count), np.int8).reshape(self.shapes[index])
+    def one(self, file: BinaryIO, number: int) -> Tensor:
+        """A perturbation of a file."""
+        file.seek(int(self.offsets[number]))
+        count = int(self.offsets[number + 1] - self.offsets[number])
+        values = np.frombuffer(file.read(count), np.int8).reshape(self.shapes[number])
         return torch.from_numpy(values.astype(np.int16))
 
-    def writer(self) -> BinaryIO:
-        """The next round's file; append perturbations to it in the samples' order."""
-        return self._file(self.state.rounds + 1).open("wb")
+    def turn(self) -> Turn:
+        """The next round's perturbations, as those before it until they are written."""
+        return Turn(self, self._file(self.state.rounds + 1))
 
     def commit(self, state: State) -> None:
         """Make a finished round the current one."""
@@ -105,17 +107,37 @@ class Workspace:
             self._file(last).unlink(missing_ok=True)
 
 
-def append(file: BinaryIO, perturbations: Sequence[Tensor]) -> None:
-    """Write perturbations, int16 within -127 to 127, as bytes."""
-    for delta in perturbations:
-        file.write(delta.to(torch.int8).numpy().tobytes())
+class Turn:
+    """The perturbations of a round that is being computed."""
 
+    def __init__(self, workspace: Workspace, path: Path) -> None:
+        self._workspace = workspace
+        self._written: set[int] = set()
+        self._file = path.open("w+b")
 
-def close(file: BinaryIO) -> None:
-    """Flush to the disk itself: the state that refers to the file is written after it."""
-    file.flush()
-    os.fsync(file.fileno())
-    file.close()
+    def __enter__(self) -> Turn:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def read(self, numbers: Sequence[int]) -> list[Tensor]:
+        """As `Workspace.read`, with what the round has written already."""
+        return [
+            self._workspace.one(self._file, n) if n in self._written else self._workspace.read([n])[0] for n in numbers
+        ]
+
+    def write(self, numbers: Sequence[int], perturbations: Sequence[Tensor]) -> None:
+        """Put perturbations, int16 within -127 to 127, into the file as bytes."""
+        for number, delta in zip(numbers, perturbations, strict=True):
+            self._file.seek(int(self._workspace.offsets[number]))
+            self._file.write(delta.to(torch.int8).numpy().tobytes())
+            self._written.add(number)
+
+    def finish(self) -> None:
+        """Flush to the disk itself: the state that refers to the file is written after it."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
 
 def _shape(sample: Sample) -> tuple[int, int, int]:

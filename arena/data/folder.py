@@ -8,6 +8,7 @@ import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NoReturn
 
@@ -16,6 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from arena.budget import mode_problem
 from arena.data.sample import Sample
+from arena.data.shelf import shelved
 from arena.errors import ArenaError, UsageError
 from arena.paths import is_file, is_folder, unreadable
 
@@ -182,7 +184,11 @@ def escapes(file: str) -> bool:
 
 
 def _image(path: Path, where: str) -> Image.Image:
-    """A picture, decoded and upright, without the metadata of its file."""
+    """A picture, upright and without the metadata of its file; it is decoded again where memory has no room for it."""
+    return shelved(path, f"{where}: {path.name!r}", partial(_decoded, path, where))
+
+
+def _decoded(path: Path, where: str) -> Image.Image:
     upright = decode(path, f"{where}: {path.name!r}")
     if problem := mode_problem(upright):
         raise ArenaError(f"{where}: {path.name!r} cannot be used: {problem}")

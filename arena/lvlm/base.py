@@ -187,7 +187,7 @@ class LVLM(ABC):
             self.encode_text((x.shape[-2], x.shape[-1]), s.question, s.answer, span)
             for s, x, span in zip(samples, images, spans, strict=True)
         ]
-        return self.collate(rows, self.pixel_inputs(images), images, torch.arange(len(samples)))
+        return self.collate(rows, self.inputs_of(images), images, torch.arange(len(samples)))
 
     def collate(
         self, rows: Sequence[Encoding], pixels: dict[str, Tensor], images: Sequence[Tensor], indices: Tensor
@@ -201,12 +201,21 @@ class LVLM(ABC):
         mask = (roles != Role.PADDING).long()
         return Batch(ids, mask, labels, roles, pixels, tuple(images), indices).to(self.device)
 
+    def inputs_of(self, images: Sequence[Tensor]) -> dict[str, Tensor]:
+        """As `pixel_inputs`; a picture that is there several times, as the same tensor, is prepared once."""
+        first = {id(x): x for x in images}
+        if len(first) == len(images):
+            return self.pixel_inputs(images)
+        places = {key: place for place, key in enumerate(first)}
+        rows = torch.tensor([places[id(x)] for x in images])
+        return {name: values[rows.to(values.device)] for name, values in self.pixel_inputs([*first.values()]).items()}
+
     def with_images(self, batch: Batch, images: Sequence[Tensor]) -> Batch:
         """The same batch about other pictures, through which gradient flows.
 
         `images` are float ``(3, H, W)`` in [0, 1], one for each of ``batch.images`` and of the same size.
         """
-        return replace(batch, pixels=self.pixel_inputs(images), images=tuple(images), features=None)
+        return replace(batch, pixels=self.inputs_of(images), images=tuple(images), features=None)
 
     def forward(
         self,

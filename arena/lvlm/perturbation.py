@@ -57,6 +57,25 @@ def batches(size: int, batch_size: int) -> list[range]:
     return [range(at, min(at + batch_size, size)) for at in range(0, size, batch_size)]
 
 
+PIXELS = 2**23
+"""Pixels of pictures that are crafted on at a time, at most, unless it is one picture: a gigabyte or less, beside the
+model."""
+
+
+def pieces(part: Sequence[int], samples: Sequence[Sample]) -> list[list[int]]:
+    """The samples of these numbers in lists whose pictures have at most `PIXELS` pixels together, or are one."""
+    found: list[list[int]] = []
+    room = 0
+    for i in part:
+        size = samples[i].image.width * samples[i].image.height
+        if not found or size > room:
+            found.append([])
+            room = PIXELS
+        found[-1].append(i)
+        room -= size
+    return found
+
+
 def random_uniform(samples: Sequence[Sample], epsilon: float, generator: torch.Generator) -> list[Tensor]:
     """Perturbations uniform in the ball, one per sample, projected onto the pixel range."""
     clean = [planes(s.image) for s in samples]

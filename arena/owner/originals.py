@@ -6,7 +6,9 @@ import csv
 import io
 import json
 import re
+import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -129,15 +131,26 @@ def _from_datasets(source: str, columns: Mapping[str, str], split: str, limit: i
         table = table.cast_column(image, datasets.Image(decode=False))
     except (TypeError, ValueError, NotImplementedError) as error:
         raise UsageError(f"{source}: column {image!r} (image) holds no pictures ({error}): map another") from error
-    with tempfile.TemporaryDirectory(prefix="arena-originals-") as folder:
-        names = _names(source, [row[image]["path"] if row[image] else None for row in table])
-        _export(source, table, image, kept, names, Path(folder))
-        try:
-            samples = read_imagefolder(Path(folder))
-        except ArenaError as error:  # the copy's place means nothing to the owner
-            where = f"{source}, split {split!r}"
-            raise type(error)(str(error).replace(str(Path(folder) / METADATA[0]), where)) from error
+    place = _Place()
+    folder = place.folder
+    names = _names(source, [row[image]["path"] if row[image] else None for row in table])
+    _export(source, table, image, kept, names, folder)
+    try:
+        samples = read_imagefolder(folder)
+    except ArenaError as error:  # the copy's place means nothing to the owner
+        where = f"{source}, split {split!r}"
+        raise type(error)(str(error).replace(str(folder / METADATA[0]), where)) from error
+    for sample in samples:
+        vars(sample.image)["place"] = place  # whose files may be read again
     return Originals(samples, names)
+
+
+class _Place:
+    """A temporary folder that is there as long as this object."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="arena-originals-"))
+        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
 
 
 def _load(source: str, split: str) -> Any:

@@ -121,6 +121,7 @@ def test_binding_costs_little(benchmark: Any, lvlm: LVLM, samples: tuple[Sample,
 @pytest.mark.parametrize("name", ["none", "bph", "crs"])
 def test_verification_costs_the_tail(benchmark: Any, lvlm: LVLM, samples: tuple[Sample, ...], name: str) -> None:
     words, images, chosen = admissible_vocabulary(lvlm).words, images_of(samples), objective(name)
+    sizes = [(x.shape[-2], x.shape[-1]) for x in images]
     clean = reference(lvlm, samples, range(2))
     slots = [
         [
@@ -134,7 +135,8 @@ def test_verification_costs_the_tail(benchmark: Any, lvlm: LVLM, samples: tuple[
     ]
 
     def shared() -> list[torch.Tensor]:
-        return [torch.cat(candidate_losses(chosen, lvlm, samples, images, v, clean, 128)) for v in slots]
+        pixels = lvlm.pixel_inputs(images)
+        return [torch.cat(candidate_losses(chosen, lvlm, samples, sizes, v, clean, 128, pixels)) for v in slots]
 
     @torch.no_grad()
     @plainly()

@@ -66,7 +66,8 @@ def test_equal_to_whole_sequences(lvlm: LVLM, name: str, gap: int, slot: int) ->
     images = [(x + 8 / 255 * torch.randn_like(x).sign()).clamp(0, 1) for x in images_of(samples)]
     versions = versions_of(lvlm, samples, gap, slot)
     clean = reference(lvlm, samples, range(2))
-    found = candidate_losses(objective, lvlm, samples, images, versions, clean, batch_size=7)
+    sizes = [(x.shape[-2], x.shape[-1]) for x in images]
+    found = candidate_losses(objective, lvlm, samples, sizes, versions, clean, 7, lvlm.pixel_inputs(images))
     wanted = whole(objective, lvlm, samples, images, versions)
     assert [len(x) for x in found] == [len(x) for x in versions]
     for one, other in zip(found, wanted, strict=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -30,9 +32,10 @@ def test_pgd_finds_the_nearest_point_of_the_ball() -> None:
     clean = [torch.full((3, 4, 5), 100, dtype=torch.int16), torch.full((1, 6, 2), 100, dtype=torch.int16)]
     goals = [torch.full((3, 4, 5), 103 / 255), torch.full((3, 6, 2), 90 / 255)]
 
-    def loss(images: list[torch.Tensor]) -> torch.Tensor:
+    def loss(number: int, images: list[torch.Tensor]) -> Iterator[torch.Tensor]:
         assert all(torch.equal(x, (x * 255).round() / 255) for x in images)
-        return torch.stack([(x - goal).square().sum() for x, goal in zip(images, goals, strict=True)])
+        for x, goal in zip(images, goals, strict=True):  # in parts, whose gradients are added up
+            yield (x - goal).square().sum()[None]
 
     delta = pgd(clean, [torch.zeros_like(x) for x in clean], loss, 9, 1, 4)
     assert (delta[0] == 3).all()

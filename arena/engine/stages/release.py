@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from arena.budget import Budget, check
+from arena.data import shelf
 from arena.data.sample import digest
 from arena.engine.job import Desk, Job, defender_world, write_json
 from arena.engine.stages.base import (
@@ -56,14 +57,14 @@ class Release(Stage):
     auxiliary: Input | None
 
     def run(self, desk: Desk) -> None:
+        shelf.limit(shelf.SMALL)  # a defense needs the memory that it has for itself
         defense = cast(Defense, self.defense.create())
         samples, specs = desk.samples("train"), self.surrogates
         before = digest(samples)
         world = defender_world(desk, self.bounds, self.seed, None if specs is None else partial(_load, specs))
-        drafts = list(round_drafts(samples, defense.protect(samples, world)))
+        write_drafts(round_drafts(samples, defense.protect(samples, world)), desk.made / DRAFTS)
         if digest(samples) != before:
             raise ArenaError("it changed the samples that it was given, in place: return new pictures in drafts")
-        write_drafts(drafts, desk.made / DRAFTS)
         desk.write(DIAGNOSTICS, {str(name): float(value) for name, value in world.diagnostics.items()})
 
     def ask(self, job: Job, made: Path, given: Path) -> Asking | None:
