@@ -15,9 +15,13 @@ from arena.data.sample import digest
 from arena.engine.describe import Model, Plugins
 from arena.errors import ArenaError, UsageError
 from arena.files import write_atomically
+from arena.owner.earlier import already_protected
+from arena.owner.estimate import Before, Prepared
 from arena.owner.originals import read_originals
+from arena.owner.phases import Phases, Progress
 from arena.owner.report import FILE, Report, Request, read_report
-from arena.owner.session import Progress, Session
+from arena.owner.seen import Seen
+from arena.owner.session import Session
 from arena.paths import exists, is_file, is_folder, unreadable
 from arena.plugins.registry import Registry
 
@@ -38,15 +42,18 @@ def protect_folder(
     limit: int | None = None,
     resume: bool = False,
     progress: Progress | None = None,
+    before: Before | None = None,
     isolated: bool = True,
 ) -> Report:
     """Protect the samples of `source` and write the release and its report into the folder `out`.
 
     `source`, `columns`, `split` and `limit` are those of `arena.owner.originals.read_originals`; the source is only
-    read. `defense` is a registered id, `config` its settings; `surrogates` are names as `surrogate` takes them.
-    `budget` is 8/255 and 5 words by default. `progress` is called with the share done, 0 to 1, and a note. Defense and
-    surrogates run in processes of their own unless `isolated` is off, which is for debugging. The same arguments give
-    the same release on one machine and thread count.
+    read. `defense` is a registered id, `config` its settings, of which `views` and `copies` are on unless it says
+    otherwise; `surrogates` are names as `surrogate` takes them. `budget` is 8/255 and 5 words by default. `progress` is
+    called with the share done, 0 to 1, and a note, and `before` with all that is known before crafting starts: what it
+    estimates is how `progress` is told, and it may raise `arena.owner.estimate.DryRun`. Defense and surrogates run in
+    processes of their own unless `isolated` is off, which is for debugging. The same arguments give the same release on
+    one machine and thread count.
 
     ``out/data`` becomes an imagefolder with the pictures' own names, ending in ``.png``; ``out/report.json`` and
     ``out/report.html`` tell what was measured on it. Until then everything is in ``out/.work``, and `resume` goes on
@@ -58,13 +65,16 @@ def protect_folder(
     """
     origin, out = str(Path(source).absolute() if exists(source) else source), Path(out).absolute()
     _check_place(Path(origin), out, resume)
-    plugins, config = Plugins(Registry(), apart=isolated), dict(config or {})
+    plugins = Plugins(Registry(), apart=isolated)
+    config = {**_defaults(defense, plugins), **(config or {})}
     card, spec = plugins.plugin("defense", defense, config)
     models = [surrogate(name, plugins) for name in surrogates]
     _check_needs(defense, card.needs, models)
-    tell = progress or (lambda done, note: None)
+    tell = Phases(progress)
     tell(0.0, "reading the samples")
     originals = read_originals(origin, columns, split, limit)
+    seen = Seen.of(tell.each(originals.samples, "looking at the pictures"))
+    warnings = tuple(already_protected(seen, origin, out))
     request = Request(
         source=origin,
         split=split,
@@ -82,12 +92,18 @@ def protect_folder(
         report = read_report(out)
         _compare(report.request, request, out)
     else:
+        specs = tuple(model.spec for model in models)
+        prepared = Prepared(request, originals, spec, specs, seen, warnings, isolated)
+        expected = before(prepared) if before is not None else None
+        if expected is not None:
+            tell.expect(expected.seconds)
         try:
             work.mkdir(parents=True, exist_ok=True)
             with FileLock(work / "lock", timeout=0):
                 resumed = _begin(work, request)
-                specs = tuple(model.spec for model in models)
-                session = Session(request, originals, spec, card.needs, specs, work, tell, resumed, isolated)
+                session = Session(
+                    *(request, originals, spec, card.needs, specs, work, tell, resumed, seen, warnings, isolated)
+                )
                 report = session.run()
                 _publish(work, out)
         except Timeout:
@@ -115,6 +131,13 @@ def surrogate(name: str, plugins: Plugins) -> Model:
 
             settings |= {"device": "cuda"} if torch.cuda.is_available() else {}
     return plugins.model(id, settings)
+
+
+def _defaults(defense: str, plugins: Plugins) -> dict[str, Any]:
+    """Settings that an owner has other defaults for than a suite: no part of a picture is left out, and near copies
+    share a perturbation."""
+    known = plugins.registry.get("defense", defense).load().Config.model_fields
+    return {name: value for name, value in {"views": True, "copies": "near"}.items() if name in known}
 
 
 def _check_place(source: Path, out: Path, resume: bool) -> None:

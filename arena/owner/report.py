@@ -20,6 +20,8 @@ from arena.budget import Budget, words
 from arena.data.colours import amplified, colours
 from arena.data.sample import Sample
 from arena.errors import ArenaError, UsageError
+from arena.owner.coverage import Coverage
+from arena.owner.seen import Copies
 from arena.paths import is_file, unreadable
 from arena.text import printable
 
@@ -61,7 +63,8 @@ class Measured(_Part):
 
 class ReleasedSample(_Part):
     """One sample: its picture's path in the source and in the release, the characters inserted into its question (None
-    where nothing was inserted, or more was changed), and SHA-256 of the clean and of the released sample."""
+    where nothing was inserted, or more was changed), and SHA-256 of the clean and of the released sample, and of their
+    pictures alone."""
 
     id: str
     source_file: str
@@ -69,17 +72,23 @@ class ReleasedSample(_Part):
     trigger: tuple[int, int] | None
     clean: str
     released: str
+    clean_picture: str = ""
+    released_picture: str = ""
 
 
 class Report(_Part):
-    """Everything known about a release. `log` has an entry a round where the defense keeps a log, `seconds` are those
-    of the last session of a run that was interrupted (`resumed`)."""
+    """Everything known about a release. `warnings` are what its owner has to know before publishing it; `log` has an
+    entry a round where the defense keeps a log, `seconds` are those of the last session of a run that was interrupted
+    (`resumed`)."""
 
     schema_version: Literal[1] = 1
     created: str
     request: Request
     resumed: bool
+    warnings: list[str] = []
     measured: Measured
+    coverage: Coverage | None = None
+    copies: Copies | None = None
     stealth: dict[str, float | None]
     diagnostics: dict[str, float]
     log: list[dict[str, Any]]
@@ -88,6 +97,8 @@ class Report(_Part):
     seconds: float
     peak_memory_mb: float
     environment: dict[str, Any]
+    verified: dict[str, Any] | None = None
+    """What `arena.owner.verified` found, as JSON."""
 
 
 def read_report(folder: Path) -> Report:
@@ -118,7 +129,7 @@ def write_report(
         "about_attention": any(name.endswith("-eta") for name in report.diagnostics),
         "renamed": [s for s in report.samples if s.source_file != s.file],
     }
-    html = _environment().get_template("report.html.j2").render(page)
+    html = environment().get_template("report.html.j2").render(page)
     (folder / "report.html").write_text(html, encoding="utf-8")
     (folder / FILE).write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
@@ -132,8 +143,9 @@ def measure(
     """What the samples use of the budget at most."""
     image, changed, growth = 0.0, 0, 0
     for original, sample in zip(originals, released, strict=True):
-        delta = colours(sample.image).astype(np.float64) - colours(original.image)
-        amount = np.sqrt(np.square(delta).mean()) if budget.norm == "l2" else np.abs(delta).max(initial=0)
+        delta = colours(sample.image).astype(np.int16) - colours(original.image)
+        largest = np.abs(delta).max(initial=0)
+        amount = np.sqrt(np.square(delta, dtype=np.float64).mean()) if budget.norm == "l2" else largest
         image = max(image, float(amount))
         changed = max(changed, int(Levenshtein.distance(words(original.question), words(sample.question))))
         if count_tokens is not None:
@@ -209,8 +221,9 @@ def _finalize(value: Any) -> Any:
 
 
 @cache
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
+def environment() -> jinja2.Environment:
+    """The templates; whatever a sample holds is text on the page."""
+    made = jinja2.Environment(
         loader=jinja2.PackageLoader("arena.owner"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -218,5 +231,5 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["settings"] = _json
-    return environment
+    made.filters["settings"] = _json
+    return made

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from arena.budget import check
+from arena.data.copies import picture_digest
 from arena.data.sample import Sample, digest
 from arena.engine.apart import Apart, Bounds, StageFailed, number
 from arena.engine.job import party_seed, write_json
@@ -24,13 +25,13 @@ from arena.engine.stages.release import DRAFTS, read_counts, read_diagnostics
 from arena.engine.stages.stealth import read_perplexities
 from arena.errors import ArenaError
 from arena.isolation.leftovers import remove
+from arena.owner.coverage import coverage
 from arena.owner.originals import Originals, released_name
+from arena.owner.phases import CRAFTING, MEASURING, WRITING, Phases
 from arena.owner.report import ReleasedSample, Report, Request, inserted_span, measure, write_report
+from arena.owner.seen import Seen
 from arena.plugins.spec import PluginSpec
 from arena.release import read_drafts, read_release, write_release
-
-Progress = Callable[[float, str], None]
-"""Told the share done, 0 to 1, and a note."""
 
 SHOWN = 4
 """Samples pictured in the report."""
@@ -58,35 +59,43 @@ class Session:
     needs: frozenset[str]
     surrogates: tuple[PluginSpec, ...]
     work: Path
-    tell: Progress
+    tell: Phases
     resumed: bool
+    seen: Seen
+    warnings: tuple[str, ...] = ()
     isolated: bool = True
 
     def run(self) -> Report:
         samples, data = self.originals.samples, self.work / "data"
         self._crafting.mkdir(exist_ok=True)
         made, tokens = self._craft()
-        self.tell(1.0, "writing and checking the release")
+        self.tell.begin(WRITING, "writing and checking the release")
         if data.exists():
             shutil.rmtree(data)
-        write_release(made.released, data, self.originals.files)
+        write_release(self.tell.each(made.released, "writing the release", 0, 0.6), data, self.originals.files)
         written = digest(made.released)
         released = read_release(data)
         if digest(released) != written:
             raise ArenaError(f"{data} does not read back as it was written: check the disk, then use --resume")
-        for index, (original, sample) in enumerate(zip(samples, released, strict=True)):
+        checked = self.tell.each(released, "checking the release", 0.6)
+        for index, (original, sample) in enumerate(zip(samples, checked, strict=True)):
             check(original, sample, self.request.budget, tokens, index)
-        self.tell(1.0, "measuring what shows")
+        self.tell.begin(MEASURING, "measuring what shows")
         scores, notes = self._stealth(released)
+        reached = coverage(samples, self.tell.each(released, "measuring what was reached", 0.8), self.originals.files)
+        copies = self.seen.copies(self.originals.files)
         report = Report(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             request=self.request,
             resumed=self.resumed,
+            warnings=[*self.warnings, *(reached.warnings() if reached else ())],
+            coverage=reached,
+            copies=copies,
             measured=measure(samples, released, self.request.budget, tokens),
             stealth=scores,
             diagnostics=made.diagnostics,
             log=self._log(),
-            notes=notes,
+            notes=[*copies.notes(), *notes],
             samples=[
                 ReleasedSample(
                     id=original.id,
@@ -95,8 +104,12 @@ class Session:
                     trigger=inserted_span(original.question, sample.question),
                     clean=digest([original]),
                     released=digest([sample]),
+                    clean_picture=look.digest,
+                    released_picture=picture_digest(sample.image),
                 )
-                for original, sample, file in zip(samples, released, self.originals.files, strict=True)
+                for original, sample, file, look in zip(
+                    samples, released, self.originals.files, self.seen.looks, strict=True
+                )
             ],
             seconds=made.seconds,
             peak_memory_mb=made.peak_memory_mb,
@@ -142,9 +155,14 @@ class Session:
         )
         with self._apart() as apart:
             given, folder = apart.folder("given"), apart.folder("made")
-            write_release(samples, given / "train")
+            self.tell.begin(CRAFTING, "handing over the samples")
+            write_release(self.tell.each(samples, "handing over the samples", 0, 0), given / "train")
             ended = apart.compute(stage, given, folder, self._crafting)
-            released = read_drafts(folder / DRAFTS, samples)
+            drafts = self.work / DRAFTS  # which are looked at until the end
+            remove(drafts)
+            (folder / DRAFTS).replace(drafts)
+            near = self.defense.config.get("copies") != "near"  # a defense that knows of near copies shares by itself
+            released = self.seen.one_each(samples, read_drafts(drafts, samples), near)
             texts = list(dict.fromkeys(s.question for part in (samples, released) for s in part))
             tokens = self._counted(apart, texts) if self.surrogates else None
             for index, (original, sample) in enumerate(zip(samples, released, strict=True)):
@@ -163,11 +181,11 @@ class Session:
     def _stealth(self, released: Sequence[Sample]) -> tuple[dict[str, float | None], list[str]]:
         from arena.score.stealth import stealth
 
-        samples = self.originals.samples
+        samples, told = self.originals.samples, self.tell.each(released, "measuring what shows", 0, 0.8)
         if all(a.question == b.question for a, b in zip(samples, released, strict=True)):
-            return stealth(samples, released), []
+            return stealth(samples, told), []
         if not self.surrogates:
-            return stealth(samples, released), ["perplexity was not measured: it needs a surrogate model"]
+            return stealth(samples, told), ["perplexity was not measured: it needs a surrogate model"]
         reader = Stealth(label="", size=len(samples), reader=self.surrogates[0], originals=Input(""), release=Input(""))
         try:
             with self._apart() as apart:
@@ -175,10 +193,10 @@ class Session:
                 write_json(given / "texts.json", [[s.question for s in part] for part in (samples, released)])
                 apart.compute(reader, given, reply)
                 perplexity = read_perplexities(reply, len(samples))
-            return stealth(samples, released, perplexity), []
+            return stealth(samples, told, perplexity), []
         except ArenaError as error:  # a question may be too short to have a perplexity
             said = str(error.__cause__ or error)
-            return stealth(samples, released), [f"perplexity was not measured: {said}"]
+            return stealth(samples, told), [f"perplexity was not measured: {said}"]
 
     def _log(self) -> list[dict[str, Any]]:
         """The rounds in the ``log.json`` that some defenses leave in their workspace."""
