@@ -109,6 +109,12 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def allowed_threads() -> int:
+    """Threads that one process alone may compute with: what ``OMP_NUM_THREADS`` says, else one a core."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdigit() and int(asked) else os.cpu_count() or 1
+
+
 def stage_environment(threads: int) -> dict[str, Any]:
     """What a record says of the process a stage ran in. Looks at torch only where a stage has loaded it."""
     commit, dirty = code_state()

@@ -47,11 +47,17 @@ def protect(
     choices: Annotated[str | None, typer.Option("--choices-column", help="Lists of choices.")] = None,
     split: Annotated[str, typer.Option("--split", help="Of a source that has several.")] = "train",
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many samples.")] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Then fine-tune on the release, and say what is left of it.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done and how long, and stop.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in --out.")] = False,
 ) -> None:
     """Protect a folder of pictures and questions: writes a release and a report. The input is only read."""
+    from arena.cli.outlook import outlook
     from arena.engine.progress import Display
     from arena.environment import quiet_libraries
+    from arena.owner.estimate import DryRun, Estimate, Prepared, estimate
     from arena.owner.protect import protect_folder
 
     columns = {
@@ -64,8 +70,19 @@ def protect(
     }
     settings, budget = read_settings(config or []), read_budget(budget_image, budget_text)
     quiet_libraries()
+    console, told = stderr(), list[str]()
+
+    def before(prepared: Prepared) -> Estimate:
+        expected = estimate(prepared)
+        told.extend(outlook(prepared, expected, verify))
+        if dry_run:
+            raise DryRun
+        for line in told:
+            console.print(line, soft_wrap=True)
+        return expected
+
     try:
-        with Display(stderr(), 1.0, note="reading the samples") as display:
+        with Display(console, 1.0, note="reading the samples") as display:
             report = protect_folder(
                 source,
                 out,
@@ -79,10 +96,26 @@ def protect(
                 limit=limit,
                 resume=resume,
                 progress=display,
+                before=before,
             )
+        _say(report, out)
+        if verify:
+            _verify(out)
+    except DryRun:
+        for line in told:
+            stdout().print(line, soft_wrap=True)
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(f"what is finished is kept in {out}; --resume goes on with it") from stop
-    _say(report, out)
+
+
+def _verify(out: Path) -> None:
+    from arena.owner.verified import add
+    from arena.stress.verify import verify
+
+    found = verify(out, stderr())
+    add(out, found)
+    for line in found.lines():
+        stdout().print(line, soft_wrap=True)
 
 
 @commands.command()
@@ -126,12 +159,15 @@ def explain(
 
 def _say(report: Report, out: Path) -> None:
     measured, budget, shows = report.measured, report.request.budget, report.stealth
+    reached = report.coverage
     psnr = "no picture changed" if shows["psnr"] is None else f"PSNR {shows['psnr']:.2f} dB"
     lines = (
         f"{report.request.samples} samples protected with {report.request.defense['id']} in {report.seconds:.0f} s",
         f"budget, checked on the files: {measured.image:g} of {budget.image:g}/255, "
         f"{measured.words} of {budget.text} words",
         f"stealth: {psnr}, BLEU {shows['bleu']:.3f}",
+        *([f"reached: {reached.pixels:.1%} of the pixels of {reached.pictures} pictures"] if reached else []),
+        *(f"warning: {warning}" for warning in report.warnings),
         "this is a measured obstacle, not a guarantee: the report says what undoes it",
         f"release: {out / 'data'}",
         f"report, to keep to yourself: {out / 'report.html'}",

@@ -26,11 +26,13 @@ SHOWN = 4
 
 class Display:
     """A bar with a note while the block runs. Where the console is no terminal, a line at the start and then one every
-    `EVERY` seconds, whether or not anything is reported, without control codes."""
+    `EVERY` seconds, whether or not anything is reported, without control codes. Both say how long the rest takes."""
 
     def __init__(self, console: Console, total: float, unit: str = "", note: str = "") -> None:
         self._console, self._total, self._unit = console, total, unit
         self._done, self._note = 0.0, note
+        self._since: tuple[float, float] | None = None
+        """When something was first done, and how much it was: a run that goes on begins with a part of it."""
         self._bar = self._made_bar() if console.is_interactive and console.file.isatty() else None
 
     def _made_bar(self) -> progress.Progress:
@@ -71,6 +73,8 @@ class Display:
 
     def __call__(self, done: float, note: str) -> None:
         """Show what is done, of the total, and a note."""
+        if self._since is None and done > 0:
+            self._since = time.monotonic(), done
         self._done, self._note = done, " ".join(note.split())
         if self._bar is not None:
             self._bar.update(self._task, completed=done, description=printable(self._note))
@@ -82,9 +86,17 @@ class Display:
 
     def _say(self) -> None:
         share = f"{self._done:.0f} of {self._total:.0f} {self._unit}" if self._unit else f"{self._done:.0%}"
-        parts = (duration(time.monotonic() - self._start), share, printable(self._note))
+        parts = (duration(time.monotonic() - self._start), share, self._left(), printable(self._note))
         line = " · ".join(part for part in parts if part)
         self._console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+    def _left(self) -> str:
+        """How long the rest takes at the pace so far; empty where that cannot be said yet."""
+        if self._unit or self._since is None or self._done <= self._since[1]:
+            return ""
+        (start, first), left = self._since, 1 - self._done / self._total
+        spent = time.monotonic() - start
+        return f"{duration(spent * left / (self._done - first) * self._total)} left" if left > 0 and spent > 0 else ""
 
 
 class Progress:

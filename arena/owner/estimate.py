@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, cast
 
@@ -17,9 +16,10 @@ from arena.data.sample import Sample, digest
 from arena.engine.apart import Apart, Bounds
 from arena.engine.job import Desk
 from arena.engine.stages.base import Asking, read_made
+from arena.environment import allowed_threads
 from arena.errors import ArenaError
 from arena.owner.originals import Originals
-from arena.owner.phases import CRAFTING, MEASURING, READING, WRITING
+from arena.owner.phases import CRAFTING, MEASURING, WRITING
 from arena.owner.report import Request
 from arena.owner.seen import Seen
 from arena.plugins.base import Defense
@@ -81,7 +81,8 @@ class Pace(Asking):
 
     defense: PluginSpec
     budget: Budget
-    samples: int
+    sizes: tuple[tuple[int, int], ...]
+    """Height and width of all pictures."""
     threads: int
     preload: ClassVar[tuple[str, ...]] = Asking.preload
 
@@ -92,9 +93,17 @@ class Pace(Asking):
         """Seconds of passes, and the number of each kind, as JSON."""
         import torch
 
+        from arena.lvlm.views import leaves_out
+
         torch.set_num_threads(self.threads)
-        effort = cast(Defense, self.defense.create()).effort(self.samples, self.budget)
         lvlm, samples = load_model(self.model), desk.samples("train")
+        defense = cast(Defense, self.defense.create())
+        effort = defense.effort(len(self.sizes), self.budget)
+        if getattr(defense.config, "views", False):  # which only pictures take that the surrogate leaves a part of out
+            plain = type(defense)(defense.config.model_copy(update={"views": False}))
+            without = plain.effort(len(self.sizes), self.budget).gradients
+            share = sum(leaves_out(lvlm, *size) for size in self.sizes) / len(self.sizes)
+            effort = replace(effort, gradients=without + share * (effort.gradients - without))
         timed = {"forward": _forward, "gradient": _gradient, "text": _text}
         needed = {"forward": effort.forwards, "gradient": effort.gradients, "text": effort.texts}
         seconds = {
@@ -150,12 +159,13 @@ def estimate(prepared: Prepared) -> Estimate:
         known = not prepared.surrogates
         (place / "stage").mkdir()
         apart = Apart(
-            place / "stage", place, Bounds(), isolated=prepared.isolated, threads=(threads := os.cpu_count() or 1)
+            place / "stage", place, Bounds(), isolated=prepared.isolated, threads=(threads := allowed_threads())
         )
         for number, model in enumerate(prepared.surrogates):
             given, made = apart.folder(f"given-{number}"), apart.folder(f"made-{number}")
             write_release(tried, given / "train")
-            asking = Pace(model, prepared.defense, request.budget, len(samples), threads)
+            sizes = tuple((s.image.height, s.image.width) for s in samples)
+            asking = Pace(model, prepared.defense, request.budget, sizes, threads)
             apart.compute(asking, given, made)
             pace, needed = _read(made)
             moved += len(samples) * sum(needed[name] * pace.get(name, 0.0) for name in needed)
@@ -184,7 +194,7 @@ def _of_pictures(samples: Sequence[Sample], place: Path) -> dict[str, float]:
     stealth(first, first)  # loads what it needs
     measuring = took(lambda: stealth(first, first))
     # Pictures are handed over, read, written as drafts and read again around crafting, then written and checked.
-    return {READING: reading, CRAFTING: writing + 4 * reading, WRITING: writing + 4 * reading, MEASURING: measuring}
+    return {CRAFTING: writing + 4 * reading, WRITING: writing + 4 * reading, MEASURING: measuring}
 
 
 def _spread(samples: Sequence[Sample]) -> list[Sample]:

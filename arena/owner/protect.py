@@ -94,9 +94,10 @@ def protect_folder(
     else:
         specs = tuple(model.spec for model in models)
         prepared = Prepared(request, originals, spec, specs, seen, warnings, isolated)
-        expected = before(prepared) if before is not None else None
-        if expected is not None:
-            tell.expect(expected.seconds)
+        if before is not None:
+            tell(0.0, "estimating how long it takes")
+            if (expected := before(prepared)) is not None:
+                tell.expect(expected.seconds)
         try:
             work.mkdir(parents=True, exist_ok=True)
             with FileLock(work / "lock", timeout=0):

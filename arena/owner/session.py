@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from arena.engine.stages import Input, Release, Stealth
 from arena.engine.stages.base import SAMPLES, Asking
 from arena.engine.stages.release import DRAFTS, read_counts, read_diagnostics
 from arena.engine.stages.stealth import read_perplexities
+from arena.environment import allowed_threads
 from arena.errors import ArenaError
 from arena.isolation.leftovers import remove
 from arena.owner.coverage import coverage
@@ -131,7 +131,7 @@ class Session:
         remove(place)
         place.mkdir(mode=0o700)
         try:
-            yield Apart(place, self.work, Bounds(), self.tell, isolated=self.isolated, threads=os.cpu_count() or 1)
+            yield Apart(place, self.work, Bounds(), self.tell, isolated=self.isolated, threads=allowed_threads())
         except StageFailed as error:
             told = ArenaError(f"{error}. --debug shows where; --resume goes on from what it saved")
             told.add_note(error.trace)

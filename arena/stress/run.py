@@ -123,7 +123,7 @@ def stress(
         was = refuse_other(before, planned, entry.label, settings.compare)
     report = run_suite(made, store, registry, scheduler, workers, results, force_failed, console, name=settings.suite)
     cells = [cell.asked for cell in report.plan.cells]
-    board = _board(report.records, cells)
+    board = board_of(report.records, cells)
     seeds = len(made.seeds)
     verdicts = [_budget(target, entry.label, report.records)]
     verdicts += [judge(one, board, entry.label, seeds, asked.lines.get(one.name, 0)) for one in asked.requirements]
@@ -144,7 +144,7 @@ def stress(
         asked.file,
         comparison,
         notes,
-        _failures(report),
+        failures_of(report),
         _shown(board, entry.label, seeds),
     )
 
@@ -189,7 +189,7 @@ def _at(
     return baseline.run_at(revision, code, suite, file, store.url, console, workers)
 
 
-def _board(records: Sequence[Record], cells: Sequence[Cell]) -> Board | None:
+def board_of(records: Sequence[Record], cells: Sequence[Cell]) -> Board | None:
     """The tables of the records; None where there are none."""
     from leaderboards.tables.board import build
 
@@ -251,7 +251,7 @@ def _same_source(before: Sequence[Record], after: Sequence[Record], was: str, en
     return ("the baseline was made by the same source, settings and files of the protection",) if same else ()
 
 
-def _failures(report: RunReport) -> tuple[str, ...]:
+def failures_of(report: RunReport) -> tuple[str, ...]:
     """What failed, each cause once, with how many cells it cost."""
     causes: dict[str, int] = {}
     said = [f"{r.failure.stage}: {r.failure.error.strip()}" for r in report.failed if r.failure is not None]
