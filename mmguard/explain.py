@@ -16,6 +16,9 @@ from arena.lvlm.batch import Role
 from mmguard.attention import align, image_keys, mean_attention, theorem_5_1
 from mmguard.objective import affected, attend, reference
 
+WORDS = {"trigger": "added words", "answer": "answer", "Ω_δ": "changed parts"}
+"""What is called how for them: Omega_delta are the parts of the picture that the perturbation changes most."""
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -31,6 +34,11 @@ class Pair:
     def name(self) -> str:
         return f"{self.source} → {self.target}"
 
+    @property
+    def words(self) -> str:
+        """The same for people who have not read the paper."""
+        return f"{WORDS[self.source]} → {WORDS[self.target]}"
+
 
 @dataclass(frozen=True)
 class Bound:
@@ -40,6 +48,11 @@ class Bound:
     eta: float
     bound: float
     measured: float
+
+    @property
+    def words(self) -> str:
+        """The target for people who have not read the paper."""
+        return WORDS[self.target]
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from mmguard.explain import Explanation, Pair
 
-OMEGA = r"$\Omega_\delta$"
 SOFTWARE = "arena explain"
 """Stands in the file, so that it can be told from the user's own."""
 
@@ -43,8 +42,8 @@ def draw(explanation: Explanation, path: Path) -> None:
         _bars(axis, pair)
     masses = [x for p in explanation.pairs for x in (*(p.clean or ()), *(p.protected or ()))]
     axes[0].set_ylim(0, min(1.0, 1.25 * max(masses, default=0)) or 1.0)
-    axes[0].set_ylabel("share of attention")
-    handles = [Patch(color=CLEAN, label="clean"), Patch(color=PROTECTED, label="protected")]
+    axes[0].set_ylabel("share of its attention")
+    handles = [Patch(color=CLEAN, label="original"), Patch(color=PROTECTED, label="protected")]
     bars.legend(handles=handles, loc="outside upper right", ncols=2, frameon=False)
     figure.savefig(path, format="png", metadata={"Software": SOFTWARE})
 
@@ -55,8 +54,8 @@ def _heading(figure: Any, e: Explanation) -> None:
         start, stop = e.trigger
         question = f"{question[:start]}[{question[start:stop]}]{question[stop:]}"
     lines = (
-        f"Sample {e.released.id} at the base model {e.surrogate}, without adapters",
-        f"question, [trigger] in brackets: {question}" if e.trigger else f"question, without a trigger: {question}",
+        f"Where {e.surrogate} looks when it answers, before and after protection: sample {e.released.id}",
+        f"question, [added words] in brackets: {question}" if e.trigger else f"question, nothing added: {question}",
         f"answer: {e.released.answer}",
     )
     text = "\n".join(textwrap.shorten(line, 170, placeholder=" …") for line in lines)
@@ -70,17 +69,21 @@ def _pictures(figure: Any, e: Explanation) -> None:
     _show(axes[0], e.released.image, "released picture")
     change = amplified(e.original.image, e.released.image)
     if e.tokens:
-        _show(axes[1], change, f"perturbation, 10 times; {OMEGA} ({e.tokens} tokens)")
+        _show(
+            axes[1],
+            change,
+            f"the change, 10 times stronger\noutlined: changed most ({e.tokens} parts, $\\Omega_\\delta$)",
+        )
         _outline(axes[1], e.omega)
     else:
-        _show(axes[1], change, "no perturbation that this model sees")
+        _show(axes[1], change, "no change that this model sees")
     scale = Normalize(0, max(float(e.clean_map.max()), float(e.protected_map.max()), 1e-12))
-    for axis, values, name in ((axes[2], e.clean_map, "clean"), (axes[3], e.protected_map, "protected")):
-        picture = e.original.image if name == "clean" else e.released.image
-        _show(axis, picture.convert("L"), f"attention of the answer, {name}, layer {e.layer}")
+    for axis, values, name in ((axes[2], e.clean_map, "original"), (axes[3], e.protected_map, "protected")):
+        picture = e.original.image if name == "original" else e.released.image
+        _show(axis, picture.convert("L"), f"where the answer looks, {name}\n(layer {e.layer})")
         heat = axis.imshow(values, cmap="inferno", norm=scale, alpha=0.7, interpolation="nearest")
         _outline(axis, e.omega)
-    figure.colorbar(heat, ax=list(axes[2:]), shrink=0.75, label="attention to an image token")
+    figure.colorbar(heat, ax=list(axes[2:]), shrink=0.75, label="attention to a part of the picture")
 
 
 def _show(axis: Axes, image: Any, title: str) -> None:
@@ -100,7 +103,7 @@ def _outline(axis: Axes, mask: np.ndarray) -> None:
 
 
 def _bars(axis: Axes, pair: Pair) -> None:
-    axis.set_title(f"attention mass {pair.name}".replace("Ω_δ", OMEGA), fontsize=11)
+    axis.set_title(f"attention: {pair.words}", fontsize=11)
     shown = [(values, colour) for values, colour in ((pair.clean, CLEAN), (pair.protected, PROTECTED)) if values]
     axis.spines[["top", "right"]].set_visible(False)
     if not shown:
@@ -114,12 +117,12 @@ def _bars(axis: Axes, pair: Pair) -> None:
         if len(layers) <= 8:
             axis.bar_label(bars, fmt="%.3f", fontsize=9, padding=2)
     if pair.clean is None:
-        axis.text(0.5, 0.94, "no trigger in the clean sample", ha="center", transform=axis.transAxes, color=CLEAN)
+        axis.text(0.5, 0.94, "no added words in the original", ha="center", transform=axis.transAxes, color=CLEAN)
     axis.set_xlabel("layer")
     axis.set_xticks(layers if len(layers) <= 12 else layers[:: len(layers) // 8])
 
 
 def _missing(pair: Pair) -> str:
     if pair.target == "trigger":
-        return "no trigger was inserted"
-    return "no perturbation" if pair.source == "answer" else "no trigger, or no perturbation"
+        return "no words were added"
+    return "the picture did not change" if pair.source == "answer" else "no words were added, or nothing changed"

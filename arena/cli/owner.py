@@ -11,7 +11,9 @@ from arena.cli.console import stderr, stdout
 from arena.cli.options import read_budget, read_settings
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from collections.abc import Iterator
+
+    from rich.console import RenderableType
 
     from arena.owner.report import Report
     from mmguard.explain import Explanation
@@ -148,13 +150,9 @@ def explain(
     except OSError as error:
         raise ArenaError(f"{path} cannot be written: {error}") from error
     console = stdout()
-    console.print(_masses(explanation))
-    for bound in explanation.bounds:
-        console.print(
-            f"Theorem 5.1, {bound.target}: eta {bound.eta:.4f}, bound {bound.bound:.4f}, measured {bound.measured:.4f} "
-            "(total variation of the answer's attention, mean of all layers)"
-        )
-    console.print(f"picture: {path}", soft_wrap=True)
+    for part in _masses(explanation):
+        console.print(part)
+    console.print(f"drawing: {path}", soft_wrap=True)
 
 
 def _say(report: Report, out: Path) -> None:
@@ -176,16 +174,25 @@ def _say(report: Report, out: Path) -> None:
         stdout().print(line, soft_wrap=True)
 
 
-def _masses(e: Explanation) -> Table:
-    from rich.table import Table
+def _masses(e: Explanation) -> Iterator[RenderableType]:
+    """Where the answer looks, in words and as a table."""
+    from arena.cli.console import table
 
-    title = f"attention mass at {e.surrogate}, sample {e.released.id}: clean / protected"
-    table = Table("layer", box=None, pad_edge=False, title=title, title_justify="left")
-    for pair in e.pairs:
-        table.add_column(pair.name, justify="right")
+    yield f"Where {e.surrogate} looks when it answers sample {e.released.id}"
+    yield (
+        f"changed parts: the {e.tokens} parts of the picture that the protection changes most, outlined in the drawing "
+        "(Omega_delta). Each number is a share of attention from 0 to 1: of the original / of the protected sample."
+    )
+    shown = table("layer", *(pair.words for pair in e.pairs), right=0)
     sides = [(pair.clean, pair.protected) for pair in e.pairs]
     depth = max((len(values) for pair in sides for values in pair if values is not None), default=0)
     for k in range(depth):
         cells = [" / ".join("-" if v is None else f"{v[k]:.4f}" for v in pair) for pair in sides]
-        table.add_row(str(k + 1), *cells)
-    return table
+        shown.add_row(str(k + 1), *cells)
+    yield shown
+    for bound in e.bounds:
+        yield (
+            f"{bound.words}: {bound.measured:.4f} of the answer's attention went elsewhere than before (0 is "
+            f"none, 1 all; mean of all layers). Guaranteed is at least {bound.bound:.4f} (Theorem 5.1 of the paper, "
+            f"eta {bound.eta:.4f}; below 0 it says nothing)"
+        )

@@ -93,8 +93,21 @@ def test_without_a_terminal_there_is_a_line_now_and_then(
         count = file.getvalue().count("\n")
         assert 4 <= count < 40
     lines = file.getvalue().splitlines()
-    assert f"25% · note 49 {SHOWN} {'x' * 100}" in lines[-1]
+    assert f"25% · note 49 {SHOWN} {'x' * 100}" in lines[-1]  # at a standstill nothing is said of the time left
     assert not {"\x1b", "\x07", "\r", "\u202e"} & set(file.getvalue())
+
+
+def test_lines_say_how_long_the_rest_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(arena.engine.progress.time, "monotonic", lambda: clock[0])
+    file = io.StringIO()
+    with Display(PlainConsole(file=file, width=80), 1.0, note="reading") as display:
+        for seconds, done in ((60, 0.5), (70, 0.6), (80, 0.75)):  # a run that goes on begins at a half
+            clock[0] = 100.0 + seconds
+            display(done, f"at {done}")
+            display._say()
+    lines = file.getvalue().splitlines()
+    assert lines[1:] == ["60 s · 50% · at 0.5", "70 s · 60% · 40 s left · at 0.6", "80 s · 75% · 20 s left · at 0.75"]
 
 
 def test_labels_that_look_like_markup_cost_no_run(tmp_path: Path, toys: Path) -> None:

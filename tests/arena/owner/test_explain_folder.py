@@ -118,10 +118,23 @@ def test_the_command_prints_the_numbers(crafted: Path, tmp_path: Path) -> None:
             clean = "-" if pair.clean is None else f"{pair.clean[k]:.4f}"
             assert f"{clean} / {value:.4f}" in ran.stdout
     assert f"eta {found.bounds[0].eta:.4f}" in ran.stdout
+    for words in ("added words → changed parts", "answer → added words", "outlined in the drawing", "Omega_delta"):
+        assert words in ran.stdout
     with Image.open(tmp_path / "p.png") as image:
         assert image.format == "PNG"
     draw(found, tmp_path / "q.png")
     assert (tmp_path / "p.png").read_bytes() == (tmp_path / "q.png").read_bytes()
+
+
+def test_nothing_is_cut_off_where_there_is_little_room(crafted: Path, tmp_path: Path) -> None:
+    words = ["explain", str(crafted), "--sample", "1", "--layer", "2", "--out", str(tmp_path / "p.png")]
+    ran = CliRunner().invoke(app, words, env={"COLUMNS": "40"}, catch_exceptions=False)
+    shown = "".join(ran.stdout.split())
+    found = explain(crafted, 1, layer=2)
+    assert "…" not in ran.stdout and max(map(len, ran.stdout.splitlines()[:-1])) <= 40
+    for pair in found.pairs:
+        for side in (pair.clean, pair.protected):
+            assert all(f"{value:.4f}" in shown for value in side or ())
 
 
 def test_no_picture_takes_the_place_of_another_file(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import arena.score.stealth as stealth_of
 from arena.data.sample import Sample
 from arena.errors import ArenaError
 from arena.score.stealth import stealth
@@ -169,3 +170,33 @@ def test_numbers_must_agree(before, after):
 def test_sizes_must_agree():
     with pytest.raises(ArenaError, match=r"sample 's': the released picture has shape \(23, 20, 3\)"):
         measure(PHOTO, PHOTO[1:])
+
+
+def test_large_pictures_are_measured_on_tiles(monkeypatch):
+    """Changes on all pixels, likeness on tiles spread over the picture: nearly what the whole gives."""
+    y, x = np.mgrid[:700, :900]
+    picture = np.stack([110 + 60 * np.sin(x / 9), 110 + 40 * np.cos(y / 13), 128 + 30 * np.sin((x + y) / 40)], -1)
+    noisy = (picture + RNG.integers(-8, 9, picture.shape)).clip(0, 255).astype(np.uint8)
+    picture = picture.astype(np.uint8)
+    whole = measure(picture, noisy)
+    monkeypatch.setattr(stealth_of, "LARGE", 700 * 900 - 1)
+    tiled = measure(picture, noisy)
+    assert all(tiled[name] == whole[name] for name in ("max_delta", "mean_delta", "identical_images"))
+    assert tiled["psnr"] == pytest.approx(whole["psnr"], rel=1e-9)
+    for name in ("ssim", "ms_ssim", "ciede2000"):
+        assert tiled[name] == pytest.approx(whole[name], rel=0.02) and tiled[name] != whole[name]
+    same = measure(picture, picture)
+    assert (same["psnr"], same["ssim"], same["ciede2000"], same["identical_images"]) == (None, pytest.approx(1), 0, 1)
+
+
+def test_tiles_reach_every_border(monkeypatch):
+    """A change of one corner counts, in a picture that is narrower than a tile too."""
+    monkeypatch.setattr(stealth_of, "LARGE", 0)
+    for height, width in ((600, 600), (9, 2000)):
+        for corner in (np.s_[:3, :3], np.s_[-3:, -3:]):
+            before = np.full((height, width), 100, np.uint8)
+            after = before.copy()
+            after[corner] = 108
+            scores = measure(before, after)
+            assert scores["ssim"] < 1 and scores["ciede2000"] > 0
+        assert (scores["ms_ssim"] is None) == (height < 176)

@@ -1,0 +1,108 @@
+"""How long it takes is said before crafting starts, and how far it is in every phase."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from owner_folder import QUICK, tree, write_checkpoint, write_owner_folder
+from typer.testing import CliRunner
+
+from arena.cli.app import app
+from arena.errors import UsageError
+from arena.owner.estimate import DryRun, Estimate, Prepared, estimate
+from arena.owner.phases import CRAFTING, MEASURING, WRITING, Phases
+from arena.owner.protect import protect_folder
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_owner_folder(tmp_path_factory.mktemp("owner"))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("model"))
+
+
+def prepared(source: Path, out: Path, defense: str, *surrogates: str, **config: object) -> Prepared:
+    found: list[Prepared] = []
+
+    def before(one: Prepared) -> Estimate | None:
+        found.append(one)
+        raise DryRun
+
+    with pytest.raises(DryRun):
+        protect_folder(source, out, defense, surrogates, config=config, before=before)
+    assert not out.exists()
+    return found[0]
+
+
+def test_the_work_of_the_defense_counts(source: Path, checkpoint: Path, tmp_path: Path) -> None:
+    name = f"llava={checkpoint}"
+    little = estimate(prepared(source, tmp_path / "out", "mmguard-bph", name, **QUICK))
+    much = estimate(prepared(source, tmp_path / "out", "mmguard-bph", name, **{**QUICK, "rounds": 500}))
+    assert set(little.seconds) == {CRAFTING, WRITING, MEASURING} and little.known
+    assert much.seconds[CRAFTING] > 20 * little.seconds[CRAFTING] > 0
+    assert little.gradient > 0 and little.forward > 0
+    assert little.total == sum(little.seconds.values())
+    plain = estimate(prepared(source, tmp_path / "out", "random"))
+    assert plain.known and plain.seconds[CRAFTING] < little.seconds[CRAFTING] and plain.gradient == 0
+
+
+def test_views_count_where_a_part_is_left_out(source: Path, checkpoint: Path, tmp_path: Path) -> None:
+    """Of these five pictures three are wider or taller than the square that the model sees."""
+    name, config = f"llava={checkpoint}", {"rounds": 400, "pgd_steps": 20, "theta_steps": 1}
+    seconds = [
+        estimate(prepared(source, tmp_path / "out", "em", name, views=views, **config)).seconds[CRAFTING]
+        for views in (False, True)
+    ]
+    assert seconds[1] > 1.3 * seconds[0]
+
+
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(source: Path, checkpoint: Path, tmp_path: Path) -> None:
+    before = tree(source)
+    words = ["protect", str(source), "--defense", "mmguard-text", "--surrogate", f"llava={checkpoint}"]
+    words += ["--out", str(tmp_path / "out"), "--dry-run", "--config", "rounds=1", "--config", "candidates=2"]
+    ran = CliRunner().invoke(app, words)
+    assert ran.exit_code == 0, ran.output
+    assert "5 samples, " in ran.stdout and "megapixels on average" in ran.stdout
+    assert "on this machine: crafting" in ran.stdout
+    assert not (tmp_path / "out").exists() and tree(source) == before
+    few = CliRunner().invoke(app, [*words, "--verify"])
+    assert isinstance(few.exception, UsageError)
+    assert "--verify needs at least 40 samples, and there are 5" in str(few.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_phases_are_one_progress() -> None:
+    told: list[tuple[float, str]] = []
+    phases = Phases(lambda done, note: told.append((done, note)))
+    phases(0.7, "reading")
+    phases.expect({CRAFTING: 60.0, WRITING: 10.0, MEASURING: 30.0})
+    phases.begin(CRAFTING, "crafting")
+    phases(0.5, "half")
+    phases.begin(WRITING, "writing")
+    assert list(phases.each("ab", "files", 0, 0.5)) == ["a", "b"]
+    phases.begin(MEASURING, "measuring")
+    phases(2.0, "all")
+    assert [round(done, 3) for done, _ in told] == [0, 0, 0.3, 0.6, 0.6, 0.625, 0.7, 1.0]
+    assert told[4:6] == [(0.6, "files: 1 of 2"), (0.625, "files: 2 of 2")]
+    assert phases.each("abc", "x")[1:] == "bc" and len(phases.each("abc", "x")) == 3
+    Phases()(1.0, "nobody listens")
+
+
+def test_every_phase_tells_how_far_it_is(source: Path, tmp_path: Path) -> None:
+    told: list[tuple[float, str]] = []
+    protect_folder(source, tmp_path / "out", "random", progress=lambda done, note: told.append((done, note)))
+    shares = [done for done, _ in told]
+    assert shares == sorted(shares) and shares[0] == 0 and 0.9 < shares[-1] <= 1
+    notes = {note.partition(":")[0] for _, note in told}
+    assert {
+        "looking at the pictures",
+        "handing over the samples",
+        "writing the release",
+        "checking the release",
+    } <= notes
+    assert {"measuring what shows", "measuring what was reached"} <= notes
+    assert sum(note.startswith("measuring what shows: ") for _, note in told) == 5
