@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from owner_folder import QUICK, write_owner_folder
+from owner_folder import write_owner_folder
 from rich.console import Console
 
 import arena.stress.verify
@@ -97,7 +97,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_release_is_fine_tuned_on(quick: None, tmp_path: Path) -> None:
     write_release(Glyphs().load(48, 0, 0, seed=5).train, tmp_path / "photos")
     out = tmp_path / "none"  # as a control is called
-    report = protect_folder(tmp_path / "photos", out, "random", ["tiny-llava"], config=None)
+    report = protect_folder(tmp_path / "photos", out, "random", ["tiny-llava"])
     found = verify(out, Console(file=(tmp_path / "log").open("w", encoding="utf-8")), workers=1)
     assert (found.model, found.trained, found.held_out, found.seeds) == ("tiny-llava", 28, 20, 2)
     assert [one.after for one in found.left] == ["", "JPEG 90"] and found.failures == []
@@ -119,8 +119,6 @@ def test_what_cannot_be_verified(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="made without one: name one with --surrogate"):
         verify(tmp_path / "out", Console(quiet=True))
     small = write_owner_folder(tmp_path / "owner")
-    protect_folder(
-        small, tmp_path / "small", "random", ["tiny-llava"], config={k: v for k, v in QUICK.items() if not k}
-    )
+    protect_folder(small, tmp_path / "small", "random", ["tiny-llava"])
     with pytest.raises(UsageError, match="there are 5"):
         verify(tmp_path / "small", Console(quiet=True))
