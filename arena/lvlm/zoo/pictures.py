@@ -1,0 +1,332 @@
+"""Pictures that others made, for the training of the tiny models: emojis, stamps and clip art, with questions.
+
+Three sources, none of which comes with the arena; they are read where they are installed:
+
+* emojis: the npm package ``emoji-datasource-google`` (Noto emoji, Google, Apache-2.0). Flags are left out, and so is
+  every emoji of which a variant is in the datasets ``emoji`` or ``flags``.
+* stamps: photographs and drawings with captions of Debian's ``tuxpaint-stamps-default`` (GPL).
+* clip art: drawings by theme of Debian's ``openclipart-png`` (public domain), without flags.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from arena.data.colour_names import COLOURS, dominant
+from arena.data.embedded.emoji.kinds import FACTS, KINDS
+from arena.data.embedded.emoji.noto import EDITION, FLAG, PACKAGE, packaged, shipped
+from arena.errors import UsageError
+
+SIZE = 64
+"""The longer side of a picture, at most."""
+_PIXELS = 50_000_000
+"""A file that claims more is not decoded."""
+_MOST = 120
+"""Clip art of one folder, at most: there are 1,378 stars."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the pictures are."""
+
+    emoji: Path = Path(f"{PACKAGE}-{EDITION}.tgz")
+    """What ``npm pack`` left, or the unpacked folder."""
+    stamps: Path = Path("/usr/share/tuxpaint/stamps")
+    clip_art: Path = Path("/usr/share/openclipart/png")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture and what is known of it; an attribute that nobody knows is None."""
+
+    image: Image.Image
+    """RGB, at most 64 pixels a side, on a plain soft ground where it was transparent."""
+    name: str | None
+    """What it shows, one or two lower-case words of `words`."""
+    kind: str | None
+    """A key of `arena.data.embedded.emoji.kinds.KINDS`, such as "bird"."""
+    colour: str | None
+    """The name of the colour of most of it, of `arena.data.colour_names.COLOURS`; measured."""
+    source: str
+    """"emoji", "stamps" or "clip art"."""
+
+    @property
+    def group(self) -> str | None:
+        """The group of its kind, such as "nature"."""
+        return None if self.kind is None else KINDS[self.kind].group
+
+
+def pretraining_pictures(sources: Sources = Sources()) -> list[Picture]:
+    """All pictures of all three sources, in an order that is always the same; about 5,000, in half a minute.
+
+    Raises `UsageError` that says how to get a source that is not there.
+    """
+    found = [*_emojis(sources.emoji), *_stamps(sources.stamps)]
+    named = frozenset(p.name for p in found if p.name)
+    return [*found, *_clip_art(sources.clip_art, named)]
+
+
+# Questions about a picture. Each asker returns an answer, or None where it is not known.
+
+_ANSWERS: Mapping[str, Callable[[Picture], str | None]] = {
+    "name": lambda p: p.name,
+    "kind": lambda p: p.kind,
+    "group": lambda p: p.group,
+    "colour": lambda p: p.colour,
+    "alive": lambda p: p.kind and KINDS[p.kind].says("alive"),
+    "edible": lambda p: p.kind and KINDS[p.kind].says("edible"),
+    "vehicle": lambda p: p.kind and KINDS[p.kind].says("vehicle"),
+}
+QUESTIONS: Mapping[str, tuple[str, ...]] = {
+    "name": ("what is it?", "what is this?", "what does the picture show?"),
+    "kind": ("what kind is it?", "what kind of thing is this?"),
+    "group": ("what group is it?", "which group is this of?"),
+    "colour": ("what colour is it?", "which colour has this thing?"),
+    "alive": ("is it alive?", "is this alive?"),
+    "edible": ("is it edible?", "can people eat this?"),
+    "vehicle": ("is it a vehicle?", "is this a vehicle?"),
+}
+"""Wordings by kind of question."""
+
+
+def ask(picture: Picture, kind: str, rng: np.random.Generator) -> tuple[str, str] | None:
+    """A question of `kind`, a key of `QUESTIONS`, and its answer of one or two lower-case words; None where the answer
+    is not known. Of "edible" and "vehicle", most answers are "no": draw with `Pool.draw`, which balances them."""
+    answer = _ANSWERS[kind](picture)
+    wordings = QUESTIONS[kind]
+    return None if answer is None else (wordings[rng.integers(len(wordings))], answer)
+
+
+class Pool:
+    """Pictures, drawn so that no answer is worth guessing."""
+
+    def __init__(self, pictures: list[Picture]) -> None:
+        self.pictures = pictures
+        self._by_answer: dict[str, dict[str, list[int]]] = {}
+        for kind, answer_of in _ANSWERS.items():
+            by: dict[str, list[int]] = {}
+            for i, picture in enumerate(pictures):
+                if (answer := answer_of(picture)) is not None:
+                    by.setdefault(answer, []).append(i)
+            self._by_answer[kind] = dict(sorted(by.items()))
+
+    def draw(self, kind: str, rng: np.random.Generator) -> int:
+        """The index of a picture about which `kind`, a key of `QUESTIONS`, can be asked; answers are equally likely."""
+        by = list(self._by_answer[kind].values())
+        of_answer = by[rng.integers(len(by))]
+        return of_answer[rng.integers(len(of_answer))]
+
+    def exchanges(self, index: int, rng: np.random.Generator) -> list[tuple[str, str]]:
+        """One question of each kind that can be asked about a picture, in random order; a "no" that is commoner than
+        the "yes" in the pool is left out as often as makes both equal."""
+        picture, found = self.pictures[index], []
+        for kind in rng.permutation(list(QUESTIONS)):
+            qa = ask(picture, str(kind), rng)
+            if qa is not None and rng.random() < self._kept(str(kind), qa[1]):
+                found.append(qa)
+        return found
+
+    def _kept(self, kind: str, answer: str) -> float:
+        if kind not in FACTS:
+            return 1.0
+        by = self._by_answer[kind]
+        return min(map(len, by.values())) / len(by[answer])
+
+
+# Sources
+
+
+def _emojis(package: Path) -> Iterator[Picture]:
+    ours = {emoji.base for emoji in shipped()}
+    for emoji in packaged(package):
+        if emoji.subcategory != FLAG and emoji.base not in ours and emoji.kind is not None:
+            yield _picture(emoji.image, emoji.name, emoji.kind, "emoji", emoji.code)
+
+
+_STAMPS = {
+    "animals/amphibians": "reptile",
+    "animals/birds": "bird",
+    "animals/dinosaur": "reptile",
+    "animals/fish": "sea animal",
+    "animals/insects": "bug",
+    "animals/lizards": "reptile",
+    "animals/mammals": "mammal",
+    "animals/mammals/aquatic": "sea animal",
+    "animals/marsupials": "mammal",
+    "animals/shellfish": "sea animal",
+    "clothes": "clothing",
+    "food": "meal",
+    "food/dessert": "sweet",
+    "food/fruit": "fruit",
+    "food/vegetables": "vegetable",
+    "hobbies/music": "music",
+    "household": "household",
+    "household/arttools": "art",
+    "household/dishes": "dishes",
+    "household/electronics": "device",
+    "household/tools": "tool",
+    "medical": "medicine",
+    "military/vehicles": "vehicle",
+    "naturalforces": "sky",
+    "people": "person",
+    "people/body_parts": "body part",
+    "plants": "plant",
+    "plants/flowers": "flower",
+    "seasonal": "festival",
+    "space": "sky",
+    "sports": "sport",
+    "symbols/alphabets": "letter",
+    "symbols/alphabets/asl": "hand",
+    "town": "building",
+    "town/roadsigns": "sign",
+    "vehicles": "vehicle",
+}
+"""Kinds by folder; a folder takes after the one that it is in."""
+
+_CLIP_ART = {
+    "animals/birds": "bird",
+    "animals/bugs": "bug",
+    "animals/dinosaurs": "reptile",
+    "animals/fish": "sea animal",
+    "animals/mammals": "mammal",
+    "buildings": "building",
+    "buildings/furniture": "household",
+    "computer/hardware": "device",
+    "computer/icons": None,
+    "containers": "household",
+    "education": "office",
+    "education/books": "paper",
+    "electronics": "device",
+    "food": "meal",
+    "food/beverages": "drink",
+    "food/breads_and_carbs": "meal",
+    "food/desserts": "sweet",
+    "food/fruit": "fruit",
+    "food/meats_and_eggs": "meal",
+    "food/vegetables": "vegetable",
+    "geography/astronomy": "sky",
+    "office": "office",
+    "office/telephone": "device",
+    "people": "person",
+    "people/bodypart": "body part",
+    "people/clothing": "clothing",
+    "people/smilies": "happy face",
+    "plants": "plant",
+    "plants/flowers": "flower",
+    "recreation/games": "game",
+    "recreation/holiday": "festival",
+    "recreation/music": "music",
+    "recreation/party": "festival",
+    "recreation/religion": "religion",
+    "recreation/sports": "sport",
+    "recreation/toys": "game",
+    "shapes": "shape",
+    "shapes/arrows": "arrow",
+    "signs_and_symbols/clocks": "clock",
+    "signs_and_symbols/hazard": "sign",
+    "signs_and_symbols/led": "button",
+    "signs_and_symbols/money": "paper",
+    "signs_and_symbols/weather": "sky",
+    "tools": "tool",
+    "transportation": "vehicle",
+    "transportation/roadsigns": "sign",
+}
+_NOT_USED = ("signs_and_symbols/flags", "special", "unsorted", "logos")
+
+
+def _stamps(root: Path) -> Iterator[Picture]:
+    for path in _files(root, "stamps", "tuxpaint-stamps-default"):
+        caption = path.with_suffix(".txt")
+        name = caption.read_text(encoding="utf-8", errors="replace").split("\n")[0] if caption.is_file() else None
+        folder = path.parent.relative_to(root).as_posix()
+        yield _picture(_read(path), name, _kind(folder, _STAMPS), "stamps", folder + path.stem)
+
+
+def _clip_art(root: Path, names: frozenset[str]) -> Iterator[Picture]:
+    """Files are called by what they show and by their author: the first word counts where it is a name elsewhere."""
+    by_folder: dict[str, list[Path]] = {}
+    for path in _files(root, "clip art", "openclipart-png"):
+        folder = path.parent.relative_to(root).as_posix()
+        if not folder.startswith(_NOT_USED):
+            by_folder.setdefault(folder, []).append(path)
+    for folder, paths in by_folder.items():
+        for path in sorted(paths, key=lambda p: _digest(p.name))[:_MOST]:
+            first = re.split(r"[^a-z]", path.stem.lower())[0]
+            name = first if first in names else None
+            yield _picture(_read(path), name, _kind(folder, _CLIP_ART), "clip art", folder + path.stem)
+
+
+def _files(root: Path, what: str, package: str) -> list[Path]:
+    found = sorted(root.rglob("*.png")) if root.is_dir() else []
+    if not found:
+        raise UsageError(
+            f"{root}: the {what} of Debian's package {package} are not there; get them with `apt-get install {package}`"
+        )
+    return found
+
+
+def _kind(folder: str, table: Mapping[str, str | None]) -> str | None:
+    fitting = [known for known in table if folder == known or folder.startswith(f"{known}/")]
+    return table[max(fitting, key=len)] if fitting else None
+
+
+def _read(path: Path) -> Image.Image:
+    """RGBA, at most 64 pixels a side."""
+    try:
+        with Image.open(path) as picture:
+            if picture.width * picture.height > _PIXELS:
+                raise UsageError(
+                    f"{path}: {picture.width} x {picture.height} pixels are more than {_PIXELS}: remove it"
+                )
+            small = picture.convert("RGBA")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UsageError(f"{path}: not a picture that can be read ({error}): install its package anew") from error
+    small.thumbnail((SIZE, SIZE), Image.Resampling.BOX if max(small.size) > 8 * SIZE else Image.Resampling.LANCZOS)
+    return small
+
+
+def _picture(image: Image.Image, caption: str | None, kind: str | None, source: str, key: str) -> Picture:
+    """On a ground of a soft grey that `key` fixes, since most of these are cut out."""
+    shade = np.frombuffer(_digest(key)[:4], np.uint8).astype(int)
+    ground = Image.new("RGB", image.size, tuple(int(90 + shade[0] // 2 + c // 16) for c in shade[1:]))
+    ground.paste(image, mask=image.getchannel("A"))
+    return Picture(ground, _name(caption), kind, dominant(image), source)
+
+
+_ARTICLES = {"a", "an", "the", "some", "of", "pair"}
+
+
+def _name(caption: str | None) -> str | None:
+    """What a caption names in one or two words that a tiny model may say, without article, colour and size: "A brown
+    hen." gives "hen"."""
+    found = re.findall(r"[a-z]+", (caption or "").lower())
+    left = [w for w in found if w not in _ARTICLES and w not in COLOURS and w not in {"little", "big", "small"}]
+    return " ".join(left) if 1 <= len(left) <= 2 and set(left) <= _sayable() else None
+
+
+@cache
+def _sayable() -> frozenset[str]:
+    return frozenset(_names())
+
+
+def _names() -> list[str]:
+    return (Path(__file__).parent / "picture_names.txt").read_text(encoding="utf-8").split()
+
+
+def words() -> list[str]:
+    """All words of the questions and answers, sorted; for a tokenizer. No source needs to be there."""
+    texts = [*(q for wordings in QUESTIONS.values() for q in wordings), *KINDS, *(k.group for k in KINDS.values())]
+    asked = {word for text in texts for word in re.findall(r"[a-z]+", text)}
+    return sorted({*asked, *COLOURS, "yes", "no", *_names()})
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
