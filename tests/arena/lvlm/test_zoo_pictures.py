@@ -94,8 +94,8 @@ def test_what_is_known_of_pictures(pictures: list[Picture]) -> None:
         ("stamps", "penguin", "bird", "nature", "yellow"),
         ("stamps", None, "sea animal", "nature", "black"),
         ("stamps", None, None, None, "green"),
-        ("clip art", None, "vehicle", "travel", "blue"),
         ("clip art", "ship", "vehicle", "travel", "blue"),
+        ("clip art", None, "vehicle", "travel", "blue"),
     ]
     assert {(p.image.size, p.image.mode) for p in pictures} == {((64, 64), "RGB")}
     penguin = np.asarray(pictures[4].image)
