@@ -97,7 +97,7 @@ QUESTIONS: Mapping[str, tuple[str, ...]] = {
 
 def ask(picture: Picture, kind: str, rng: np.random.Generator) -> tuple[str, str] | None:
     """A question of `kind`, a key of `QUESTIONS`, and its answer of one or two lower-case words; None where the answer
-    is not known. Of "edible" and "vehicle", most answers are "no": draw with `Pool.draw`, which balances them."""
+    is not known. Few things are edible or vehicles: `Pool` balances what is asked."""
     answer = _ANSWERS[kind](picture)
     wordings = QUESTIONS[kind]
     return None if answer is None else (wordings[rng.integers(len(wordings))], answer)
@@ -115,6 +115,7 @@ class Pool:
                 if (answer := answer_of(picture)) is not None:
                     by.setdefault(answer, []).append(i)
             self._by_answer[kind] = dict(sorted(by.items()))
+        self._kept = self._shares_kept()
 
     def draw(self, kind: str, rng: np.random.Generator) -> int:
         """The index of a picture about which `kind`, a key of `QUESTIONS`, can be asked; answers are equally likely."""
@@ -123,20 +124,26 @@ class Pool:
         return of_answer[rng.integers(len(of_answer))]
 
     def exchanges(self, index: int, rng: np.random.Generator) -> list[tuple[str, str]]:
-        """One question of each kind that can be asked about a picture, in random order; a "no" that is commoner than
-        the "yes" in the pool is left out as often as makes both equal."""
+        """One question of each kind that can be asked about a picture, in random order; of yes and no the commoner is
+        left out as often as makes both equal, where pictures are drawn for all kinds of questions alike."""
         picture, found = self.pictures[index], []
-        for kind in rng.permutation(list(QUESTIONS)):
-            qa = ask(picture, str(kind), rng)
-            if qa is not None and rng.random() < self._kept(str(kind), qa[1]):
+        for kind in map(str, rng.permutation(list(QUESTIONS))):
+            qa = ask(picture, kind, rng)
+            if qa is not None and rng.random() < self._kept.get((kind, qa[1]), 1.0):
                 found.append(qa)
         return found
 
-    def _kept(self, kind: str, answer: str) -> float:
-        if kind not in FACTS:
-            return 1.0
-        by = self._by_answer[kind]
-        return min(map(len, by.values())) / len(by[answer])
+    def _shares_kept(self) -> dict[tuple[str, str], float]:
+        """Of each fact's yes and no, the share that is asked."""
+        often = np.zeros(len(self.pictures))  # a picture is drawn
+        for by in self._by_answer.values():
+            for of_answer in by.values():
+                often[of_answer] += 1 / (len(by) * len(of_answer))
+        kept = {}
+        for fact in FACTS:
+            mass = {answer: often[of_answer].sum() for answer, of_answer in self._by_answer[fact].items()}
+            kept |= {(fact, answer): float(min(mass.values()) / mass[answer]) for answer in mass}
+        return kept
 
 
 # Sources

@@ -25,6 +25,7 @@ EMOJIS = {
     "27A1-FE0F": ("BLACK RIGHTWARDS ARROW", "arrow"),
 }
 TONE = "1F3FD"
+SAID = ("yes", "no")
 
 
 def square(colour: str, size: tuple[int, int] = (64, 64)) -> Image.Image:
@@ -163,15 +164,18 @@ def test_questions_are_answered_by_what_is_known() -> None:
 
 def test_no_answer_of_the_pool_is_worth_guessing() -> None:
     rng = np.random.default_rng(0)
-    pool = Pool([*(some("tool") for _ in range(30)), *(some("vehicle") for _ in range(6)), some("fruit", "red")])
+    pool = Pool([*(some("tool") for _ in range(30)), *(some("vehicle") for _ in range(6)), some("sweet", "red")])
     drawn = Counter(pool.pictures[pool.draw("kind", rng)].kind for _ in range(600))
-    assert all(150 < drawn[kind] < 250 for kind in ("tool", "vehicle", "fruit"))
-    asked = Counter(qa for _ in range(100) for i in range(37) for qa in pool.exchanges(i, rng))
-    carries = Counter(
-        {a: sum(n for (q, b), n in asked.items() if q in QUESTIONS["vehicle"] and a == b) for a in ("yes", "no")}
-    )
-    assert 0.8 < carries["yes"] / carries["no"] < 1.25
-    assert sum(n for (q, _), n in asked.items() if q in QUESTIONS["kind"]) == 3700
+    assert all(150 < drawn[kind] < 250 for kind in ("tool", "vehicle", "sweet"))
+    asked: Counter[tuple[str, str]] = Counter()
+    for _ in range(500):
+        for kind in QUESTIONS:
+            if kind != "name":  # nothing here has one
+                asked.update(pool.exchanges(pool.draw(kind, rng), rng))
+    for fact in ("vehicle", "edible"):
+        said = Counter({a: sum(n for (q, b), n in asked.items() if q in QUESTIONS[fact] and a == b) for a in SAID})
+        assert 0.85 < said["yes"] / said["no"] < 1.18, fact
+    assert sum(n for (q, _), n in asked.items() if q in QUESTIONS["kind"]) == 3000
 
 
 def test_the_words_are_all_that_is_said(pictures: list[Picture]) -> None:
