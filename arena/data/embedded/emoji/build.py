@@ -5,7 +5,7 @@
 
 The rule: of each kind that the dataset ``emoji`` asks about seven tenths of its bases, those whose digests come first,
 with all their variants but the middle skin tones; and the flags of the countries of the dataset ``flags``. The other
-bases are left to the training of the tiny models.
+bases are left to the training of the tiny models. Colours are measured here, once.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from arena.data.colour_names import dominant
 from arena.data.embedded.emoji.facts import COUNTRIES, country_code
 from arena.data.embedded.emoji.kinds import ASKED
 from arena.data.embedded.emoji.noto import FLAG, SHIPPED, Emoji, packaged
@@ -46,7 +47,9 @@ def _digest(base: str) -> bytes:
 
 def write(emojis: Sequence[Emoji], path: Path) -> None:
     """One archive, of the same bytes for the same emojis: the PNG files as they were published, and an index."""
-    index = [{"code": e.code, "name": e.name, "subcategory": e.subcategory} for e in emojis]
+    index = [
+        {"code": e.code, "name": e.name, "subcategory": e.subcategory, "colour": dominant(e.image)} for e in emojis
+    ]
     files = {"index.json": json.dumps(index, indent=0).encode()} | {f"{e.code}.png": e.png for e in emojis}
     with atomically(path) as partial, zipfile.ZipFile(partial, "w") as archive:
         for name, content in files.items():

@@ -8,7 +8,6 @@ from functools import cache
 
 import numpy as np
 
-from arena.data.colour_names import dominant
 from arena.data.embedded.emoji import canvas
 from arena.data.embedded.emoji.kinds import FACTS, KINDS
 from arena.data.embedded.emoji.noto import Emoji, shipped, shipped_digest
@@ -100,8 +99,8 @@ class _Known:
 def _known() -> tuple[_Known, ...]:
     def of(emoji: Emoji, kind: str) -> _Known:
         facts = {fact: KINDS[kind].says(fact) for fact in FACTS}
-        group, colour = KINDS[kind].group, dominant(emoji.image)
-        return _Known(emoji, emoji.base, {"kind": kind, "group": group, "colour": colour, **facts})
+        said = {"kind": kind, "group": KINDS[kind].group, "colour": emoji.colour, **facts}
+        return _Known(emoji, emoji.base, said)
 
     return tuple(of(emoji, kind) for emoji in shipped() if (kind := emoji.kind) is not None)
 

@@ -40,6 +40,8 @@ class Emoji:
     """Lower case, as Unicode has it or, without a name there, the package's short name."""
     subcategory: str
     png: bytes
+    colour: str | None = None
+    """The name of the colour of most of it (`arena.data.colour_names`), of those that come with the arena."""
 
     @property
     def base(self) -> str:
