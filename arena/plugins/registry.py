@@ -205,7 +205,7 @@ def _setting_problem(error: Any, config: type[PluginConfig]) -> str:
         if error["type"] == "extra_forbidden":
             listed = ", ".join(config.model_fields) or "none"
             return f"there is no setting {name!r}{near_misses(name, config.model_fields)} (its settings: {listed})"
-        return f"{name}: {error['msg']}"
+        return str(error["msg"]).removeprefix("Value error, ") if not error["loc"] else f"{name}: {error['msg']}"
     about = describe_setting(name, known)
     allowed = ", ".join(part for part in (about["type"], about["range"], _default(about["default"])) if part)
     if error["type"] == "missing":
