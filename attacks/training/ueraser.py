@@ -4,8 +4,8 @@
 
 The policy is plasma brightness, plasma contrast, channel shuffle and TrivialAugment, all kornia's: changes far outside
 any imperceptible ball. Probabilities and strengths are those of the authors' code for general use (`ueraser.py`), which
-warns that more costs accuracy and may keep training from converging; their notebook for CIFAR-10 draws both plasma parts
-for every picture (`plasma: 1`). The maximum is taken in the first part of training (60 of 200 epochs in their example);
+warns that more costs accuracy and may keep training from converging; their notebook for CIFAR-10 has both plasma parts
+in every picture (`plasma: 1`). The maximum is taken in the first part of training (60 of 200 epochs in their example);
 afterwards each picture is augmented once.
 """
 

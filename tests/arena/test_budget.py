@@ -40,6 +40,14 @@ def test_epsilon_is_the_bound_for_unit_pixels():
     assert (Budget().norm, Budget().image, Budget().text) == ("linf", 8, 5)
 
 
+@pytest.mark.parametrize(("asked", "granted"), [(7.65, 7), (2.55, 2), (8, 8), (0.5, 0)])
+def test_of_an_l_infinity_bound_only_whole_levels_count(asked, granted):
+    """For all that read it: a method that rounds what it was asked for would go beyond it."""
+    assert Budget(image=asked) == Budget(image=granted) and Budget(image=asked).image == granted
+    assert f"> {granted}/255" in refused(sample(shifted(granted + 1)), Budget(image=asked))
+    assert Budget(norm="l2", image=asked).image == asked == Budget(norm="unbounded", image=asked).image
+
+
 @pytest.mark.parametrize(
     "bad", [{"image": -1}, {"image": 256}, {"image": float("nan")}, {"text": -1}, {"norm": "l1"}, {"eps": 8}]
 )

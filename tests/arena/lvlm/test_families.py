@@ -230,6 +230,16 @@ def test_lora_has_the_language_models_projections(family: Family, fresh: Callabl
     assert all(lvlm.language_model in n and "lora_" in n for n in trainable(tuned))
 
 
+def test_every_adapter_of_the_whole_model_has_a_gradient(fresh: Callable[[], LVLM], samples: list[Sample]) -> None:
+    """No layer is given an adapter that the model never calls."""
+    tuned = Registry().create("recipe", "lora", {"rank": 2, "modules": "all"}).prepare(fresh())
+    tuned.loss(tuned.encode(samples)).backward()
+    for part in (tuned.vision_tower, tuned.projector, tuned.language_model):
+        assert any(f"{part}." in name for name in trainable(tuned))
+    idle = [n for n, p in trainable(tuned).items() if "lora_B" in n and (p.grad is None or not p.grad.abs().sum())]
+    assert not idle, idle
+
+
 def _trained_by(recipe: str, family: Family) -> tuple[str, ...]:
     adapters, projector = (f"{family.lvlm.language_model}.layers",), family.trained_by_projector
     return {
