@@ -40,6 +40,8 @@ def at_rows(lvlm: LVLM, rows: Tensor) -> Iterator[None]:
     """
     layers = getattr(lvlm.module(lvlm.language_model), "layers", None)
     mlp = getattr(layers[-1], "mlp", None) if layers is not None else None
+    if mlp is not None and getattr(layers[-1], "gradient_checkpointing", False):
+        mlp = None  # it is computed again in the backward pass, which is after the block
     head = lvlm.model.get_output_embeddings()
 
     def chosen(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:

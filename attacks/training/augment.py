@@ -131,7 +131,7 @@ def mixed(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mixup: each picture ``(B, 3, H, W)`` with another, and the weight of its sample, ``(B,)``."""
     partner, share = torch.randperm(len(x)), torch.rand(len(x))
     own = share.to(x)[:, None, None, None]
-    return own * x + (1 - own) * x[partner.to(x.device)], _weights(partner, share)
+    return torch.lerp(x[partner.to(x.device)], x, own), _weights(partner, share)
 
 
 def cut_and_mixed(x: Tensor) -> tuple[Tensor, Tensor]:
