@@ -18,8 +18,8 @@ class CropPad(ImageAttack):
     """A part of the picture, cut out at a random place, at another random place of a picture of the same size.
 
     Both places are drawn uniformly, for each picture by a generator of its own: they do not depend on other pictures.
-    What is around the part repeats its edge. A black border would be the cheaper attack to imagine and the wrong one to
-    measure: a model that was never trained with one loses most of what it knows to the border alone.
+    Around the part its edge is repeated. A black border is a setting: to a model that never saw one it costs more than
+    crop and shift do, and hides what these are worth.
     """
 
     version = "2"
