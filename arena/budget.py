@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from rapidfuzz.distance import Levenshtein
 
 from arena.data.colours import colours
@@ -23,23 +23,34 @@ MODES = ("L", "LA", "RGB", "RGBA")
 
 
 class Budget(BaseModel):
-    """How far a released sample may be from its original."""
+    """How far a released sample may be from its original. Pixels are released in 8 bits, so that of an L-infinity bound
+    only whole levels count: 7.65 is 7, for the defense, for what is checked, and for what is recorded."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     norm: Literal["linf", "l2", "unbounded"] = Field(
         default="linf", description="largest change, root mean square change, or no bound on the image"
     )
-    image: float = Field(default=8, ge=0, le=255, allow_inf_nan=False, description="bound on the image, in 1/255")
+    image: float = Field(
+        default=8,
+        ge=0,
+        le=255,
+        allow_inf_nan=False,
+        description="bound on the image, in 1/255; of a largest change the fraction is cut off",
+    )
     text: int = Field(
         default=5, ge=0, description="bound on words inserted, changed or deleted, and on growth in tokens"
     )
 
+    @field_validator("image")
+    @classmethod
+    def _whole_levels(cls, image: float, info: ValidationInfo) -> float:
+        return float(floor(image)) if info.data.get("norm") == "linf" else image
+
     @property
     def epsilon(self) -> float:
-        """The bound on the image for pixel values in [0, 1]. Of an L-infinity budget only whole levels of 8 bits count:
-        a fraction of one would be rounded, up as well, when pixels are released."""
-        return (floor(self.image) if self.norm == "linf" else self.image) / 255
+        """The bound on the image for pixel values in [0, 1]."""
+        return self.image / 255
 
 
 def words(text: str) -> list[str]:

@@ -5,7 +5,6 @@ A perturbation is int16 ``(C, H, W)`` in units of 1/255 (C = 1 for grey), so wha
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -27,7 +26,7 @@ def radius(budget: Budget) -> int:
         raise UsageError(f"mmguard keeps an L-infinity budget, not {budget.norm!r}: set the budget's norm to linf")
     if budget.image > 127:
         raise UsageError(f"an image budget of {budget.image}/255 does not fit 8-bit differences: use at most 127/255")
-    return math.floor(budget.image)
+    return int(budget.image)
 
 
 def levels(image: Image.Image) -> Tensor:

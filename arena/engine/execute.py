@@ -128,12 +128,13 @@ def recorded(suite: Suite, cells: Iterable[Cell], results: Path) -> dict[str, Re
 
 def labelled(record: Record, suite: SuiteRef, asked: Asked) -> Record:
     """A record as that of a suite's cell, whichever suite it was made for."""
-    changes: dict[str, object] = {"suite": suite, "budget": asked.budget}
+    own = {"suite": suite, "budget": asked.budget}
+    changes: dict[str, object] = {name: part for name, part in own.items() if getattr(record, name) != part}
     for name in ("defense", "attack", "recipe"):
         part, label = getattr(record, name), getattr(asked, name).label
         if part.label != label:  # else it stays what it may have in common with other records
             changes[name] = part.model_copy(update={"label": label})
-    return record.model_copy(update=changes)
+    return record.model_copy(update=changes) if changes else record
 
 
 def why_cells(whole: Plan, known: Mapping[str, Record], results: Path, force_failed: bool = False) -> dict[str, str]:

@@ -13,7 +13,7 @@ from arena.engine.determinism import contents
 from arena.kit import material
 from arena.kit.bench import SIZES, Bench, Failed, How, Made, Skipped
 
-BUDGETS = (Budget(image=0, text=0), Budget(image=2.5, text=1), Budget(image=16, text=9))
+BUDGETS = (Budget(image=0, text=0), Budget(image=2, text=1), Budget(image=16, text=9))
 """Beside the usual one: nothing, a bound between two levels of 8 bits, and a large one."""
 
 CROWD = 24

@@ -254,9 +254,12 @@ class Recipe(Plugin, ABC):
 
     parts: ClassVar[frozenset[Part]] = frozenset({"all"})
     """What learns, for estimates."""
-    packs: ClassVar[bool] = False
-    """Whether several fine-tunings may be trained in one pass: all that learns are LoRA's adapters on linear layers of
-    the language model, and random numbers come from torch alone."""
+
+    @property
+    def packs(self) -> bool:
+        """Whether several fine-tunings may be trained in one pass: all that learns are LoRA's adapters on linear layers
+        of the language model, and random numbers come from torch alone."""
+        return False
 
     @property
     def rank(self) -> int:

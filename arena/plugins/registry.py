@@ -34,6 +34,8 @@ BASES: dict[Kind, type[Plugin]] = {
 ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 FIRST_PARTY = frozenset({"arena", "mmguard", "defenses", "attacks"})
 """Packages whose source counts in every plugin's digest, beside the plugin's own distribution."""
+OURS = "mmguard-arena"
+"""The distribution that these packages are of."""
 
 
 class Origin(NamedTuple):

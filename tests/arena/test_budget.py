@@ -36,9 +36,16 @@ def refused(released, budget=DEFAULT, original=None, count_tokens=None):
 
 def test_epsilon_is_the_bound_for_unit_pixels():
     assert Budget(image=8).epsilon == 8 / 255
-    assert Budget(image=8.9).epsilon == 8 / 255, "of a fraction of a level nothing is left once pixels are rounded"
     assert Budget(norm="l2", image=8.5).epsilon == 8.5 / 255
     assert (Budget().norm, Budget().image, Budget().text) == ("linf", 8, 5)
+
+
+@pytest.mark.parametrize(("asked", "granted"), [(7.65, 7), (2.55, 2), (8, 8), (0.5, 0)])
+def test_of_an_l_infinity_bound_only_whole_levels_count(asked, granted):
+    """For all that read it: a method that rounds what it was asked for would go beyond it."""
+    assert Budget(image=asked) == Budget(image=granted) and Budget(image=asked).image == granted
+    assert f"> {granted}/255" in refused(sample(shifted(granted + 1)), Budget(image=asked))
+    assert Budget(norm="l2", image=asked).image == asked == Budget(norm="unbounded", image=asked).image
 
 
 @pytest.mark.parametrize(

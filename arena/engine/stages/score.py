@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -36,15 +37,18 @@ class Score(Stage):
         self.copy(job, "test", given, answers=False)
 
     def run(self, desk: Desk) -> None:
+        from arena.lvlm.shortcuts import same_pictures, tower_rests
         from arena.recipes.training import kept_epochs, load_epoch, tuned_model
 
         adapter, test = desk.path("adapter"), desk.samples("test")
         recipe = cast(Recipe, self.recipe.create())
         tuned = tuned_model(load_model(self.model), recipe, party_seed("fine-tune", self.seed))
-        said = {}
-        for epoch in kept_epochs(adapter):
-            load_epoch(tuned, adapter, epoch)
-            said[str(epoch)] = tuned.generate(test)
+        said, epochs = {}, kept_epochs(adapter)
+        again = len(epochs) > 1 and tower_rests(tuned)
+        with same_pictures(tuned, several=True) if again else nullcontext():
+            for epoch in epochs:
+                load_epoch(tuned, adapter, epoch)
+                said[str(epoch)] = tuned.generate(test)
         desk.write(ANSWERS, said)
 
     def collect(self, job: Job, made: Path) -> None:

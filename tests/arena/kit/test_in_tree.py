@@ -26,7 +26,9 @@ WITH_MODEL = (*SAID, "contract", "property", "needs", "firewall", "leftovers")
 TRAINED = (*SAID, "contract", "firewall", "leftovers")
 
 ONLY: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(("attack/adv-train", "attack/ueraser", "attack/loss-filter"), (*TRAINED, "needs")),
+    **dict.fromkeys(
+        ("attack/adv-train", "attack/ueraser", "attack/augment", "attack/loss-filter"), (*TRAINED, "needs")
+    ),
     **dict.fromkeys(("attack/onion", "attack/paraphrase", "attack/diffpure"), (*TRAINED, "needs", "one-sample")),
     "attack/vae": SAID,  # a minute a check
     "defense/released": (*SAID, "contract", "budget", "seed", "needs", "firewall", "leftovers"),  # it has plain samples

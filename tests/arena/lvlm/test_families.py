@@ -21,6 +21,7 @@ from arena.lvlm.adapters import attach_lora, linear_modules, trainable
 from arena.lvlm.base import LVLM, images_of
 from arena.lvlm.batch import IGNORE, Batch, Encoding, Role
 from arena.lvlm.continuation import begin, common_length, encode_versions, finish
+from arena.lvlm.families.gemma3.model import Gemma3
 from arena.lvlm.zoo import random_checkpoints
 from arena.plugins.registry import Registry
 from arena.recipes.training import fine_tune, load_epoch, tuned_model
@@ -228,6 +229,19 @@ def test_lora_has_the_language_models_projections(family: Family, fresh: Callabl
     tuned = attach_lora(lvlm, 2, 4, 0.0, targets)
     assert len(trainable(tuned)) == 2 * len(targets)
     assert all(lvlm.language_model in n and "lora_" in n for n in trainable(tuned))
+
+
+def test_every_adapter_of_the_whole_model_has_a_gradient(
+    family: Family, fresh: Callable[[], LVLM], samples: list[Sample]
+) -> None:
+    """No layer is given an adapter that the model never calls."""
+    tuned = Registry().create("recipe", "lora", {"rank": 2, "modules": "all"}).prepare(fresh())
+    tuned.loss(tuned.encode(samples)).backward()
+    parts = (tuned.vision_tower, tuned.language_model, *([] if family.lvlm is Gemma3 else [tuned.projector]))
+    for part in parts:  # a projector may be a bare matrix
+        assert any(f"{part}." in name for name in trainable(tuned))
+    idle = [n for n, p in trainable(tuned).items() if "lora_B" in n and (p.grad is None or not p.grad.abs().sum())]
+    assert not idle, idle
 
 
 def _trained_by(recipe: str, family: Family) -> tuple[str, ...]:

@@ -126,6 +126,35 @@ def test_the_rank_is_a_setting(name: str, rank: int) -> None:
     assert module.scaling == {"default": 1.0}
 
 
+def test_adapters_on_the_whole_model_learn_in_each_of_its_parts(samples: tuple[Sample, ...], tmp_path: Path) -> None:
+    chosen = recipe("lora", modules="all", epochs=1)
+    tuned = tuned_model(tiny_random_llava(), chosen, 0)
+    before = trainable_state(tuned)
+    for part in ("vision_tower", "multi_modal_projector", "language_model"):
+        assert any(part in name for name in before)
+    assert all("lora_" in name for name in before)
+    fine_tune(tiny_random_llava(), chosen, samples, 0, tmp_path)
+    load_epoch(tuned, tmp_path, 0)
+    assert not any(torch.equal(p, before[n]) for n, p in trainable(tuned).items() if "lora_B" in n)
+
+
+@pytest.mark.parametrize(("name", "packs"), [("lora", True), ("dora", False), ("qlora", False), ("full", False)])
+def test_only_adapters_of_the_language_model_are_trained_together(name: str, packs: bool) -> None:
+    assert recipe(name).packs is packs
+    assert name == "full" or recipe(name, modules="all").packs is False
+
+
+def test_a_projector_that_learns_in_full_has_no_adapters(samples: tuple[Sample, ...]) -> None:
+    found = trainable(recipe("projector-lora", modules="all").prepare(tiny_random_llava()))
+    assert {"lora_" in name for name in found if projector(name)} == {False}
+    assert any("vision_tower" in name for name in found)
+
+
+def test_where_adapters_are_by_default_is_no_part_of_a_cell() -> None:
+    assert "modules" not in recipe("lora").config.identity()
+    assert recipe("lora", modules="all").config.identity()["modules"] == "all"
+
+
 @pytest.mark.parametrize("name", TRAINABLE)
 def test_a_recipe_says_what_it_trains(name: str) -> None:
     chosen = recipe(name)
