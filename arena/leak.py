@@ -26,12 +26,7 @@ Spelling = tuple[str, ...]
 
 def words(text: str) -> list[str]:
     """The words of a text as they are compared, in order, and every other sign that is no space on its own."""
-    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    found: list[str] = []
-    for of_word, run in groupby(text, _of_word):
-        joined = "".join(run)
-        found += [joined] if of_word else list("".join(joined.split()))
-    return [NUMBERS.get(word, word) for word in found]
+    return list(map(_compared, _folded(text)))
 
 
 def spellings(sample: Sample) -> list[Spelling]:
@@ -53,25 +48,36 @@ def forbidden(sample: Sample) -> frozenset[str]:
 
 def inserted_words(before: str, after: str) -> list[str]:
     """The words of a text that are not those of the text before, in order."""
-    return [word for word, is_new in zip(*_compared(before, after), strict=True) if is_new and _of_word(word[0])]
+    return [_compared(word) for word, is_new in _marked(before, after) if is_new and _of_word(word[0])]
 
 
 def given_away(original: Sample, question: str) -> bool:
     """Whether the words inserted into `question` hold the answer: all words of a spelling, in whatever order, or some
     that written together with their neighbours make one."""
-    every = spellings(original)
-    after, inserted = _compared(original.question, question)
-    new = {word for word, is_new in zip(after, inserted, strict=True) if is_new}
-    return any(new.issuperset(spelling) for spelling in every) or _run(every, after, inserted) is not None
+    every, marked = spellings(original), _marked(original.question, question)
+    new = {_compared(word) for word, is_new in marked if is_new}
+    return any(new.issuperset(spelling) for spelling in every) or _run(every, marked) is not None
 
 
 def forbidden_word(original: Sample, question: str) -> str | None:
     """The first inserted word that is among the `forbidden`, or a run of words with an inserted one in it that is a
-    spelling when it is written together; None where there is neither."""
-    after, inserted = _compared(original.question, question)
-    barred = forbidden(original)
-    single = next((word for word, is_new in zip(after, inserted, strict=True) if is_new and word in barred), None)
-    return single or _run(spellings(original), after, inserted)
+    spelling when it is written together; folded, None where there is neither."""
+    marked, barred = _marked(original.question, question), forbidden(original)
+    single = next((word for word, is_new in marked if is_new and _compared(word) in barred), None)
+    return single or _run(spellings(original), marked)
+
+
+def _folded(text: str) -> list[str]:
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    found: list[str] = []
+    for of_word, run in groupby(text, _of_word):
+        joined = "".join(run)
+        found += [joined] if of_word else list("".join(joined.split()))
+    return found
+
+
+def _compared(word: str) -> str:
+    return NUMBERS.get(word, word)
 
 
 def _of_word(character: str) -> bool:
@@ -89,27 +95,23 @@ def _options(sample: Sample) -> Iterator[tuple[str, str]]:
     return ((chr(ord("a") + index), option) for index, option in enumerate(sample.choices[:26]))
 
 
-def _compared(before: str, after: str) -> tuple[list[str], list[bool]]:
-    """The words of a text, and which of them are not those of the text before."""
-    old, new = words(before), words(after)
-    inserted = [False] * len(new)
-    if old != new:
-        for edit in Levenshtein.editops(old, new):
-            if edit.tag != "delete":
-                inserted[edit.dest_pos] = True
-    return new, inserted
+def _marked(before: str, after: str) -> list[tuple[str, bool]]:
+    """The words of a text, each with whether it is not one of the text before."""
+    old, new = _folded(before), _folded(after)
+    inserted = {edit.dest_pos for edit in Levenshtein.editops(old, new) if edit.tag != "delete"} if old != new else ()
+    return [(word, place in inserted) for place, word in enumerate(new)]
 
 
-def _run(every: Sequence[Spelling], after: Sequence[str], inserted: Sequence[bool]) -> str | None:
+def _run(every: Sequence[Spelling], marked: Sequence[tuple[str, bool]]) -> str | None:
     """Neighbouring words, an inserted one among them, that make a spelling when they are written together."""
     wanted = {"".join(spelling) for spelling in every}
     longest = max(map(len, wanted), default=0)
-    kept = [(word, is_new) for word, is_new in zip(after, inserted, strict=True) if _of_word(word[0])]
+    kept = [(word, is_new) for word, is_new in marked if _of_word(word[0])]
     for start in range(len(kept)):
         joined, has_new = "", False
         for stop in range(start, len(kept)):
             word, is_new = kept[stop]
-            joined, has_new = joined + word, has_new or is_new
+            joined, has_new = joined + _compared(word), has_new or is_new
             if len(joined) > longest:
                 break
             if has_new and joined in wanted:

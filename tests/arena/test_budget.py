@@ -38,7 +38,7 @@ def test_epsilon_is_the_bound_for_unit_pixels():
     assert Budget(image=8).epsilon == 8 / 255
     assert Budget(image=8.9).epsilon == 8 / 255, "of a fraction of a level nothing is left once pixels are rounded"
     assert Budget(norm="l2", image=8.5).epsilon == 8.5 / 255
-    assert (Budget().norm, Budget().image, Budget().text) == ("linf", 8, 5)
+    assert (Budget().norm, Budget().image, Budget().text, Budget().forbid_answer_words) == ("linf", 8, 5, True)
 
 
 @pytest.mark.parametrize(
@@ -130,8 +130,8 @@ def test_what_a_protection_must_not_change(field, value):
     ],
 )
 def test_the_text_budget_counts_words(question, problem):
-    if problem is None:
-        check(sample(), sample(question=question), Budget(), None, 0)
+    if problem is None:  # a and b are letters of options
+        check(sample(), sample(question=question), Budget(forbid_answer_words=False), None, 0)
     else:
         assert problem in refused(sample(question=question))
 
