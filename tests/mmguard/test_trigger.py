@@ -112,27 +112,30 @@ def few(*words: str) -> Vocabulary:
     return Vocabulary(words, torch.arange(len(words)))
 
 
-def test_words_of_the_answer_are_no_beginning(lvlm: LVLM) -> None:
+def by_words(text: str) -> dict[str, list[str]]:
+    """A tokenizer with a token a word."""
+    return {"input_ids": text.split()}
+
+
+def test_words_of_the_answer_are_no_beginning() -> None:
     """Not even where hardly any others are left."""
     vocabulary = few("fox", "Fox", "star", "FOX", "three", "tail")
-    draw = partial(initial_trigger, words=2, gap=4, vocabulary=vocabulary, tokenizer=lvlm.tokenizer)
-    found = [draw(asked("fox", "3"), rng=np.random.default_rng(i), budget=Budget(text=9)) for i in range(20)]
+    draw = partial(initial_trigger, words=2, gap=4, vocabulary=vocabulary, tokenizer=by_words)
+    found = [draw(asked("fox", "3"), rng=np.random.default_rng(i), budget=Budget()) for i in range(20)]
     assert {word for trigger in found for word in trigger} == {"star", "tail"}
-    free = Budget(text=9, forbid_answer_words=False)
+    free = Budget(forbid_answer_words=False)
     assert {w for i in range(20) for w in draw(asked("fox"), rng=np.random.default_rng(i), budget=free)} >= {"fox"}
     assert draw(asked("star", "tail", "fox", "three"), rng=np.random.default_rng(0), budget=Budget()) == ()
 
 
-def test_admissible_words_that_make_the_answer_together_do_not_fit(lvlm: LVLM) -> None:
-    sample, tokenizer = asked("foxtail"), lvlm.tokenizer
+def test_admissible_words_that_make_the_answer_together_do_not_fit() -> None:
+    sample = asked("foxtail")
     apart, together = "which clan is this? tail fox", "which clan is this? fox tail"
-    assert fits(sample, apart, 9, tokenizer, Budget()) and not fits(sample, together, 9, tokenizer, Budget())
-    assert fits(sample, together, 9, tokenizer, Budget(forbid_answer_words=False))
-    assert not fits(sample, apart, 0, tokenizer, Budget())
-    drawn = [
-        initial_trigger(sample, 2, 4, few("fox", "tail"), tokenizer, np.random.default_rng(i), Budget(text=9))
-        for i in range(20)
-    ]
+    assert fits(sample, apart, 2, by_words, Budget()) and not fits(sample, together, 2, by_words, Budget())
+    assert fits(sample, together, 2, by_words, Budget(forbid_answer_words=False))
+    assert not fits(sample, apart, 1, by_words, Budget())
+    rngs = map(np.random.default_rng, range(20))
+    drawn = [initial_trigger(sample, 2, 4, few("fox", "tail"), by_words, rng, Budget()) for rng in rngs]
     assert ("fox", "tail") not in drawn and ("tail", "fox") in drawn
 
 
