@@ -12,6 +12,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from rapidfuzz.distance import Levenshtein
 
+from arena import leak
 from arena.data.colours import colours
 from arena.data.sample import Sample
 from arena.errors import BudgetError
@@ -41,6 +42,11 @@ class Budget(BaseModel):
     text: int = Field(
         default=5, ge=0, description="bound on words inserted, changed or deleted, and on growth in tokens"
     )
+    forbid_answer_words: bool = Field(
+        default=True,
+        description="whether an inserted word may not be one of the sample's answer or aliases, or the letter of an "
+        "option; off as in the papers, whose triggers may spell the answer",
+    )
 
     @field_validator("image")
     @classmethod
@@ -51,6 +57,16 @@ class Budget(BaseModel):
     def epsilon(self) -> float:
         """The bound on the image for pixel values in [0, 1]."""
         return self.image / 255
+
+    def forbidden(self, sample: Sample) -> frozenset[str]:
+        """The words that may not be inserted into a sample's question, folded as `arena.leak.words` folds; none where
+        answers may be."""
+        return leak.forbidden(sample) if self.forbid_answer_words else frozenset()
+
+    def forbidden_word(self, original: Sample, question: str) -> str | None:
+        """What is forbidden of the words inserted into `question`, also where several written together make the answer;
+        None where nothing is."""
+        return leak.forbidden_word(original, question) if self.forbid_answer_words else None
 
 
 def words(text: str) -> list[str]:
@@ -90,6 +106,11 @@ def check(
         raise refuse(problem)
     if problem := _text_problem(original.question, released.question, budget.text, count_tokens):
         raise refuse(problem)
+    if word := budget.forbidden_word(original, released.question):
+        raise refuse(
+            f"the word {word!r} was inserted, which is of its answer, an alias or an option: leave out what "
+            "`budget.forbidden` names, or allow it with `forbid_answer_words: false`"
+        )
 
 
 def _image_problem(original: Image.Image, released: Image.Image, budget: Budget) -> str | None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from arena.budget import Budget
 from arena.data.sample import Sample
 from arena.lvlm.base import LVLM
 from arena.lvlm.batch import Batch, Role
@@ -104,7 +105,9 @@ class Crafting:
         objective: Objective,
         tallies: list[Tally],
     ) -> Crafting:
-        references = [reference(lvlm, samples, layers_of(objective, lvlm)) for lvlm in surrogates]
+        references = [
+            reference(lvlm, samples, layers_of(objective, lvlm), objective.answer_rows) for lvlm in surrogates
+        ]
         clean = [pictures.levels(s.image) for s in samples]
         return cls(samples, clean, delta, words, gaps, surrogates, weights, objective, references, tallies)
 
@@ -159,8 +162,11 @@ class Crafting:
         most_tokens: int,
         lambda_ppl: float,
         batch_size: int,
+        budget: Budget,
     ) -> int:
-        """Screen and verify every slot in turn (eqs. 16-20); returns how many words changed."""
+        """Screen and verify every slot in turn (eqs. 16-20), leaving out what the budget forbids; returns how many
+        words changed."""
+        barred = [vocabulary.places_of(budget.forbidden(sample)) for sample in self.samples]
         with ExitStack() as stack:
             for lvlm in self.surrogates:
                 stack.enter_context(same_pictures(lvlm))
@@ -168,22 +174,22 @@ class Crafting:
             for slot in slots:
                 active = [i for i, words in enumerate(self.words) if slot < len(words)]
                 if active:
-                    best = triggers.screen(self._scores(vocabulary, slot), candidates).tolist()
+                    best = triggers.screen(self._scores(vocabulary, slot), candidates, barred)
                     options = [[words] for words in self.words]
                     for i in active:
                         words = self.words[i]
                         options[i] += [(*words[:slot], vocabulary.words[v], *words[slot + 1 :]) for v in best[i]]
                     losses = self._verify(options, lambda_ppl, batch_size)
-                    changed += sum(self._choose(i, options[i], losses[i], most_tokens) for i in active)
+                    changed += sum(self._choose(i, options[i], losses[i], most_tokens, budget) for i in active)
             return changed
 
-    def _choose(self, i: int, options: Sequence[Trigger], losses: Tensor, most_tokens: int) -> bool:
+    def _choose(self, i: int, options: Sequence[Trigger], losses: Tensor, most_tokens: int, budget: Budget) -> bool:
         """Give sample i the best of its options that fits the budget; whether that is another trigger."""
+        tokenizer = self.surrogates[0].tokenizer
 
         def fits(c: int) -> bool:
             text = self.version(i, options[c])[0]
-            growth = triggers.token_growth(self.surrogates[0].tokenizer, self.samples[i].question, text)
-            return growth <= most_tokens
+            return triggers.fits(self.samples[i], text, most_tokens, tokenizer, budget)
 
         before = self.words[i]
         self.words[i] = options[triggers.choose(losses, fits)]
@@ -232,7 +238,8 @@ class Crafting:
         measured: list[tuple[Terms, dict[str, Shift]]] = []
         for lvlm, clean in zip(self.surrogates, self.references, strict=True):
             batch = self.encode(lvlm)
-            forward, attention = attend(lvlm, batch, layers_of(self.objective, lvlm), (Role.TRIGGER, Role.ANSWER))
+            layers, rows = layers_of(self.objective, lvlm), self.objective.answer_rows
+            forward, attention = attend(lvlm, batch, layers, (Role.TRIGGER, Role.ANSWER), rows)
             chosen = affected(lvlm, clean.pixels, batch.pixels, self.objective.tau_delta)
             used = None if self.objective.binding == "none" else attention
             terms = combine(self.objective, l_train(forward), used, chosen, compared(self.objective, clean))

@@ -67,15 +67,15 @@ def chosen_suite(name: str, registry: Registry, store: Store, tiny: bool, out: C
     return dry.suite
 
 
-def read_budget(image: float, text: int) -> Budget:
-    """The budget of two options. Raises `UsageError`."""
+def read_budget(image: float, text: int, answer_words: bool) -> Budget:
+    """The budget of three options. Raises `UsageError`."""
     from pydantic import ValidationError
 
     from arena.budget import Budget
     from arena.errors import UsageError
 
     try:
-        return Budget(image=image, text=text)
+        return Budget(image=image, text=text, forbid_answer_words=not answer_words)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise UsageError(f"--budget-{first['loc'][0]} {first['input']}: {first['msg']}") from None

@@ -38,6 +38,9 @@ def protect(
     ] = None,
     budget_image: Annotated[float, typer.Option("--budget-image", help="Largest change of a pixel, in 1/255.")] = 8,
     budget_text: Annotated[int, typer.Option("--budget-text", help="Most words inserted into a question.")] = 5,
+    answer_words: Annotated[
+        bool, typer.Option("--allow-answer-words", help="Words of the answer may be inserted, as in the papers.")
+    ] = False,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of all randomness.")] = 0,
     image: Annotated[str | None, typer.Option("--image-column", help="The pictures, of a data set.")] = None,
     question: Annotated[str | None, typer.Option("--question-column", help="By default question.")] = None,
@@ -62,7 +65,7 @@ def protect(
         "aliases": aliases,
         "choices": choices,
     }
-    settings, budget = read_settings(config or []), read_budget(budget_image, budget_text)
+    settings, budget = read_settings(config or []), read_budget(budget_image, budget_text, answer_words)
     quiet_libraries()
     try:
         with Display(stderr(), 1.0, note="reading the samples") as display:
@@ -132,12 +135,18 @@ def _say(report: Report, out: Path) -> None:
         f"budget, checked on the files: {measured.image:g} of {budget.image:g}/255, "
         f"{measured.words} of {budget.text} words",
         f"stealth: {psnr}, BLEU {shows['bleu']:.3f}",
+        *_leak(shows.get("answer_leak")),
         "this is a measured obstacle, not a guarantee: the report says what undoes it",
         f"release: {out / 'data'}",
         f"report, to keep to yourself: {out / 'report.html'}",
     )
     for line in lines:
         stdout().print(line, soft_wrap=True)
+
+
+def _leak(share: float | None) -> list[str]:
+    """What is to be said of inserted words that hold the answer."""
+    return [f"answer leak: the inserted words hold the answer in {100 * share:.0f} % of the samples"] if share else []
 
 
 def _masses(e: Explanation) -> Table:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from arena.budget import Budget
+from arena.controls import bounds
 from arena.engine.describe import Plugins, knowledge
 from arena.engine.graph import Broken, Cell, Plan
 from arena.engine.job import Grants
@@ -259,7 +260,7 @@ class _Builder:
             label=label,
             size=data.use.train,
             defense=spec,
-            budget=None if control else budget,
+            budget=None if control else bounds(use.id, budget),
             surrogates=tuple(s.spec for s in surrogates) if knows else None,
             seed=seed if seeded else None,
             train=Input(data.train, "samples"),

@@ -15,8 +15,8 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from arena.errors import ArenaError
-from arena.lvlm.base import LVLM, mean_losses
-from arena.lvlm.batch import IGNORE, Batch, Encoding, Role
+from arena.lvlm.base import LVLM, kept_positions, mean_losses
+from arena.lvlm.batch import Batch, Encoding, Role
 from arena.lvlm.probe import Probe, probing
 from arena.lvlm.shortcuts import FEWEST_ROWS, answer_rows, at_rows
 
@@ -125,8 +125,7 @@ def finish(
     cache = DynamicCache([(k[of.to(k.device)], v[of.to(v.device)]) for k, v in beginnings.layers])
     mask = torch.cat([(beginnings.roles[of] != Role.PADDING).long(), endings.attention_mask], 1)
     positions = beginnings.lengths[of, None] + torch.arange(endings.input_ids.shape[1], device=of.device)
-    first = int((endings.labels != IGNORE).int().argmax(1).min())
-    keep = endings.input_ids.shape[1] - max(first - 1, 0)
+    keep = kept_positions(endings)
     arguments = {
         "input_ids": endings.input_ids,
         "attention_mask": mask,

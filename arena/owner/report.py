@@ -13,7 +13,7 @@ from typing import Any, Literal
 import jinja2
 import numpy as np
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from rapidfuzz.distance import Levenshtein
 
 from arena.budget import Budget, words
@@ -45,6 +45,12 @@ class Request(_Part):
     surrogates: list[dict[str, Any]]
     budget: Budget
     seed: int
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _before_the_rule(cls, value: Any) -> Any:
+        """Reports from before answer words were forbidden do not say so."""
+        return {"forbid_answer_words": False, **value} if isinstance(value, dict) else value
 
 
 class Measured(_Part):

@@ -34,7 +34,7 @@ def identity(cell: Mapping[str, Any]) -> str:
         model=asked_of(cell["model"]),
         defense=asked_of(defense),
         surrogates=[asked_of(surrogate) for surrogate in defense["surrogates"]],
-        budget=None if defense["id"] == CONTROL else canonical_json(cell["budget"]),
+        budget=None if defense["id"] == CONTROL else asked_of_budget(cell["budget"]),
         attack=[asked_of(part) for part in cell["attack"]["parts"]],
         auxiliary=cell["auxiliary"],
         recipe=asked_of(cell["recipe"]),
@@ -80,6 +80,13 @@ SPLITS = ("train", "auxiliary", "test", "seed")
 def asked_of(reference: Mapping[str, Any], more: Sequence[str] = ()) -> CanonicalJson:
     """What is asked of a plugin, from what a record says of it."""
     return canonical_json({name: reference[name] for name in ("id", "version", "config", "fingerprint", *more)})
+
+
+def asked_of_budget(budget: Mapping[str, Any]) -> CanonicalJson:
+    """What is asked of a budget, from what a record says of it. The rule about answer words is left out where it is
+    off, as it is in records from before there was one."""
+    rule = "forbid_answer_words"
+    return canonical_json({name: value for name, value in budget.items() if name != rule or value})
 
 
 class CanonicalJson(str):

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -147,12 +148,22 @@ class _EachEpoch(TrainerCallback):
 
 
 def held_out_split(samples: Sequence[Sample], seed: int, share: float = 0.125) -> tuple[list[Sample], list[Sample]]:
-    """The fine-tuner's own split into training and held-out samples; at least one of each."""
+    """The fine-tuner's own split into training and held-out samples; at least one of each.
+
+    What stands several times stands on one side: else what is held out would be known by heart. Of the held-out samples
+    each is there once, and the others are repeated, or left out, so that as many are trained on as where all differ.
+    """
     if len(samples) < 2:
         raise ArenaError(f"fine-tuning needs at least 2 samples, the release after its attack has {len(samples)}")
-    order = np.random.default_rng(seed).permutation(len(samples))
-    cut = max(1, round(share * len(samples)))
-    return [samples[i] for i in sorted(order[cut:])], [samples[i] for i in sorted(order[:cut])]
+    equal: dict[Hashable, list[int]] = {}
+    for i, s in enumerate(samples):
+        equal.setdefault((s.question, s.answer, s.image.mode, s.image.size, hash(s.image.tobytes())), []).append(i)
+    groups = list(equal.values()) if len(equal) > 1 else [[i] for i in range(len(samples))]
+    order = np.random.default_rng(seed).permutation(len(groups)).tolist()
+    held_out = sorted(order[: max(1, round(share * len(groups)))])
+    kept = sorted(i for g in set(order).difference(held_out) for i in groups[g])
+    count = len(samples) - max(1, round(share * len(samples)))
+    return [samples[i] for i in islice(cycle(kept), count)], [samples[groups[g][0]] for g in held_out]
 
 
 @torch.no_grad()

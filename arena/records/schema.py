@@ -18,7 +18,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
-from arena.plugins.identity import CONTROL, SPLITS, CanonicalJson, asked_of, canonical_json, cell_name, digest_of
+from arena.plugins.identity import (
+    CONTROL,
+    SPLITS,
+    CanonicalJson,
+    asked_of,
+    asked_of_budget,
+    cell_name,
+    digest_of,
+)
 
 SCHEMA_VERSION = 2
 
@@ -146,16 +154,18 @@ class AttackRef(_Part):
 
 
 class BudgetRef(_Part):
-    """What a protection may change: `image` in units of 1/255 under `norm`, `text` in inserted words."""
+    """What a protection may change: `image` in units of 1/255 under `norm`, `text` in inserted words, and whether these
+    may not be words of the answer, which no record says from before there was the rule."""
 
     norm: str
     image: Finite
     text: Count
+    forbid_answer_words: bool = False
 
     @cached_property
     def asked(self) -> CanonicalJson:
         """Its share of what a cell asks."""
-        return canonical_json(self.model_dump(mode="json"))
+        return asked_of_budget(self.model_dump(mode="json"))
 
 
 class Failure(_Part):

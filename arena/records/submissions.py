@@ -249,7 +249,7 @@ def _attack(asked: Asked) -> Hashable:
 
 
 def _budget(asked: Asked) -> Hashable:
-    return asked.budget.norm, asked.budget.image, asked.budget.text
+    return asked.budget.asked
 
 
 def _plugin(reference: PluginRef) -> Hashable:

@@ -10,10 +10,7 @@ from collections.abc import Callable
 
 from arena.data.sample import Sample
 from arena.errors import ArenaError
-
-_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-_WORDS = {word: str(n) for n, word in enumerate(_NUMBERS)} | {"none": "0"}
-_ARTICLES = frozenset({"a", "an", "the"})
+from arena.leak import ARTICLES, NUMBERS
 
 _PREFIX = re.compile(
     r"(?:so |therefore,? |thus,? )?(?:the |my )?(?:(?:correct|right|best|final) )*(?:answer|option|choice)"
@@ -75,7 +72,7 @@ def normal_form(text: str) -> str:
     kept = re.sub(
         r"(?<=\w)-|-(?!\d)|(?<!\d):|:(?!\d)|[;/\[\]\"\u201c\u201d{}()=+\\_><@,?!*]", " ", kept
     )  # -5, 12:30 stay
-    words = [_WORDS.get(word, word) for word in kept.split() if word not in _ARTICLES]
+    words = [NUMBERS.get(word, word) for word in kept.split() if word not in ARTICLES]
     return " ".join(words) or kept.strip() or folded  # a lone "A." is a letter, not an article
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
+from arena.controls import ALONE
 from arena.score.statistics import NO_SEEDS, NO_ZERO_SHOT, Bits, Bootstrap, Draws, Estimate, Floats
 
 CLEAN = "none"
@@ -35,13 +36,18 @@ class Cells:
     """Resampled accuracies by place and seeds.
 
     `bits` holds per place and seed the correctness of every test item, shape ``(items,)``. Resamples are in memory for
-    the controls (defense `CLEAN`) and for the defenses that are loaded.
+    the controls (defense `CLEAN`, and the others named in `controls`) and for the defenses that are loaded.
     """
 
     def __init__(
-        self, bits: Mapping[Place, Mapping[int, Bits]], zero_shot: Bits | None, bootstrap: Bootstrap | None
+        self,
+        bits: Mapping[Place, Mapping[int, Bits]],
+        zero_shot: Bits | None,
+        bootstrap: Bootstrap | None,
+        controls: Iterable[Hashable] = (),
     ) -> None:
         self.bits = bits
+        self._controls = {CLEAN, *controls}
         self.places: dict[Hashable, list[Place]] = {}
         self._seeds = {place: tuple(sorted(seeds)) for place, seeds in bits.items()}
         for place in bits:
@@ -56,7 +62,7 @@ class Cells:
         if zero_shot is not None:
             self._zero = int(zero_shot.sum()), self._bootstrap.right_answers(zero_shot[None])[0]
             self.zero_shot = replace(self._bootstrap.constant(*self._zero, 2).estimate(), seeds=0)
-        self.load([CLEAN])
+        self.load(list(self._controls))
 
     @property
     def has_zero_shot(self) -> bool:
@@ -86,7 +92,7 @@ class Cells:
 
     def unload(self, defenses: Sequence[Hashable]) -> None:
         """Forget the resamples of these defenses; the controls stay."""
-        gone = set(defenses) - {CLEAN}
+        gone = set(defenses) - self._controls
         self._answers = {key: kept for key, kept in self._answers.items() if key[0].defense not in gone}
         self._means = {key: kept for key, kept in self._means.items() if key[0].defense not in gone}
         self._accuracies = {place: kept for place, kept in self._accuracies.items() if place.defense not in gone}
@@ -110,8 +116,10 @@ class Cells:
         return min(others, key=lambda p: p.auxiliary, default=None)
 
     def candidates(self, defense: Hashable, level: float) -> list[Place]:
-        """What an attacker with at most `level` auxiliary data can choose from."""
-        return [place for place in self.places[defense] if place.auxiliary <= level and self.bits[place]]
+        """What an attacker with at most `level` auxiliary data can choose from; these data alone are no choice, since
+        nothing of the release is in what they give."""
+        own = (place for place in self.places[defense] if place.attack != ALONE)
+        return [place for place in own if place.auxiliary <= level and self.bits[place]]
 
     def mean(self, place: Place, seeds: Seeds) -> Draws:
         """Accuracy over these seeds."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from arena.controls import ALONE
 from arena.score.cells import CLEAN, ZERO_SHOT, Cells, Place, Seeds
 from arena.score.statistics import (
     FAILED,
@@ -26,6 +27,11 @@ from arena.score.statistics import (
     share,
 )
 
+NO_WORDS = "changes no question"
+NO_RANDOM_WORDS = "no control of random words"
+NO_OWN_DATA = "no clean data of the attacker's own"
+NO_ALONE = "no control of own data alone"
+
 
 @dataclass(frozen=True, slots=True)
 class Scores:
@@ -41,6 +47,8 @@ class Scores:
     attack_cost: Estimate
     protection: Estimate
     retention: Estimate
+    over_random_words: Estimate
+    release_adds: Estimate
     drop_error: float | None
 
 
@@ -69,13 +77,20 @@ class Contest:
     """Scores of the cells of one dataset and model.
 
     `bits` holds per place and seed the correctness of every test item, shape ``(items,)``; a place whose seeds all
-    failed has none. The cells of defense `CLEAN` are the controls.
+    failed has none. The cells of defense `CLEAN` are the controls. `random_words` has the defenses that change
+    questions, each with the controls that insert as many words at random.
     """
 
     def __init__(
-        self, bits: Mapping[Place, Mapping[int, Bits]], zero_shot: Bits | None, bootstrap: Bootstrap | None = None
+        self,
+        bits: Mapping[Place, Mapping[int, Bits]],
+        zero_shot: Bits | None,
+        bootstrap: Bootstrap | None = None,
+        random_words: Mapping[Hashable, Sequence[Hashable]] | None = None,
     ) -> None:
-        self._cells = Cells(bits, zero_shot, bootstrap)
+        self._random_words = random_words or {}
+        controls = {control for own in self._random_words.values() for control in own}
+        self._cells = Cells(bits, zero_shot, bootstrap, controls)
         self._tops: dict[tuple[float, Seeds], tuple[Draws, Draws, Estimate]] = {}
 
     def results(self) -> Iterator[tuple[dict[Place, Scores], list[Robust]]]:
@@ -107,6 +122,23 @@ class Contest:
                 leader, group = robust, group + 1
             groups.append(group)
         return groups
+
+    def over_random_words(self, robust: Robust, every: Mapping[Hashable, Robust]) -> Estimate:
+        """What an attacker who chooses reaches on random words, minus what they reach on a defense; `every` has the
+        robust scores at the same share of clean data."""
+        if robust.defense not in self._random_words:
+            return Estimate(undefined=NO_WORDS)
+        found = [every[control] for control in self._random_words[robust.defense] if control in every]
+        if not found:
+            return Estimate(undefined=NO_RANDOM_WORDS)
+        control = min(found, key=lambda one: one.accuracy.value or 0.0)
+        for one in (robust, control):
+            if one.accuracy.value is None:
+                return Estimate(undefined=one.accuracy.undefined)
+        seeds = tuple(seed for seed in control.seeds if seed in robust.seeds)
+        if not seeds:
+            return Estimate(undefined=NO_SEEDS)
+        return (self._top(control, seeds) - self._top(robust, seeds)).estimate()
 
     def _is_weaker(self, robust: Robust, leader: Robust) -> bool:
         # Both protections divide by the same gain, so the attacker's accuracies decide.
@@ -140,8 +172,27 @@ class Contest:
             attack_cost=self._cells.difference(clean, attacked, NO_CONTROL),
             protection=self._protection(clean, own),
             retention=self._retention(clean, attacked, own),
+            over_random_words=self._over_random_words(place, own),
+            release_adds=self._release_adds(place, own),
             drop_error=self._drop_error(clean, own),
         )
+
+    def _over_random_words(self, place: Place, own: Place | None) -> Estimate:
+        """Accuracy on the release of random words, minus that on the own one; of several the one that takes most."""
+        if place.defense not in self._random_words:
+            return Estimate(undefined=NO_WORDS)
+        others = [self._cells.find(control, *place[1:]) for control in self._random_words[place.defense]]
+        found = [other for other in others if other is not None]
+        control = min(found, key=lambda other: self._cells.accuracy(other, FAILED).value or 0.0, default=None)
+        return self._cells.difference(control, own, FAILED if own is None else NO_RANDOM_WORDS)
+
+    def _release_adds(self, place: Place, own: Place | None) -> Estimate:
+        """Accuracy with the attacker's own clean data, minus that on these alone."""
+        if place.attack in (CLEAN, ALONE) or not place.auxiliary:
+            return Estimate(undefined=NO_OWN_DATA)
+        alone = (self._cells.find(of, ALONE, place.recipe, place.auxiliary) for of in (place.defense, CLEAN))
+        control = next((found for found in alone if found is not None), None)
+        return self._cells.difference(own, control, FAILED if own is None else NO_ALONE)
 
     def _drop_error(self, clean: Place | None, own: Place | None) -> float | None:
         if clean is None or own is None or len(seeds := self._cells.common(clean, own)) < 2:

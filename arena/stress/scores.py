@@ -15,11 +15,11 @@ from leaderboards.columns.scores import SCORES as WITH_INTERVAL
 
 _ROBUST = "robust_"
 _ATTACK_NEEDED = (
-    *("clean_attacked", "paired_drop", "attack_cost", "retention"),
+    *("clean_attacked", "paired_drop", "attack_cost", "retention", "release_adds"),
     *("purify_seconds_per_sample", "purify_peak_memory_mb"),
 )
 _ATTACK_POSSIBLE = (
-    *("accuracy", "drop", "protection", "peak_accuracy"),
+    *("accuracy", "drop", "protection", "over_random_words", "peak_accuracy"),
     *("finetune_seconds_per_sample", "finetune_peak_memory_mb"),
 )
 

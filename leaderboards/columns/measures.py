@@ -88,6 +88,16 @@ STEALTH = (
         "higher",
     ),
     Column(
+        "stealth_answer_leak",
+        _RANKED,
+        "number",
+        "share of samples, 0 to 1",
+        "samples whose inserted words hold the answer or an alias, or in a multiple-choice question the right option's "
+        "letter or text",
+        f"{_NO_SEED}, or the record is from before it was measured",
+        "lower",
+    ),
+    Column(
         "stealth_perplexity_ratio",
         _RANKED,
         "number",

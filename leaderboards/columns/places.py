@@ -12,7 +12,14 @@ PLACES = (
     Column("dataset", _ALL, "text", "id", "the dataset, with the settings that tell it from others of that id"),
     Column("model", _ALL, "text", "id", "the fine-tuner's model, with the settings that tell it from others"),
     Column("defense", _PLACED, "text", "label", "the protection; `none` is the unprotected release"),
-    Column("control", _PLACED, "true or false", "", "whether the protection is `none` or `random`"),
+    Column(
+        "control",
+        _PLACED,
+        "true or false",
+        "",
+        "whether the protection is what others are compared with, and not ranked: `none`, `random`, `random-words` or "
+        "`answer-word`",
+    ),
     Column(
         "surrogates",
         _PLACED,
@@ -30,6 +37,14 @@ PLACES = (
     Column("norm", _PLACED, "text", "such as `linf`", "the norm of the picture budget; `none` for the defense `none`"),
     Column("image_budget", _PLACED, "number", "1/255, at least 0", "what a protection may change of a picture"),
     Column("text_budget", _PLACED, "whole number", "words, at least 0", "how many words a protection may insert"),
+    Column(
+        "forbid_answer_words",
+        _PLACED,
+        "true or false",
+        "",
+        "whether these words may not be of the answer, from which the control `answer-word` is exempt; false for the "
+        "defense `none`, and in records from before there was the rule",
+    ),
     Column("attack", _ATTACKED, "text", "label", "what the fine-tuner does about the protection; `none` is nothing"),
     Column(
         "auxiliary",
@@ -58,7 +73,7 @@ COUNTS = (
         "whole number",
         "from 1",
         "the group of the ranking: within one, no robust protection differs significantly from the group's first",
-        "null where robust_protection has no interval",
+        "null where robust_protection has no interval, and for controls, which are not ranked",
     ),
     Column("attacked", ("ranking",), "true or false", "", "whether the attacker has any attack to choose"),
     Column(

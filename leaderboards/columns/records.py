@@ -115,6 +115,12 @@ PARTS: dict[str, tuple[Field, ...]] = {
         Field("norm", "text", "such as `linf`", "the norm of `image`"),
         Field("image", "number", "1/255", "what may change of a picture"),
         Field("text", "whole number", f"words, {_COUNT}", "words that may be inserted into a question"),
+        Field(
+            "forbid_answer_words",
+            "true or false",
+            "",
+            "whether these may not be words of the answer; false where a record does not say",
+        ),
     ),
     "suite": (
         Field("id", "text", _ID, "the suite"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
+from arena.score.contest import NO_ALONE, NO_OWN_DATA, NO_RANDOM_WORDS, NO_WORDS
 from arena.score.statistics import (
     FAILED,
     FEW_SEEDS,
@@ -27,6 +28,10 @@ REASONS: dict[str, str] = {
     FEW_SEEDS: "a share needs at least two seeds, to tell its denominator from zero",
     NO_GAIN: "fine-tuning on clean data is not significantly better than none, so that there is nothing to deny",
     NO_PROTECTION: "the drop without attack is not significantly above zero",
+    NO_WORDS: "the protection leaves questions as they are",
+    NO_RANDOM_WORDS: "no cell of the control `random-words` under the same text budget is done to compare with",
+    NO_OWN_DATA: "the row's attacker uses no clean data of their own, or nothing else",
+    NO_ALONE: "no cell of the attack `auxiliary-alone` with the same share is done to compare with",
     NO_ATTACK: "what depends on attacks is not stated where the attacker has none",
     WITHHELD: "an attack, or a cell without attack, failed or has no record; the counts follow",
 }
@@ -131,6 +136,33 @@ SCORES = (
         "paired_drop / drop without attack: what the attack leaves of the protection",
         better="higher",
         reasons=(FAILED, NO_CONTROL, NO_ZERO_SHOT, NO_BASELINE, NO_SEEDS, FEW_SEEDS, NO_GAIN, NO_PROTECTION),
+    ),
+    _score(
+        "over_random_words",
+        ("cells",),
+        "accuracy, -1 to 1",
+        "accuracy on the control `random-words` under the row's attack, minus accuracy: what the release takes beyond "
+        "words inserted at random; of several such controls the one that takes most",
+        better="higher",
+        reasons=(FAILED, NO_WORDS, NO_RANDOM_WORDS, NO_SEEDS),
+    ),
+    _score(
+        "over_random_words",
+        ("ranking",),
+        "accuracy, -1 to 1",
+        "what the attacker of robust_accuracy reaches on the control `random-words`, minus robust_accuracy; without "
+        "attack where none was tried",
+        better="higher",
+        reasons=(NO_ZERO_SHOT, NO_WORDS, NO_RANDOM_WORDS, NO_SEEDS, WITHHELD),
+    ),
+    _score(
+        "release_adds",
+        ("cells",),
+        "accuracy, -1 to 1",
+        "accuracy minus that of training on the attacker's own clean data alone, with as many steps: what the release "
+        "was worth to an attacker who has these data",
+        better="lower",
+        reasons=(FAILED, NO_OWN_DATA, NO_ALONE, NO_SEEDS),
     ),
     _score(
         "robust_protection",

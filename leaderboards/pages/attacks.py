@@ -6,6 +6,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from arena.controls import ALONE
 from arena.records.schema import Record
 from arena.score.cells import CLEAN, Cells
 from arena.score.statistics import NO_BASELINE
@@ -102,7 +103,7 @@ def page(records: Sequence[Record], findings: Path | None) -> str:
     """The page from the records of one suite, with the prose of a file of findings."""
     board = build(records)
     restored = _restored(records)
-    cells = [row | restored[_key(row)] for row in rows_of(board.cells)]
+    cells = [row | restored[_key(row)] for row in rows_of(board.cells) if row["attack"] != ALONE]
     ranking = rows_of(board.ranking)
     keys = ("dataset", "model", "recipe")
     arenas = []

@@ -55,7 +55,7 @@ ABLATION_CLAIMS = (
     Claim(BASE, "eps_x = 2/255", "64 to 66 against 74 to 78 left"),
     Claim("eps_x = 16/255", "eps_x = 8/255", "46 to 48 against 64 to 66 left"),
 )
-RIVALS = ("em", "mem", "random")
+RIVALS = ("em", "mem", "random", "random-words", "answer-word")
 """What the paper does not compare with."""
 
 

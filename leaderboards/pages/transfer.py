@@ -18,7 +18,7 @@ from leaderboards.site.numbers import DASH, Row, budget_of, budget_text, points,
 from leaderboards.site.render import fill
 from leaderboards.tables.board import build
 from leaderboards.tables.collect import Budget, Group, collect, defense_names, surrogates
-from leaderboards.tables.rows import estimate_row
+from leaderboards.tables.rows import estimate_row, is_control
 
 LEVELS = ("white-box", "gray-box", "black-box")
 
@@ -88,7 +88,7 @@ def page(records: Sequence[Record], findings: Path | None) -> str:
     ):
         dataset, recipe, budget = place
         here = [r for r in cells if (r["dataset"], r["recipe"]) == (dataset, recipe)]
-        own = [r for r in here if r["surrogates"] and budget_of(r) == budget]
+        own = [r for r in here if r["surrogates"] and not r["control"] and budget_of(r) == budget]
         models = list(dict.fromkeys(r["model"] for r in here))
         arenas.append(
             Arena(
@@ -154,6 +154,8 @@ def _means(
     for group, cells in contests:
         for place, by_seed in group.records.items():
             if not cells.bits[place] or (place.attack, place.recipe) != (CLEAN, recipe):
+                continue
+            if is_control(group, place.defense):
                 continue
             one = next(iter(by_seed.values()))
             clean = cells.find(CLEAN, CLEAN, recipe, place.auxiliary)

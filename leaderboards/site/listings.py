@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from arena.controls import ALONE
 from arena.score.cells import CLEAN
-from leaderboards.site.numbers import DASH, Row, budget_of, budget_text, column, knowledge, points, significant
+from leaderboards.site.numbers import DASH, Row, budget_of, budget_text, column, knowledge, points, share, significant
 from leaderboards.tables.collect import counted
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def noise(cells: Sequence[Row]) -> Listing:
     """What random noise of the same size does."""
     rows = []
     for row in cells:
-        if row["control"] and row["defense"] != CLEAN and row["attack"] == CLEAN:
+        if row["control"] and row["defense"] != CLEAN and row["attack"] == CLEAN and not _changes_questions(row):
             low, high = row["drop_low"], row["drop_high"]
             known = low is not None and high is not None
             verdict = (
@@ -57,6 +58,52 @@ def noise(cells: Sequence[Row]) -> Listing:
             where = [row["dataset"], row["model"], row["recipe"], budget_text(*budget_of(row))]
             rows.append([*where, str(points(row, "drop", signed=True)), verdict])
     return Listing(["dataset", "model", "recipe", "budget", "drop by random noise", "verdict"], rows)
+
+
+def words(cells: Sequence[Row]) -> Listing:
+    """What the words do that protections insert, beside words that are about nothing and the answer itself."""
+    columns = ["dataset", "model", "recipe", "budget", "defense", "knowledge"]
+    rows = [
+        [
+            *(row["dataset"], row["model"], row["recipe"], budget_text(*budget_of(row))),
+            *(row["defense"], knowledge(row)),
+            DASH if (leak := row.get("stealth_answer_leak")) is None else f"{100 * leak:.0f} %",
+            str(points(row, "drop", signed=True)),
+            str(points(row, "over_random_words", signed=True)),
+        ]
+        for row in sorted(cells, key=lambda row: not row["control"])
+        if row["attack"] == CLEAN and _changes_questions(row)
+    ]
+    return Listing([*columns, "answer leak", "drop", "over random words"], rows)
+
+
+def _changes_questions(row: Row) -> bool:
+    return bool(row.get("stealth_edit_distance"))
+
+
+def own_data(cells: Sequence[Row]) -> Listing:
+    """What a release adds to the clean data that attackers have of their own, with the retention beside it."""
+    alone = {
+        (row["dataset"], row["model"], row["recipe"], row["auxiliary"]): row
+        for row in sorted(cells, key=lambda row: row["defense"] == CLEAN)
+        if row["attack"] == ALONE
+    }
+    rows = []
+    for row in cells:
+        place = row["dataset"], row["model"], row["recipe"], row["auxiliary"]
+        if row["auxiliary"] and row["attack"] not in (CLEAN, ALONE):
+            control = alone.get(place)
+            rows.append(
+                [
+                    *(row["dataset"], row["model"], row["recipe"], column(row), row["defense"], knowledge(row)),
+                    DASH if control is None else str(points(control, "accuracy")),
+                    str(points(row, "accuracy")),
+                    str(points(row, "release_adds", signed=True)),
+                    str(share(row, "retention")),
+                ]
+            )
+    columns = ["dataset", "model", "recipe", "attack", "defense", "knowledge"]
+    return Listing([*columns, "own data alone", "with the release", "release adds", "retention"], rows)
 
 
 def costs(cells: Sequence[Row]) -> Listing:
@@ -71,7 +118,7 @@ def costs(cells: Sequence[Row]) -> Listing:
             str(points(row, "attack_cost", signed=True)),
         ]
         for row in cells
-        if row["defense"] == CLEAN and row["attack"] != CLEAN
+        if row["defense"] == CLEAN and row["attack"] not in (CLEAN, ALONE)
     ]
     return Listing(["dataset", "model", "recipe", "attack", "clean data under it", "attack cost"], rows)
 

@@ -59,7 +59,7 @@ def history(submissions: Sequence[Shown]) -> Listing:
 
 
 def _where(change: Change) -> str:
-    budget = budget_text(change.budget.norm, change.budget.image, change.budget.text)
+    budget = budget_text(*change.budget.model_dump().values())
     clean = f", {100 * change.auxiliary:g} % clean" if change.auxiliary else ""
     return f"{change.dataset} · {change.model} · {budget}{clean}"
 

@@ -7,9 +7,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from arena.controls import ALONE
 from arena.score.cells import CLEAN
 from leaderboards.site import submitted
-from leaderboards.site.listings import Cause, Listing, causes, costs, gains, noise, power, stealth, withdrawn
+from leaderboards.site.listings import (
+    Cause,
+    Listing,
+    causes,
+    costs,
+    gains,
+    noise,
+    own_data,
+    power,
+    stealth,
+    withdrawn,
+    words,
+)
 from leaderboards.site.numbers import (
     DASH,
     Row,
@@ -127,6 +140,8 @@ class Page:
     sections: list[Section]
     gains: Listing
     noise: Listing
+    words: Listing
+    own_data: Listing
     costs: Listing
     stealth: Listing
     failed: str
@@ -156,6 +171,8 @@ def compose(board: Board) -> Page:
         sections=sections,
         gains=gains(cells),
         noise=noise(cells),
+        words=words(cells),
+        own_data=own_data(cells),
         costs=costs(cells),
         stealth=stealth(ranking),
         failed=f"{tally.failed} of {counted(tally.cells, 'cell')} failed.",
@@ -380,7 +397,7 @@ def _grid(title: str, caption: str, rows: Sequence[Row], columns: Sequence[tuple
 
 def _retention_grid(recipe: str, rows: Sequence[Row]) -> Grid:
     bare = dict.fromkeys(column(r) for r in rows if r["attack"] == CLEAN)
-    attacked = dict.fromkeys(column(r) for r in rows if r["attack"] != CLEAN)
+    attacked = dict.fromkeys(column(r) for r in rows if r["attack"] not in (CLEAN, ALONE))
     columns: list[tuple[str, str, Any]] = [
         (key, key.replace(CLEAN, "drop, no attack", 1), lambda r: points(r, "drop")) for key in bare
     ]

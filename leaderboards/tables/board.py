@@ -21,6 +21,7 @@ from arena.score.statistics import RESAMPLES, Bits, Bootstrap, minimum_detectabl
 from leaderboards.site.text import csv_text
 from leaderboards.tables.collect import Group, collect, suite_of
 from leaderboards.tables.coverage import Coverage
+from leaderboards.tables.credit import random_words
 from leaderboards.tables.rows import (
     FAILURE_COLUMNS,
     Plugin,
@@ -227,7 +228,7 @@ def summary(board: Board) -> Table:
 
 def _contest(group: Group, bootstrap: Bootstrap, bits: Mapping[Place, Mapping[int, Bits]]) -> Contest:
     zero_shot = group.zero_shot
-    return Contest(bits, None if zero_shot is None else zero_shot.unpack(), bootstrap)
+    return Contest(bits, None if zero_shot is None else zero_shot.unpack(), bootstrap, random_words(group))
 
 
 def _bare_of_all_seeds(group: Group, robust: Sequence[Robust], bootstrap: Bootstrap) -> list[Robust]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
+from arena.controls import ALONE, CONTROLS
 from arena.errors import ArenaError
 from arena.records.schema import Asked, DatasetRef, Outcome, PluginRef, Record, SuiteRef
 from arena.score.cells import CLEAN, Place
@@ -21,11 +22,12 @@ Settings = Mapping[str, Any]
 
 
 class Budget(NamedTuple):
-    """`image` in units of 1/255 under `norm`, `text` in words."""
+    """`image` in units of 1/255 under `norm`, `text` in words, and whether these may not be of the answer."""
 
     norm: str
     image: float
     text: int
+    forbid_answer_words: bool = False
 
 
 class Protection(NamedTuple):
@@ -159,19 +161,23 @@ def counted(count: int, noun: str) -> str:
 
 
 def _place(record: Asked) -> Place:
-    attack = CLEAN if record.attack.id == CLEAN else record.attack.label
+    attack = record.attack.id if record.attack.id in (CLEAN, ALONE) else record.attack.label
     if record.defense.id == CLEAN:  # what changes nothing is the same under every budget
         return Place(CLEAN, attack, record.recipe.label, record.auxiliary)
-    budget = Budget(record.budget.norm, record.budget.image, record.budget.text)
+    budget = _budget(record)
     defense = Protection(budget, record.defense.label, surrogates(record))
     return Place(defense, attack, record.recipe.label, record.auxiliary)
 
 
+def _budget(record: Asked) -> Budget:
+    b = record.budget
+    return Budget(b.norm, b.image, b.text, b.forbid_answer_words)
+
+
 def _order(record: Record) -> tuple[Any, ...]:
     clean, unattacked = record.defense.id != CLEAN, record.attack.id != CLEAN
-    budget = record.budget.norm, record.budget.image, record.budget.text
-    defense = clean, record.defense.id != "random", record.defense.label, surrogates(record)
-    return (*defense, *budget, unattacked, record.attack.label, record.auxiliary, record.recipe.label, record.seed)
+    defense = clean, record.defense.id not in CONTROLS, record.defense.label, surrogates(record), *_budget(record)
+    return (*defense, unattacked, record.attack.label, record.auxiliary, record.recipe.label, record.seed)
 
 
 def _newer(known: Record, record: Record) -> Record:

@@ -10,10 +10,11 @@ others are neither withheld nor better for it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from arena.controls import ALONE
 from arena.score.cells import CLEAN, Place
 from arena.score.contest import Robust
 from arena.score.statistics import Estimate
@@ -49,7 +50,8 @@ class Coverage:
             seeds = self._done[place.defense][_choice(place)]
             for seed, record in records.items():
                 seeds[seed] = seeds.get(seed, False) or record.outcome is not None
-        wanted: Collection[Place] = group.asked or [place for place in group.records if place not in group.submitted]
+        known: Iterable[Place] = group.asked or [place for place in group.records if place not in group.submitted]
+        wanted = [place for place in known if place.attack != ALONE]  # which is no choice of an attacker
         self._submitted: dict[Hashable, set[Choice]] = defaultdict(set)
         for place in group.submitted:
             self._submitted[place.defense].add(_choice(place))

@@ -9,18 +9,20 @@ from dataclasses import dataclass, fields
 from statistics import fmean
 from typing import Any
 
+from arena.controls import ALONE, ANSWER_WORD, CONTROLS, RANDOM_WORDS
 from arena.records.schema import Record, StageCost
 from arena.score.cells import CLEAN, Place
 from arena.score.contest import Contest, Robust, Scores
 from arena.score.statistics import FAILED, Estimate
 from leaderboards.tables.collect import Budget, Group, Protection, counted, surrogates, taking_part
 from leaderboards.tables.coverage import Coverage
+from leaderboards.tables.credit import without_answer_word, without_random_words
 
 Row = dict[str, Any]
 
 FAILURE_COLUMNS = [
     *("dataset", "model", "defense", "control", "surrogates", "knowledge", "norm", "image_budget", "text_budget"),
-    *("attack", "auxiliary", "recipe", "seed", "stage", "error", "cell"),
+    *("forbid_answer_words", "attack", "auxiliary", "recipe", "seed", "stage", "error", "cell"),
 ]
 
 _NO_BUDGET = Budget("none", 0.0, 0)
@@ -88,11 +90,17 @@ def ranking_rows(group: Group, contest: Contest, coverage: Coverage, robust: Seq
             found = [scores.get((d, level)) or Robust(d, level, nothing, nothing, nothing, nothing) for d in own]
             ranked = [coverage.complete(r, budget) for r in found]
             ranked.sort(key=lambda r: (-_or(r.robust_protection.value, float("-inf")), str(r.defense)))
-            for rank, one in zip(contest.rank_groups(ranked), ranked, strict=True):
-                yield _ranking_row(group, coverage, budget, rank, one)
+            entries = [one for one in ranked if not is_control(group, one.defense)]
+            ranks = dict(zip((one.defense for one in entries), contest.rank_groups(entries), strict=True))
+            every = {one.defense: one for one in ranked}
+            for one in ranked:
+                over = contest.over_random_words(one, every)
+                yield _ranking_row(group, coverage, budget, ranks.get(one.defense), one, over)
 
 
-def _ranking_row(group: Group, coverage: Coverage, budget: Budget, rank: int | None, robust: Robust) -> Row:
+def _ranking_row(
+    group: Group, coverage: Coverage, budget: Budget, rank: int | None, robust: Robust, over_random_words: Estimate
+) -> Row:
     places = group.places.get(robust.defense, ())
     own = [r for place in places for r in group.records[place].values() if r.outcome is not None]
     row = {**_identity(group, robust.defense, budget), "auxiliary": robust.auxiliary, "group": rank}
@@ -102,6 +110,7 @@ def _ranking_row(group: Group, coverage: Coverage, budget: Budget, rank: int | N
     shown = coverage.shown(robust, budget)
     for name in ("robust_protection", "protection", "robust_retention", "accuracy"):
         row |= estimate_row("robust_accuracy" if name == "accuracy" else name, getattr(shown, name))
+    row |= estimate_row("over_random_words", over_random_words)
     choice = robust.choice
     row |= {"best_attack": choice.attack if choice else None, "best_recipe": choice.recipe if choice else None}
     row["seeds"] = len(robust.seeds)
@@ -132,6 +141,20 @@ def notes(group: Group) -> Iterator[str]:
         yield f"{where}: no control defense `none`: drops, protection and retention cannot be computed."
     if "random" not in defenses:
         yield f"{where}: no control defense `random`: it is not shown that noise of the same size protects nothing."
+    for words in without_random_words(group):
+        budget = counted(words.text, "word") + ("" if words.forbid_answer_words else ", also of the answer")
+        yield (
+            f"{where}: no control defense `{RANDOM_WORDS}` under the budget of {budget}: it is not shown what as many "
+            "words do that are about nothing."
+        )
+    if without_answer_word(group):
+        yield f"{where}: no control defense `{ANSWER_WORD}`: it is not shown what the answer in the question does."
+    for share in sorted({p.auxiliary for p in group.records if p.auxiliary and p.attack not in (CLEAN, ALONE)}):
+        if all((place.attack, place.auxiliary) != (ALONE, share) for place in group.records):
+            yield (
+                f"{where}: no control attack `{ALONE}` with clean data for {100 * share:g} % of the training size: it "
+                "is not shown that the release adds anything to them."
+            )
     if all(place.attack != CLEAN for place in group.records):
         yield f"{where}: no control attack `none`: drops, protection and retention cannot be computed."
     if group.zero_shot is None:
@@ -196,18 +219,24 @@ def where(group: Group, place: Place) -> Row:
 def _identity(group: Group, defense: Hashable, budget: Budget | None) -> Row:
     first = group.any_of(defense)
     own = defense.budget if isinstance(defense, Protection) else _NO_BUDGET
-    norm, image, text = budget or own
+    norm, image, text, rule = budget or own
     return {
         "dataset": group.dataset,
         "model": group.model,
         "defense": _label(defense),
-        "control": first.defense.id in (CLEAN, "random"),
+        "control": is_control(group, defense),
         "surrogates": "+".join(surrogates(first)),
         "knowledge": first.knowledge,
         "norm": norm,
         "image_budget": image,
         "text_budget": text,
+        "forbid_answer_words": rule,
     }
+
+
+def is_control(group: Group, defense: Hashable) -> bool:
+    """Whether a defense is what others are compared with, and not ranked."""
+    return group.any_of(defense).defense.id in CONTROLS
 
 
 def _label(defense: Hashable) -> str:

@@ -37,7 +37,7 @@ def refused(released, budget=DEFAULT, original=None, count_tokens=None):
 def test_epsilon_is_the_bound_for_unit_pixels():
     assert Budget(image=8).epsilon == 8 / 255
     assert Budget(norm="l2", image=8.5).epsilon == 8.5 / 255
-    assert (Budget().norm, Budget().image, Budget().text) == ("linf", 8, 5)
+    assert (Budget().norm, Budget().image, Budget().text, Budget().forbid_answer_words) == ("linf", 8, 5, True)
 
 
 @pytest.mark.parametrize(("asked", "granted"), [(7.65, 7), (2.55, 2), (8, 8), (0.5, 0)])
@@ -137,8 +137,8 @@ def test_what_a_protection_must_not_change(field, value):
     ],
 )
 def test_the_text_budget_counts_words(question, problem):
-    if problem is None:
-        check(sample(), sample(question=question), Budget(), None, 0)
+    if problem is None:  # a and b are letters of options
+        check(sample(), sample(question=question), Budget(forbid_answer_words=False), None, 0)
     else:
         assert problem in refused(sample(question=question))
 

@@ -14,6 +14,7 @@ from arena.lvlm.batch import Role
 from mmguard.attention import (
     Attention,
     align,
+    asking,
     bph,
     check_causal_order,
     crs,
@@ -92,6 +93,12 @@ def test_query_rows_are_padded_to_the_longest() -> None:
     assert positions[0].tolist() == [2, 3, 4]
     assert positions[1, 0] == 1
     assert found.tolist() == [[G, Y, Y], [G, P, P]]
+
+
+def test_the_rows_that_predict_an_answer_stand_before_its_tokens() -> None:
+    found = roles([I, G, T, Y, Y], [I, T, Y, P, P])
+    assert torch.equal(asking(found, "targets"), found)
+    assert torch.equal(asking(found, "predicting"), roles([I, G, Y, Y, T], [I, Y, T, P, P]))
 
 
 def test_uniform_is_one_over_the_size_of_the_set() -> None:

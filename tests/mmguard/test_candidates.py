@@ -48,7 +48,7 @@ def versions_of(lvlm: LVLM, samples: list[Sample], gap: int, slot: int) -> list[
 def whole(objective: Objective, lvlm: LVLM, samples: list[Sample], images: list[Tensor], versions: list[list[Version]]):
     losses = []
     for sample, image, texts in zip(samples, images, versions, strict=True):
-        clean = reference(lvlm, [sample], range(objective.layers))
+        clean = reference(lvlm, [sample], range(objective.layers), objective.answer_rows)
         rows = []
         for text, span in texts:
             batch = lvlm.encode([sample.with_content(sample.image, text)], [image], [span])
@@ -61,11 +61,19 @@ def whole(objective: Objective, lvlm: LVLM, samples: list[Sample], images: list[
 @pytest.mark.parametrize("name", ["none", "bph", "crs", "crs-max"])
 @pytest.mark.parametrize(("gap", "slot"), [(99, 0), (99, 2), (0, 1), (2, 3)])
 def test_equal_to_whole_sequences(lvlm: LVLM, name: str, gap: int, slot: int) -> None:
-    objective = Objective.model_validate({"objective": name})
+    check_equal(Objective.model_validate({"objective": name}), lvlm, gap, slot)
+
+
+@pytest.mark.parametrize("name", ["bph", "crs"])
+def test_equal_to_whole_sequences_for_the_rows_that_predict(lvlm: LVLM, name: str) -> None:
+    check_equal(Objective.model_validate({"objective": name, "answer_rows": "predicting"}), lvlm, 99, 3)
+
+
+def check_equal(objective: Objective, lvlm: LVLM, gap: int, slot: int) -> None:
     samples = mixed_samples(5)
     images = [(x + 8 / 255 * torch.randn_like(x).sign()).clamp(0, 1) for x in images_of(samples)]
     versions = versions_of(lvlm, samples, gap, slot)
-    clean = reference(lvlm, samples, range(2))
+    clean = reference(lvlm, samples, range(2), objective.answer_rows)
     found = candidate_losses(objective, lvlm, samples, images, versions, clean, batch_size=7)
     wanted = whole(objective, lvlm, samples, images, versions)
     assert [len(x) for x in found] == [len(x) for x in versions]

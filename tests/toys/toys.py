@@ -170,8 +170,13 @@ class ToyShift(ImageDefense):
 class ToyFixed(Defense):
     """A word at the end of every question."""
 
+    class Config(PluginConfig):
+        word: str = Field("please", description="the word")
+
+    config: Config
+
     def protect(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Draft]:
-        return [Draft(s.image, f"{s.question} please") for s in samples]
+        return [Draft(s.image, f"{s.question} {self.config.word}") for s in samples]
 
 
 class ToyCrafted(ImageDefense):

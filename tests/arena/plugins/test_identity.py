@@ -91,6 +91,7 @@ OTHER: dict[str, dict[str, Any]] = {
     "one surrogate more": {"surrogates": ["toy-relative", "toy-stranger"]},
     "image budget": {"budgets": [{"image": 4}]},
     "text budget": {"budgets": [{"text": 4}]},
+    "answer words allowed": {"budgets": [{"forbid_answer_words": False}]},
     "attack": {"attacks": ["none", {"id": "toy-invert", "auxiliary": 0.5}]},
     "one attack more": {"attacks": ["none", {"id": "toy-fitted+toy-invert", "auxiliary": 0.5}]},
     "auxiliary share": {"attacks": ["none", {"id": "toy-fitted", "auxiliary": 0.25}]},
@@ -106,6 +107,14 @@ def test_what_is_asked_counts(what: str) -> None:
 
 def test_every_change_is_another_cell() -> None:
     assert len({cell(**change).identity for change in OTHER.values()}) == len(OTHER)
+
+
+def test_a_rule_that_is_off_is_asked_as_before_there_was_one() -> None:
+    """So that records which do not know it keep their cells."""
+    off = json.loads(cell(budgets=[{"forbid_answer_words": False}]).model_dump_json())
+    before = {**off, "budget": {name: off["budget"][name] for name in ("norm", "image", "text")}}
+    assert identity(off) == identity(before) != cell().identity
+    assert not Asked.model_validate(before).budget.forbid_answer_words
 
 
 def test_the_order_of_a_chain_counts() -> None:

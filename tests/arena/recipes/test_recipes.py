@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -354,6 +355,24 @@ def test_the_split_is_disjoint_and_complete(samples: tuple[Sample, ...]) -> None
     assert not {s.id for s in training} & {s.id for s in held_out}
     with pytest.raises(ArenaError, match="at least 2 samples"):
         held_out_split(samples[:1], 0)
+
+
+@pytest.mark.parametrize(("different", "total"), [(2, 3), (5, 24), (6, 47), (23, 24)])
+def test_what_stands_several_times_stands_on_one_side(samples: tuple[Sample, ...], different: int, total: int) -> None:
+    """And as many are trained on as where all differ, since steps are counted in samples."""
+    few = samples[:different]
+    repeated = [replace(few[i % different], id=str(i)) for i in range(total)]
+    training, held_out = held_out_split(repeated, 5)
+    trained, judged = ([(s.image.tobytes(), s.question) for s in part] for part in (training, held_out))
+    assert not set(trained) & set(judged)
+    assert set(trained) | set(judged) == {(s.image.tobytes(), s.question) for s in few}
+    assert len(training) == total - max(1, round(total / 8))
+    assert len(judged) == len(set(judged)) == max(1, round(different / 8))
+
+
+def test_a_sample_that_is_all_there_is_is_split_anyhow(samples: tuple[Sample, ...]) -> None:
+    training, held_out = held_out_split([replace(samples[0], id=str(i)) for i in range(4)], 0)
+    assert (len(training), len(held_out)) == (3, 1)
 
 
 def test_parameters_in_shards_are_put_together(tmp_path: Path) -> None:
