@@ -24,6 +24,7 @@ from arena.lvlm.batch import IGNORE, Batch, Encoding, Forward, Role
 from arena.lvlm.features import handed
 from arena.lvlm.pixels import to_tensor
 from arena.lvlm.shortcuts import FEWEST_ROWS, answer_rows, at_rows, patches_by_products
+from arena.lvlm.tokens import Part, plain_ids, tokenize
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -97,8 +98,8 @@ class LVLM(ABC):
         """The prompt around a question: what stands before the picture, between it and the question, and after."""
 
     @abstractmethod
-    def answer_text(self, answer: str) -> str:
-        """The response as it follows the prompt, with its end-of-turn token."""
+    def around_answer(self) -> tuple[str, str]:
+        """What stands before and after an answer that follows the prompt; its end-of-turn token is in the latter."""
 
     @abstractmethod
     def image_text(self, height: int, width: int) -> str:
@@ -149,26 +150,31 @@ class LVLM(ABC):
         before, between, after = self.template(question)
         start, stop = trigger or (len(question), len(question))
         parts = [
-            (before, Role.TEMPLATE),
-            (self.image_text(*size), Role.IMAGE),
-            (between, Role.TEMPLATE),
-            (question[:start], Role.TEXT),
-            (question[start:stop], Role.TRIGGER),
-            (question[stop:], Role.TEXT),
-            (after, Role.TEMPLATE),
-            ("" if answer is None else self.answer_text(answer), Role.ANSWER),
+            Part(before, Role.TEMPLATE),
+            Part(self.image_text(*size), Role.IMAGE),
+            Part(between, Role.TEMPLATE),
+            Part(question[:start], Role.TEXT, said=True),
+            Part(question[start:stop], Role.TRIGGER, said=True),
+            Part(question[stop:], Role.TEXT, said=True),
+            Part(after, Role.TEMPLATE),
+            *([] if answer is None else self.answer_parts(answer)),
         ]
-        text = "".join(part for part, _ in parts)
-        role_of = [role for part, role in parts for _ in part]
-        encoded = self.tokenizer(text, return_offsets_mapping=True, add_special_tokens=True)
-        roles = [role_of[end - 1] if end > begin else Role.TEMPLATE for begin, end in encoded["offset_mapping"]]
-        ids = list(encoded["input_ids"])
+        (encoded,) = tokenize(self.tokenizer, [parts], special=True)
         image = self.image_token_id
         roles = [  # wrappers around the placeholders (<vision_start>, newlines) are template
-            Role.IMAGE if i == image else Role.TEMPLATE if r == Role.IMAGE else r
-            for i, r in zip(ids, roles, strict=True)
+            int(Role.TEMPLATE) if role == Role.IMAGE and id != image else role
+            for id, role in zip(encoded.ids, encoded.roles, strict=True)
         ]
-        return Encoding(ids, [int(r) for r in roles])
+        return Encoding(encoded.ids, roles)
+
+    def answer_parts(self, answer: str) -> list[Part]:
+        """An answer with what its family writes around it, all of which a model learns to say."""
+        before, after = self.around_answer()
+        return [Part(before, Role.ANSWER), Part(answer, Role.ANSWER, said=True), Part(after, Role.ANSWER)]
+
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has, without any that stand around it: what a budget of tokens counts."""
+        return [len(ids) for ids in plain_ids(self.tokenizer, texts, special=False)]
 
     def encode(
         self,
@@ -327,7 +333,7 @@ class LVLM(ABC):
         values: list[float] = []
         language, head = self.module(self.language_model), self.model.get_output_embeddings()
         for at in range(0, len(texts), batch_size):
-            encoded = [self.tokenizer(t)["input_ids"] for t in texts[at : at + batch_size]]
+            encoded = plain_ids(self.tokenizer, texts[at : at + batch_size], special=True)
             short = next((t for t, ids in zip(texts[at:], encoded, strict=False) if len(ids) < 2), None)
             if short is not None:
                 raise ArenaError(f"perplexity: {short!r} has fewer than two tokens; give a longer text")

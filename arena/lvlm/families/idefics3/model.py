@@ -46,8 +46,8 @@ class Idefics3(LVLM):
         """Llama's tokenizer begins a text by itself, SmolLM's leaves that to the chat template."""
         return f"{beginning(self.tokenizer)}User:", "", "<end_of_utterance>\nAssistant:"
 
-    def answer_text(self, answer: str) -> str:
-        return f" {answer}<end_of_utterance>"
+    def around_answer(self) -> tuple[str, str]:
+        return " ", "<end_of_utterance>"
 
     def image_text(self, height: int, width: int) -> str:
         """Each tile under its row and column, a line of text a row of tiles; then the whole picture."""
