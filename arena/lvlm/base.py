@@ -22,6 +22,7 @@ from arena.data.sample import Sample
 from arena.errors import ArenaError
 from arena.lvlm.batch import IGNORE, Batch, Encoding, Forward, Role
 from arena.lvlm.features import handed
+from arena.lvlm.generation import Answer, greedy
 from arena.lvlm.pixels import to_tensor
 from arena.lvlm.shortcuts import FEWEST_ROWS, answer_rows, at_rows, patches_by_products
 from arena.lvlm.tokens import Part, plain_ids, tokenize
@@ -292,38 +293,17 @@ class LVLM(ABC):
         """
         return self.forward(batch, layers, rows).attention
 
-    @torch.no_grad()
     def generate(self, samples: Sequence[Sample], max_new_tokens: int = 16, batch_size: int = 64) -> list[str]:
-        """Greedy answers of at most `max_new_tokens`, decoded without special tokens and stripped, in order.
+        """The texts of `answers`."""
+        return [answer.text for answer in self.answers(samples, max_new_tokens, batch_size)]
 
-        Answers of the samples are not read. The model is in evaluation mode meanwhile; padding is on the left.
+    def answers(self, samples: Sequence[Sample], max_new_tokens: int = 16, batch_size: int = 64) -> list[Answer]:
+        """Greedy answers of at most `max_new_tokens`, in order, and whether that limit cut them off.
+
+        Answers of the samples are not read. The model is in evaluation mode meanwhile. Raises `ArenaError` where its
+        logits are NaN.
         """
-        answers: list[str] = []
-        pad = int(self.tokenizer.pad_token_id or 0)
-        was_training = self.model.training
-        self.model.eval()
-        for at in range(0, len(samples), batch_size):
-            part = samples[at : at + batch_size]
-            images = [to_tensor(s.image).to(self.device) for s in part]
-            rows = [
-                self.encode_text((x.shape[-2], x.shape[-1]), s.question, None).ids
-                for s, x in zip(part, images, strict=True)
-            ]
-            longest = max(map(len, rows))
-            ids = torch.tensor([[pad] * (longest - len(r)) + r for r in rows], device=self.device)
-            mask = torch.tensor([[0] * (longest - len(r)) + [1] * len(r) for r in rows], device=self.device)
-            output = self.model.generate(
-                input_ids=ids,
-                attention_mask=mask,
-                **self.pixel_inputs(images),
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                pad_token_id=pad,
-            )
-            texts = self.tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True)
-            answers += [text.strip() for text in texts]
-        self.model.train(was_training)
-        return answers
+        return greedy(self, samples, max_new_tokens, batch_size)
 
     def perplexities(self, texts: Sequence[str], batch_size: int = 64) -> list[float]:
         """Perplexity of each text under the language model alone, without picture or template.

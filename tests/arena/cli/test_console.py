@@ -305,3 +305,29 @@ def test_a_run_that_is_told_to_end_says_how_to_go_on(
     left, text = interrupted(tmp_path, words, results, signal.SIGTERM)
     assert left == 143 and "Traceback" not in text and results.exists()
     assert "interrupted: " in text and "run again to go on" in text
+
+
+def test_a_console_of_few_characters_is_no_failure(tmp_path: Path, toys: Path) -> None:
+    """As on Windows, in an old locale, or where output goes into a file there: what it lacks is replaced."""
+    label = "noise \u221e \u6f22"
+    made = toy_suite(defenses=["none", {"id": "toy-noise", "label": label}], attacks=["none"], seeds=[0])
+    (tmp_path / "toy.yaml").write_text(made.model_dump_json(exclude={"limits"}), encoding="utf-8")
+    run = ["run", "toy.yaml", "--store", "s", "--scheduler", "sync"]
+    for coding, words in (
+        ("cp1252", run),
+        ("ascii", ["board", "results/toy.jsonl", "--out", "boards"]),
+        ("iso8859-1:strict", ["show", "mmguard-crs"]),
+        ("ascii", ["plan", "toy.yaml", "--why", "--store", "other", "--results", "none.jsonl"]),
+    ):
+        with (tmp_path / "log.txt").open("w+b") as log:
+            command = [sys.executable, "-c", MAIN, *words]
+            done = subprocess.run(
+                command, cwd=tmp_path, env=environment(PYTHONIOENCODING=coding), stdout=log, stderr=log, check=False
+            )
+            log.seek(0)
+            text = log.read().decode(coding.partition(":")[0])
+        assert done.returncode == 0, text
+        assert "Traceback" not in text and text.count("\n") > 2
+        if "toy" in words[1]:
+            assert "noise ? ?" in text or "noise \\u221e \\u6f22" in text
+    assert label in (tmp_path / "boards" / "toy.md").read_text(encoding="utf-8")
