@@ -20,7 +20,7 @@ from synthetic import record
 
 import arena.cli.app
 import arena.engine.progress
-from arena.cli.displays import show_failures
+from arena.cli.displays import show_cut, show_failures
 from arena.console import PlainConsole
 from arena.engine.progress import Display
 from arena.errors import ArenaError
@@ -305,6 +305,25 @@ def test_a_run_that_is_told_to_end_says_how_to_go_on(
     left, text = interrupted(tmp_path, words, results, signal.SIGTERM)
     assert left == 143 and "Traceback" not in text and results.exists()
     assert "interrupted: " in text and "run again to go on" in text
+
+
+def test_answers_that_were_cut_off_are_said() -> None:
+    def cut(record: Record, count: int | None) -> Record:
+        assert record.outcome is not None
+        return record.model_copy(update={"outcome": record.outcome.model_copy(update={"cut": count})})
+
+    ended = [cut(record(), None), cut(record(seed=1), 0)]
+    rest = [cut(record(0.5, "em", "jpeg", seed), 3 * seed) for seed in (1, 2)]
+    said = []
+    for records in (ended, [*ended, *rest]):
+        file = io.StringIO()
+        show_cut(records, PlainConsole(file=file, width=80))
+        said.append(file.getvalue())
+    assert said[0] == ""
+    assert said[1] == (
+        "cut off: in 2 cells (em / jpeg / lora, seed 1, seed 2) the model did not end some of its answers, which were "
+        "cut off at the limit of tokens: 6 of 120 in em / jpeg / lora, seed 2\n"
+    )
 
 
 def test_a_console_of_few_characters_is_no_failure(tmp_path: Path, toys: Path) -> None:
