@@ -16,7 +16,7 @@ from arena.budget import Budget
 from arena.data.sample import Sample
 from arena.lvlm.adapters import fused
 from arena.lvlm.batch import Batch
-from arena.lvlm.perturbation import as_rgb, batches, planes, project, sign_descent, to_pixels
+from arena.lvlm.perturbation import as_rgb, batches, check_finite, planes, project, sign_descent, to_pixels
 from arena.plugins.base import DefenderWorld, Effort, ImageDefense, Pixels, setting
 from defenses.claims import changes, free, noise_lowers_the_loss
 from defenses.classes import answer_classes
@@ -103,7 +103,9 @@ class ErrorMinimizing(ImageDefense):
         leaves = [d.clone().requires_grad_() for d in delta]
         images = [as_rgb(x + d).to(surrogate.lvlm.device) for x, d in zip(clean, leaves, strict=True)]
         loss = surrogate.lvlm.forward(surrogate.lvlm.with_images(batch, images), answers_only=True).losses.sum()
-        return torch.autograd.grad(loss, leaves)
+        gradients = torch.autograd.grad(loss, leaves)
+        check_finite("the gradient in the pixels", gradients)
+        return gradients
 
 
 class ErrorMinimizingClasswise(ErrorMinimizing):

@@ -15,7 +15,7 @@ from arena.data.sample import Sample
 from arena.lvlm.adapters import attach_lora, linear_modules, trainable
 from arena.lvlm.base import LVLM
 from arena.lvlm.batch import IGNORE, Batch
-from arena.lvlm.perturbation import as_rgb, batches, planes
+from arena.lvlm.perturbation import as_rgb, batches, check_finite, planes
 from arena.plugins.base import PluginConfig, setting
 
 
@@ -56,8 +56,9 @@ class Surrogate:
         return self.lvlm.encode([self.samples[i] for i in indices], [as_rgb(x).to(self.lvlm.device) for x in images])
 
     def train_step(self, indices: Sequence[int], images: Sequence[Tensor]) -> float:
-        """One step of the adapters on the given pictures; returns the loss."""
+        """One step of the adapters on the given pictures; returns the loss. Raises `ArenaError` if it is no number."""
         loss = self.lvlm.loss(self.encode(indices, images))
+        check_finite("the surrogate's loss", [loss])
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()

@@ -11,7 +11,7 @@ import torch
 from arena.lvlm.adapters import attach_lora, detach_lora, linear_modules, trainable
 from arena.lvlm.base import LVLM
 from arena.lvlm.batch import Batch
-from arena.lvlm.perturbation import batches
+from arena.lvlm.perturbation import batches, check_finite
 
 Encode = Callable[[LVLM, Sequence[int]], Batch]
 """The protected samples at some indices as a batch of a surrogate."""
@@ -36,6 +36,7 @@ def train(
 
     A step is one pass over the protected samples in shuffled minibatches: the reading under which Algorithm 1 costs
     what the paper says, O(R n M (Q + 1)). Afterwards the model is in evaluation mode and nothing of it is trainable.
+    Raises `ArenaError` where the loss is no number.
     """
     rng = np.random.default_rng(seed)
     parameters = list(trainable(lvlm).values())
@@ -48,6 +49,7 @@ def train(
             order, total = rng.permutation(size), 0.0
             for part in batches(size, batch_size):
                 loss = lvlm.loss(encode(lvlm, [int(order[i]) for i in part]))
+                check_finite("the surrogate's loss", [loss])
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()

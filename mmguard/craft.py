@@ -16,7 +16,7 @@ from arena.data.sample import Sample
 from arena.lvlm.base import LVLM
 from arena.lvlm.batch import Batch, Role
 from arena.lvlm.continuation import Version
-from arena.lvlm.perturbation import as_rgb
+from arena.lvlm.perturbation import as_rgb, check_finite
 from arena.lvlm.shortcuts import same_pictures
 from mmguard import image as pictures
 from mmguard import trigger as triggers
@@ -243,6 +243,7 @@ class Crafting:
             chosen = affected(lvlm, clean.pixels, batch.pixels, self.objective.tau_delta)
             used = None if self.objective.binding == "none" else attention
             terms = combine(self.objective, l_train(forward), used, chosen, compared(self.objective, clean))
+            check_finite("the surrogates' loss", [terms.joint])
             if not shifts:
                 measured.append((terms, {}))
                 continue

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from arena.budget import Budget
 from arena.data.colours import recoloured
-from arena.errors import ArenaError, UsageError
-from arena.lvlm.perturbation import as_rgb, planes
+from arena.errors import UsageError
+from arena.lvlm.perturbation import as_rgb, check_finite, planes
 
 Gradient = Callable[[list[Tensor]], Tensor]
 """l_prot ``(B,)`` of float pictures ``(3, H, W)`` in [0, 1]."""
@@ -57,9 +57,9 @@ def pgd(
     for _ in range(steps):
         leaves = [pixels(x, d).requires_grad_() for x, d in zip(clean, current, strict=True)]
         losses = loss([as_rgb(x) for x in leaves])
-        if not losses.isfinite().all():
-            raise ArenaError("the surrogates' loss is not finite after their inner steps: lower the learning rate")
+        check_finite("the surrogates' loss after their inner steps", [losses])
         gradients = torch.autograd.grad(losses.sum(), leaves)
+        check_finite("the gradient in the pixels", gradients)
         current = [descend(d, g, x, step, radius) for d, g, x in zip(current, gradients, clean, strict=True)]
     return current
 

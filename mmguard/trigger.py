@@ -26,6 +26,7 @@ from arena.leak import words as folded
 from arena.lvlm.base import LVLM
 from arena.lvlm.batch import Role
 from arena.lvlm.continuation import Version
+from arena.lvlm.tokens import plain_ids
 
 Position = Literal["prefix", "suffix", "random"]
 Trigger = tuple[str, ...]
@@ -120,8 +121,8 @@ def slot_span(trigger: Trigger, span: tuple[int, int], slot: int) -> tuple[int, 
 
 def token_growth(tokenizer: PreTrainedTokenizerBase, original: str, released: str) -> int:
     """By how many tokens a question grew."""
-    lengths = [len(tokenizer(text)["input_ids"]) for text in (original, released)]
-    return lengths[1] - lengths[0]
+    before, after = plain_ids(tokenizer, (original, released), special=True)
+    return len(after) - len(before)
 
 
 def initial_trigger(

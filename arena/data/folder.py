@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from arena.budget import mode_problem
+from arena.data.multiple_choice import asked
 from arena.data.sample import Sample
 from arena.errors import ArenaError, UsageError
 from arena.paths import is_file, is_folder, unreadable
@@ -34,7 +35,8 @@ def read_imagefolder(folder: Path, columns: Mapping[str, str] | None = None) -> 
 
     `columns` maps fields of a sample (``id``, ``question``, ``answer``, ``aliases``, ``choices``) to the folder's own
     column names; those not mapped go by their own names. Without ids, file names serve. Pictures are turned upright as
-    their camera noted. In a CSV file aliases and choices are JSON lists.
+    their camera noted. In a CSV file aliases and choices are JSON lists. Choices are put into the question, see
+    `arena.data.multiple_choice.asked`.
 
     Raises `UsageError` for a wrong folder or mapping, `ArenaError` naming file, line and remedy for what is missing,
     damaged, duplicated or too large.
@@ -42,7 +44,7 @@ def read_imagefolder(folder: Path, columns: Mapping[str, str] | None = None) -> 
     if unknown := sorted(set(columns or {}) - set(FIELDS)):
         raise UsageError(f"a sample has no field {unknown[0]!r}: map {', '.join(FIELDS)}")
     named = {field: field for field in FIELDS} | dict(columns or {})
-    return read_rows(folder, named, required=("question", "answer", *(columns or {})))
+    return list(map(asked, read_rows(folder, named, required=("question", "answer", *(columns or {})))))
 
 
 def is_read(path: Path) -> bool:

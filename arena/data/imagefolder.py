@@ -21,7 +21,7 @@ from arena.plugins.base import Dataset, PluginConfig, setting
 
 class ImageFolder(Dataset):
     """A folder of pictures with ``metadata.jsonl`` or ``metadata.csv``: columns file_name, question, answer, and where
-    there are any id, aliases and choices.
+    there are any id, aliases and choices, which are listed in the question.
 
     With the subfolders ``train`` and ``test``, each with metadata of its own, training and auxiliary samples come from
     the one and test samples from the other; a folder without them is divided by the seed, no picture in two parts.

@@ -46,6 +46,16 @@ def sign_descent(delta: Tensor, gradient: Tensor, clean: Tensor, step: float, ep
     return project(delta - step * gradient.sign(), clean, epsilon)
 
 
+def check_finite(what: str, values: Sequence[Tensor]) -> None:
+    """Raises `ArenaError` where values that crafting goes by are no numbers: the sign of NaN moves a picture by nothing
+    that means anything, and says nothing."""
+    if not all(bool(x.isfinite().all()) for x in values):
+        raise ArenaError(
+            f"{what} is NaN or infinite: the surrogate diverged, or its numbers do not fit their type. Lower the "
+            "learning rate, or load it in dtype bfloat16 or float32"
+        )
+
+
 def to_pixels(image: Image.Image, planes_: Tensor) -> np.ndarray:
     """Perturbed planes as a draft for a picture of the original's mode: float array in [0, 1], the original alpha put
     back."""

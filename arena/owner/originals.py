@@ -15,6 +15,7 @@ from typing import Any
 from arena.data.folder import FIELDS, METADATA, SUFFIXES, escapes
 from arena.data.hub.table import BROKEN, is_saved, load_saved, without_bars
 from arena.data.sample import Sample
+from arena.data.values import as_text, with_class_names
 from arena.errors import ArenaError, UsageError
 from arena.paths import exists, is_file, is_folder
 from arena.release import read_imagefolder
@@ -186,11 +187,11 @@ def _export(source: str, table: Any, image: str, kept: Mapping[str, str], names:
             picture = row[image]
             if picture is None:
                 raise ArenaError(f"{source}: row {number} has no picture in {image!r}: remove the row")
-            fields = {field: row[column] for field, column in kept.items()}
-            if isinstance(fields.get("id"), int):
-                fields["id"] = str(fields["id"])
             path = folder / name
             try:
+                fields = {
+                    f: as_text(with_class_names(row[column], table.features[column])) for f, column in kept.items()
+                }
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(picture["bytes"] or Path(picture["path"]).read_bytes())
                 metadata.write(json.dumps({"file_name": name, **fields}) + "\n")

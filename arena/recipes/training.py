@@ -4,6 +4,7 @@ held-out split."""
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -40,7 +41,8 @@ from arena.recipes.packing import Member
 
 @dataclass(frozen=True)
 class Epoch:
-    """What the fine-tuner saw after an epoch: mean training loss, and loss and accuracy on their own held-out split."""
+    """What the fine-tuner saw after an epoch: mean training loss, and loss and accuracy on their own held-out split.
+    The loss there is NaN where weights are no numbers, whether or not they took part."""
 
     loss: float
     held_out_loss: float
@@ -249,8 +251,10 @@ def fine_tune(
 
     def after_epoch(loss: float) -> None:
         nonlocal best
-        epochs.append(Epoch(loss, *evaluate(tuned, judge)))
         state = _state(tuned)
+        epoch = Epoch(loss, *evaluate(tuned, judge))
+        whole = all(bool(weight.isfinite().all()) for weight in state.values())
+        epochs.append(epoch if whole else replace(epoch, held_out_loss=math.nan))
         if config.checkpoints == "all":
             save_file(state, folder / f"epoch-{len(epochs) - 1}.safetensors")
         if _best(epochs) == len(epochs) - 1:

@@ -177,20 +177,23 @@ class Failure(_Part):
 class Outcome(_Part):
     """Accuracy in [0, 1] over `items` test items, with each item's correctness as base64 of `numpy.packbits`.
 
-    `metrics` are the means of the dataset's measures beside it, such as VQA accuracy or ANLS, by name.
+    `metrics` are the means of the dataset's measures beside it, such as VQA accuracy or ANLS, by name; `cut` is how
+    many answers the limit of tokens ended (None in records from before that was counted).
     """
 
     accuracy: Share
     items: Annotated[int, Field(ge=1)]
     correct: str
     metrics: dict[str, Measured]
+    cut: Count | None = None
 
     @classmethod
-    def pack(cls, correct: ArrayLike, metrics: dict[str, float] | None = None) -> Self:
+    def pack(cls, correct: ArrayLike, metrics: dict[str, float] | None = None, cut: int | None = None) -> Self:
         """An outcome from one boolean per test item, shape ``(items,)``."""
         bits = np.asarray(correct, dtype=np.bool_)
         encoded = base64.b64encode(np.packbits(bits).tobytes()).decode("ascii")
-        return cls(accuracy=float(bits.mean()), items=bits.size, correct=encoded, metrics=dict(metrics or {}))
+        accuracy = float(bits.mean())
+        return cls(accuracy=accuracy, items=bits.size, correct=encoded, metrics=dict(metrics or {}), cut=cut)
 
     def unpack(self) -> NDArray[np.bool_]:
         """One boolean per test item, shape ``(items,)``."""

@@ -12,6 +12,7 @@ from transformers import AutoModelForSeq2SeqLM
 from arena.data.sample import Sample
 from arena.errors import ArenaError
 from arena.lvlm.perturbation import batches
+from arena.lvlm.tokens import plain_ids
 from arena.plugins.base import PluginConfig, setting
 from attacks.text.multiple_choice import divide
 from attacks.text.pretrained import load
@@ -46,7 +47,7 @@ class Seq2Seq:
         than the model takes.
         """
         distinct = list(dict.fromkeys(filter(None, texts)))
-        rows = [list(ids) for ids in self.tokenizer(distinct, verbose=False)["input_ids"]] if distinct else []
+        rows = plain_ids(self.tokenizer, distinct, special=True)
         lengths: dict[int, list[int]] = {}
         for i, row in enumerate(rows):
             if len(row) > self._limit:

@@ -141,6 +141,13 @@ PARTS: dict[str, tuple[Field, ...]] = {
             "0 to 1 each",
             "means of the dataset's measures beside accuracy, such as `anls`; a value is null where it is not finite",
         ),
+        Field(
+            "cut",
+            "whole number",
+            "0 to `items`",
+            "answers that ended at the limit of tokens, which is beyond the longest reference",
+            "null in records from before it was counted",
+        ),
     ),
     "epoch": (
         Field("loss", "number", "nats", "mean training loss", _NO_NUMBER),

@@ -82,7 +82,7 @@ NAMES: dict[str, str] = {
     "budget": "norm image text forbid_answer_words",
     "suite": "id digest",
     "failure": "stage error traceback",
-    "outcome": "accuracy items correct metrics",
+    "outcome": "accuracy items correct metrics cut",
     "epoch": "loss held_out_accuracy held_out_loss test_accuracy",
     "cost": "protect purify finetune machine",
     "stage cost": "seconds seconds_per_sample peak_memory_mb",

@@ -279,3 +279,10 @@ def test_a_surrogate_looks_again_where_a_perturbation_is_another() -> None:
     changed = [not torch.equal(a, b) for a, b in zip(first.images, again.images, strict=True)]
     assert changed == [False, True, False]
     assert not torch.equal(first.pixels["pixel_values"][1], again.pixels["pixel_values"][1])
+
+
+@pytest.mark.parametrize("changes", [{"learning_rate": 1e30}, {"pgd_steps": 0, "learning_rate": 1e30}])
+def test_a_surrogate_that_diverges_protects_nothing(changes: dict[str, object], tmp_path: Path) -> None:
+    with pytest.raises(ArenaError, match=r"the surrogate's loss is NaN or infinite: the surrogate diverged"):
+        run({**changes, "inner_steps": 2}, workspace=tmp_path)
+    assert not list(tmp_path.rglob("log.json"))

@@ -897,14 +897,14 @@ class VillainLVLM(ToyLVLM):
         super().__init__(threshold)
         self.deed = deed
 
-    def generate(self, samples: Samples) -> list[str]:
-        said = super().generate(samples)
+    def answers(self, samples: Samples, max_new_tokens: int = 16) -> list[tuple[str, bool]]:
+        said = super().answers(samples, max_new_tokens)
         return {  # type: ignore[return-value]
             "few": said[:-1],
             "no-texts": [3.5] * len(said),
             "nothing": None,
             "text": "one",
-            "peek": [next((a for a in (s.answer, *s.aliases) if a in ANSWERS), "?") for s in samples],
+            "peek": [(next((a for a in (s.answer, *s.aliases) if a in ANSWERS), "?"), False) for s in samples],
         }[self.deed]
 
 

@@ -18,6 +18,7 @@ from arena.data.fingerprint import LocalConfig, folder_fingerprint
 from arena.data.folder import decode
 from arena.data.hub.table import open_split
 from arena.data.sample import Sample, Splits
+from arena.data.values import with_class_names
 from arena.errors import ArenaError, UsageError
 from arena.hub_commit import resolve
 from arena.paths import is_folder
@@ -142,7 +143,7 @@ class HubDataset(Dataset):
 
         def at(number: int) -> Sample | None:
             found = table[number]
-            row = {field: found[column] for field, column in columns.items()}
+            row = {field: with_class_names(found[column], table.features[column]) for field, column in columns.items()}
             return self._sample(row, f"{self._name}-{split}-{number:06d}", f"{where}, row {number}")
 
         return Drawing(where, len(table), at, seed)
@@ -165,8 +166,11 @@ class HubDataset(Dataset):
 
 
 def text(row: Row, field: str) -> str:
-    """A text of a row without white space around it. Raises `ValueError` if it is none or empty."""
+    """A text of a row, or a whole number as one, without white space around it. Raises `ValueError` if it is none or
+    empty."""
     value = row[field]
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
     if not isinstance(value, str) or not value.strip():
         raise ValueError(
             f"{field} is {value!r} where a text is needed: take a split that has answers, or map another column"

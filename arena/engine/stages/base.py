@@ -91,8 +91,7 @@ class Asking:
     def run(self, desk: Desk) -> None:
         """Tokens of each of the texts in ``texts.json``, without special ones."""
         texts = json.loads(desk.path("texts.json").read_text(encoding="utf-8"))
-        tokenizer: Any = load_model(self.model).tokenizer
-        desk.write("counts.json", [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts])
+        desk.write("counts.json", load_model(self.model).token_counts(texts))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from arena.lvlm import pixels
 from arena.lvlm.adapters import with_model
 from arena.lvlm.base import LVLM
 from arena.lvlm.families import patch_lists
+from arena.lvlm.generation import Answer
 
 
 class NativeResolution(LVLM):
@@ -63,9 +64,9 @@ class NativeResolution(LVLM):
         block = self.processor.merge_size**2
         return [(x.abs().view(-1, block, 3, x.shape[1] // 3) * scale).mean((1, 2, 3)) for x in patch_lists.unpad(rows)]
 
-    def generate(self, samples: Sequence[Sample], max_new_tokens: int = 16, batch_size: int = 64) -> list[str]:
+    def answers(self, samples: Sequence[Sample], max_new_tokens: int = 16, batch_size: int = 64) -> list[Answer]:
         knowing = with_model(self, _KnowsImageTokens(self.model, self.image_token_id))
-        return LVLM.generate(knowing, samples, max_new_tokens, batch_size)
+        return LVLM.answers(knowing, samples, max_new_tokens, batch_size)
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:
         try:

@@ -20,7 +20,7 @@ from arena.data import folder as folder_reader
 from arena.data.fingerprint import folder_fingerprint
 from arena.data.fixtures import FIXTURES, picture, table, write
 from arena.data.hub import base as hub_base
-from arena.data.hub.multiple_choice import split_options
+from arena.data.multiple_choice import split_options
 from arena.data.sample import Sample, digest
 from arena.errors import ArenaError, UsageError
 from arena.plugins.registry import Registry

@@ -101,6 +101,36 @@ def test_roles(family: Family, lvlm: LVLM, samples: list[Sample]) -> None:
     assert torch.equal(batch.attention_mask == 0, batch.positions(Role.PADDING))
 
 
+def test_what_a_sample_says_is_text(lvlm: LVLM) -> None:
+    """Placeholders and control tokens in questions and answers change nothing but the words themselves."""
+    tokenizer, size, question = lvlm.tokenizer, (60, 150), "what colour is it?"
+    control = {id: str(token) for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    assert lvlm.image_token_id in control and set(tokenizer.all_special_ids) <= set(control)
+    evil = " ".join(name for id, name in control.items() if id != tokenizer.unk_token_id)
+    plain, odd = (lvlm.encode_text(size, question + more, f"red{more}", (5, 11)) for more in ("", f" {evil}"))
+    for role in (Role.TEXT, Role.TRIGGER, Role.ANSWER):
+        ids = [id for id, own in zip(odd.ids, odd.roles, strict=True) if own == role]
+        found = [control[id] for id in ids if id in control]
+        assert found == ([tokenizer.eos_token] if role == Role.ANSWER else [])
+        text = tokenizer.decode(ids).strip()
+        assert text == {Role.TEXT: f"what is it? {evil}", Role.TRIGGER: "colour"}.get(
+            role, f"red {evil}{tokenizer.eos_token}"
+        )
+    assert odd.roles.count(Role.IMAGE) == plain.roles.count(Role.IMAGE) > 0
+    last, stop = plain.roles.index(Role.ANSWER) - 1, odd.roles.index(Role.ANSWER) - 1
+    words = len(plain.roles) - plain.roles[::-1].index(Role.TEXT) - 1
+    assert odd.ids[:words] == plain.ids[:words]  # up to the seam, and from the next one on
+    between = plain.roles[words + 1 : last + 2].count(Role.TEMPLATE)
+    assert odd.ids[stop + 1 - between : stop + 2] == plain.ids[last + 1 - between : last + 2]
+    versions = [(f"fox {question} {evil}", (0, 4)), (f"wolf {question} {evil}", (0, 5))]
+    assert encode_versions(lvlm, size, versions, evil) == [
+        lvlm.encode_text(size, text, evil, span) for text, span in versions
+    ]
+    samples = [Sample(t, photograph(*size, seed=1), f"{question}{t}", f"red{t}") for t in ("", f" {evil}")]
+    assert lvlm.losses(lvlm.encode(samples)).isfinite().all() and len(lvlm.generate(samples, 2)) == 2
+    assert lvlm.token_counts([evil])[0] > len(control) - 1
+
+
 def test_loss_is_transformers_own(family: Family, lvlm: LVLM, transformers_own: Any, samples: list[Sample]) -> None:
     batch = lvlm.encode(samples)
     given = inputs(family, lvlm, batch, samples)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from dataclasses import replace
@@ -19,6 +20,7 @@ from torch.distributed.tensor import DTensor
 
 from arena.data.embedded.glyphs import Glyphs
 from arena.data.sample import Sample
+from arena.engine.stages.fine_tune import check_history
 from arena.errors import ArenaError
 from arena.lvlm.adapters import trainable, trainable_state
 from arena.lvlm.base import LVLM
@@ -334,6 +336,27 @@ def test_a_hook_decides_what_is_learned(samples: tuple[Sample, ...], tmp_path: P
 def test_a_diverged_training_does_not_look_like_a_perfect_one(samples: tuple[Sample, ...], tmp_path: Path) -> None:
     history = fine_tune(tiny_random_llava(), recipe("full", learning_rate=1e30, epochs=2), samples, 0, tmp_path)
     assert not math.isfinite(history.epochs[-1].loss)
+
+
+def test_weights_that_are_no_numbers_are_a_diverged_training(samples: tuple[Sample, ...], tmp_path: Path) -> None:
+    """Also where they took no part in the loss."""
+
+    class Spoils(TrainingHooks):
+        def loss(self, lvlm: LVLM, batch: Batch, progress: float) -> torch.Tensor:
+            with torch.no_grad():
+                lvlm.model.spare.fill_(float("inf"))
+            return lvlm.loss(batch)
+
+    lvlm = tiny_random_llava()
+    lvlm.model.spare = torch.nn.Parameter(torch.zeros(3))
+    history = fine_tune(lvlm, recipe("full", epochs=1), samples, 0, tmp_path, Spoils())
+    assert math.isfinite(history.epochs[0].loss) and math.isnan(history.epochs[0].held_out_loss)
+    kept = [path.name for path in tmp_path.glob("epoch-*.safetensors")]
+    written = json.loads((tmp_path / "history.json").read_text(encoding="utf-8"))
+    with pytest.raises(
+        ArenaError, match=r"the training diverged: its loss is [\d.]+ in epoch 1 of 1, and on held-out samples NaN"
+    ):
+        check_history(written, kept)
 
 
 def test_accumulation_is_the_larger_batch(samples: tuple[Sample, ...], tmp_path: Path) -> None:
