@@ -170,6 +170,15 @@ class LVLM(ABC):
         ]
         return Encoding(ids, [int(r) for r in roles])
 
+    def encode_sample(
+        self, sample: Sample, size: tuple[int, int], answer: str | None, trigger: tuple[int, int] | None = None
+    ) -> Encoding:
+        """As `encode_text`, of a sample's question. Raises `ArenaError` naming a sample that the model cannot take."""
+        try:
+            return self.encode_text(size, sample.question, answer, trigger)
+        except ArenaError as error:
+            raise ArenaError(f"sample {sample.id!r}: {error}") from error
+
     def encode(
         self,
         samples: Sequence[Sample],
@@ -184,7 +193,7 @@ class LVLM(ABC):
         images = [to_tensor(s.image).to(self.device) for s in samples] if images is None else images
         spans = triggers or [None] * len(samples)
         rows = [
-            self.encode_text((x.shape[-2], x.shape[-1]), s.question, s.answer, span)
+            self.encode_sample(s, (x.shape[-2], x.shape[-1]), s.answer, span)
             for s, x, span in zip(samples, images, spans, strict=True)
         ]
         return self.collate(rows, self.pixel_inputs(images), images, torch.arange(len(samples)))
@@ -300,7 +309,7 @@ class LVLM(ABC):
             part = samples[at : at + batch_size]
             images = [to_tensor(s.image).to(self.device) for s in part]
             rows = [
-                self.encode_text((x.shape[-2], x.shape[-1]), s.question, None).ids
+                self.encode_sample(s, (x.shape[-2], x.shape[-1]), None).ids
                 for s, x in zip(part, images, strict=True)
             ]
             longest = max(map(len, rows))
