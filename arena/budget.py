@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from rapidfuzz.distance import Levenshtein
 
 from arena import leak
-from arena.data.colours import colours
+from arena.data.colours import colours, scaling
 from arena.data.sample import Sample
 from arena.errors import BudgetError
 
@@ -80,7 +80,9 @@ def mode_problem(image: Image.Image) -> str | None:
     if image.mode in MODES:
         return None
     kind = "a palette image (mode 'P')" if image.mode == "P" else f"of mode {image.mode!r}"
-    return f"the image is {kind}, whose pixels are not 8-bit colours: convert it first, e.g. image.convert('RGB')"
+    wide = image.mode in ("I", "F") or image.mode.startswith("I;")
+    remedy = scaling(image) if wide else "convert it first, e.g. image.convert('RGB')"
+    return f"the image is {kind}, whose pixels are not 8-bit colours: {remedy}"
 
 
 def check(

@@ -1,7 +1,8 @@
-"""Clean samples to the bytes that leave the owner's hands, and back: 8-bit PNG and UTF-8 text, an ``imagefolder``.
+"""Clean samples to the bytes that leave the owner's hands, and back: 8-bit pictures and UTF-8 text, an ``imagefolder``.
 
-A release on disk is a folder of PNG files and a ``metadata.jsonl`` with the columns ``file_name``, ``id``,
-``question``, ``answer``, ``aliases`` and ``choices``; ``datasets.load_dataset("imagefolder", data_dir=...)`` reads it.
+A release on disk is a folder of pictures, PNG files by default, and a ``metadata.jsonl`` with the columns
+``file_name``, ``id``, ``question``, ``answer``, ``aliases`` and ``choices``;
+``datasets.load_dataset("imagefolder", data_dir=...)`` reads it.
 """
 
 from __future__ import annotations
@@ -10,15 +11,23 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from arena.budget import Budget, check, mode_problem
-from arena.data.folder import FIELDS, decode, escapes, read_imagefolder, read_rows
+from arena.data.folder import Entry, list_rows, read_imagefolder
+from arena.data.metadata import FIELDS, escapes
+from arena.data.names import folded
+from arena.data.pictures.decode import decode
+from arena.data.pictures.encoding import PNG, Encoding, in_mode
+from arena.data.pictures.extras import Extras
 from arena.data.sample import Sample
-from arena.errors import ArenaError, UsageError
+from arena.data.shelf import shelved
+from arena.errors import ArenaError, Refused, UsageError
 from arena.plugins.base import Draft, Pixels
 
 __all__ = ["build_release", "read_imagefolder", "read_release", "write_release"]
@@ -79,12 +88,14 @@ def round_drafts(samples: Sequence[Sample], drafts: Iterable[Draft]) -> Iterator
 _QUESTIONS = "questions.json"
 
 
-def write_drafts(drafts: Sequence[Rounded], folder: Path) -> None:
-    """Drafts as numbered PNG files and a list of their questions, in a new folder."""
+def write_drafts(drafts: Iterable[Rounded], folder: Path) -> None:
+    """Drafts as numbered PNG files and a list of their questions, in a new folder; one at a time is in memory."""
     folder.mkdir()
+    questions = []
     for index, draft in enumerate(drafts):
-        draft.image.save(folder / f"{index:06d}.png", "PNG")
-    (folder / _QUESTIONS).write_text(json.dumps([draft.question for draft in drafts]) + "\n", encoding="utf-8")
+        draft.image.save(folder / f"{index:06d}.png", "PNG", compress_level=1)  # read once, soon
+        questions.append(draft.question)
+    (folder / _QUESTIONS).write_text(json.dumps(questions) + "\n", encoding="utf-8")
 
 
 def read_questions(folder: Path) -> list[str]:
@@ -107,9 +118,14 @@ def read_drafts(folder: Path, originals: Sequence[Sample]) -> list[Sample]:
     found = []
     for index, (original, question) in enumerate(zip(originals, questions, strict=True)):
         where = f"release: sample {index} ({original.id!r}): its picture"
-        image = decode(folder / f"{index:06d}.png", where, original.image.size)
-        found.append(original.with_content(Image.fromarray(np.asarray(image)), question))
+        path = folder / f"{index:06d}.png"
+        image = shelved(path, where, partial(_decoded, path, where, original.image.size))
+        found.append(original.with_content(image, question))
     return found
+
+
+def _decoded(path: Path, where: str, size: tuple[int, int]) -> Image.Image:
+    return Image.fromarray(np.asarray(decode(path, where, size)))
 
 
 HIDDEN = "?"
@@ -155,45 +171,84 @@ def _to_bytes(pixels: Pixels, original: Image.Image, where: str) -> Image.Image:
     low, high = float(pixels.min()), float(pixels.max())
     if low < -_SLACK or high > 1 + _SLACK:
         raise ArenaError(f"{where}: pixel values run from {low:.6g} to {high:.6g}: project them onto [0, 1]")
-    return Image.fromarray(np.rint(pixels.reshape(wanted).astype(np.float64) * 255).astype(np.uint8))
+    rounded = np.empty(wanted, np.uint8)
+    for row, values in enumerate(pixels.reshape(wanted)):  # one by one: of a photograph float64 would take gigabytes
+        rounded[row] = np.rint(values.astype(np.float64) * 255)
+    return Image.fromarray(rounded)
 
 
-def write_release(samples: Sequence[Sample], folder: Path, names: Sequence[str] | None = None) -> None:
-    """Write samples as PNG files and ``metadata.jsonl`` into `folder`, which is made or must be empty.
+def write_release(
+    samples: Iterable[Sample],
+    folder: Path,
+    names: Sequence[str] | None = None,
+    encoding: Encoding = PNG,
+    extras: Callable[[int], Extras] | None = None,
+) -> None:
+    """Write samples as pictures and ``metadata.jsonl`` into `folder`, which is made or must be empty.
 
-    The bytes are a function of the samples alone. Files are numbered, or take the relative paths `names`, one a sample,
-    with the suffix ``.png``. Raises `UsageError` for a folder in use and for bad or colliding names.
+    The bytes are a function of the samples and of what `extras` gives for each, by its place, to be kept beside the
+    pixels. Files are numbered, or take the relative paths `names`, one a sample, with the suffix of the `encoding`;
+    samples of one name must have one picture, and share its file. Raises `UsageError` for a folder in use and for bad
+    or colliding names, `ArenaError` for a picture that cannot be written.
     """
     if names is None:
-        files = [f"{i:06d}.png" for i in range(len(samples))]
-    elif len(names) != len(samples):
-        raise UsageError(f"release: {len(names)} names for {len(samples)} samples: give one a sample")
+        samples = list(samples)
+        files = [encoding.renamed(f"{i:06d}") for i in range(len(samples))]
     else:
-        files = [PurePosixPath(name).with_suffix(".png").as_posix() for name in names]
-    seen: dict[str, str] = {}
-    for file, name in zip(files, names or files, strict=True):
-        if escapes(file):
-            raise UsageError(f"release: the name {name!r} leads out of the folder: use relative paths without '..'")
-        if (other := seen.setdefault(file.casefold(), name)) is not name:
-            raise UsageError(f"release: the names {other!r} and {name!r} would be one file {file!r}: rename one")
+        files = _files(names, encoding)
+        if isinstance(samples, Sequence) and len(samples) != len(files):
+            raise UsageError(f"release: {len(files)} names for {len(samples)} samples: give one a sample")
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise UsageError(f"release: the folder {folder} is not empty: name a new one")
+    written: dict[str, bytes] = {}
     with (folder / "metadata.jsonl").open("w", encoding="utf-8", newline="\n") as metadata:
-        for sample, file in zip(samples, files, strict=True):
+        for index, sample in enumerate(samples):
+            file = files[index]
             if problem := mode_problem(sample.image):
                 raise ArenaError(f"release: sample {sample.id!r}: {problem}")
+            if unfit := encoding.problem(sample.image):
+                raise Refused(f"release: sample {sample.id!r}", *unfit)
+            content = encoding.encode(sample.image, extras(index) if extras else None)
+            if written.setdefault(file, digest := sha256(content).digest()) != digest:
+                raise ArenaError(f"release: sample {sample.id!r} has another picture than an earlier one in {file!r}")
             path = folder / file
             path.parent.mkdir(parents=True, exist_ok=True)
-            # From the pixels alone: a PIL image may carry text, profiles or times of its source.
-            Image.fromarray(np.asarray(sample.image)).save(path, "PNG")
+            path.write_bytes(content)
             row = {"file_name": file, **{field: getattr(sample, field) for field in FIELDS}}
             metadata.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def read_release(folder: Path) -> list[Sample]:
-    """The samples of a folder that `write_release` wrote.
+def _files(names: Sequence[str], encoding: Encoding) -> list[str]:
+    """The relative paths of pictures of these names."""
+    files = [encoding.renamed(name) for name in names]
+    seen: dict[str, str] = {}
+    for file, name in zip(files, names, strict=True):
+        if escapes(file):
+            raise UsageError(f"release: the name {name!r} leads out of the folder: use relative paths without '..'")
+        if (other := seen.setdefault(folded(file), name)) != name:
+            raise UsageError(f"release: the names {other!r} and {name!r} would be one file {file!r}: rename one")
+    return files
+
+
+def read_release(folder: Path, modes: Sequence[str] | None = None) -> list[Sample]:
+    """The samples of a folder that `write_release` wrote; each in the mode of its place in `modes`, where its format
+    has none such of its own (see `in_mode`).
 
     Raises `ArenaError` naming file, line and remedy for whatever is missing, damaged, duplicated or oversized.
     """
-    return read_rows(folder, {field: field for field in FIELDS}, required=FIELDS)
+    entries = list_rows(folder, {field: field for field in FIELDS}, required=FIELDS).all()
+    wanted = [""] * len(entries) if modes is None else modes
+    if len(wanted) != len(entries):
+        raise ArenaError(f"{folder} has {len(entries)} samples instead of {len(wanted)}")
+    return [
+        entry.about(shelved(entry.path, entry.where, partial(_as_it_is, entry, mode)))
+        for entry, mode in zip(entries, wanted, strict=True)
+    ]
+
+
+def _as_it_is(entry: Entry, mode: str) -> Image.Image:
+    image = in_mode(decode(entry.path, entry.where), mode)
+    if problem := mode_problem(image):
+        raise ArenaError(f"{entry.where} cannot be used: {problem}")
+    return Image.fromarray(np.asarray(image))

@@ -177,6 +177,15 @@ class LVLM(ABC):
         """How many tokens each text has, without any that stand around it: what a budget of tokens counts."""
         return [len(ids) for ids in plain_ids(self.tokenizer, texts, special=False)]
 
+    def encode_sample(
+        self, sample: Sample, size: tuple[int, int], answer: str | None, trigger: tuple[int, int] | None = None
+    ) -> Encoding:
+        """As `encode_text`, of a sample's question. Raises `ArenaError` naming a sample that the model cannot take."""
+        try:
+            return self.encode_text(size, sample.question, answer, trigger)
+        except ArenaError as error:
+            raise ArenaError(f"sample {sample.id!r}: {error}") from error
+
     def encode(
         self,
         samples: Sequence[Sample],
@@ -191,7 +200,7 @@ class LVLM(ABC):
         images = [to_tensor(s.image).to(self.device) for s in samples] if images is None else images
         spans = triggers or [None] * len(samples)
         rows = [
-            self.encode_text((x.shape[-2], x.shape[-1]), s.question, s.answer, span)
+            self.encode_sample(s, (x.shape[-2], x.shape[-1]), s.answer, span)
             for s, x, span in zip(samples, images, spans, strict=True)
         ]
         return self.collate(rows, self.pixel_inputs(images), images, torch.arange(len(samples)))

@@ -40,8 +40,7 @@ def greedy(lvlm: LVLM, samples: Sequence[Sample], max_new_tokens: int, batch_siz
             part = samples[at : at + batch_size]
             images = [to_tensor(s.image).to(lvlm.device) for s in part]
             rows = [
-                lvlm.encode_text((x.shape[-2], x.shape[-1]), s.question, None).ids
-                for s, x in zip(part, images, strict=True)
+                lvlm.encode_sample(s, (x.shape[-2], x.shape[-1]), None).ids for s, x in zip(part, images, strict=True)
             ]
             longest = max(map(len, rows))
             ids = torch.tensor([[pad] * (longest - len(r)) + r for r in rows], device=lvlm.device)

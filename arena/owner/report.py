@@ -18,8 +18,10 @@ from rapidfuzz.distance import Levenshtein
 
 from arena.budget import Budget, words
 from arena.data.colours import amplified, colours
+from arena.data.pictures.encoding import PNG, Encoding
 from arena.data.sample import Sample
 from arena.errors import ArenaError, UsageError
+from arena.owner.intake import Refusal
 from arena.paths import is_file, unreadable
 from arena.text import printable
 
@@ -45,6 +47,8 @@ class Request(_Part):
     surrogates: list[dict[str, Any]]
     budget: Budget
     seed: int
+    encoding: Encoding = PNG
+    keep_exif: bool = False
 
     @field_validator("budget", mode="before")
     @classmethod
@@ -67,7 +71,8 @@ class Measured(_Part):
 
 class ReleasedSample(_Part):
     """One sample: its picture's path in the source and in the release, the characters inserted into its question (None
-    where nothing was inserted, or more was changed), and SHA-256 of the clean and of the released sample."""
+    where nothing was inserted, or more was changed), SHA-256 of the clean and of the released sample, the mode of its
+    picture, and what was changed beside the protection."""
 
     id: str
     source_file: str
@@ -75,11 +80,13 @@ class ReleasedSample(_Part):
     trigger: tuple[int, int] | None
     clean: str
     released: str
+    mode: str = ""
+    changes: list[str] = []
 
 
 class Report(_Part):
-    """Everything known about a release. `log` has an entry a round where the defense keeps a log, `seconds` are those
-    of the last session of a run that was interrupted (`resumed`)."""
+    """Everything known about a release. `refused` are the pictures that are not in it; `log` has an entry a round where
+    the defense keeps a log, `seconds` are those of the last session of a run that was interrupted (`resumed`)."""
 
     schema_version: Literal[1] = 1
     created: str
@@ -91,6 +98,7 @@ class Report(_Part):
     log: list[dict[str, Any]]
     notes: list[str]
     samples: list[ReleasedSample]
+    refused: list[Refusal] = []
     seconds: float
     peak_memory_mb: float
     environment: dict[str, Any]
@@ -123,6 +131,7 @@ def write_report(
         "rounds": rounds_table(report.log),
         "about_attention": any(name.endswith("-eta") for name in report.diagnostics),
         "renamed": [s for s in report.samples if s.source_file != s.file],
+        "changed": by_change(report.samples),
     }
     html = _environment().get_template("report.html.j2").render(page)
     (folder / "report.html").write_text(html, encoding="utf-8")
@@ -161,6 +170,15 @@ def inserted_span(original: str, released: str) -> tuple[int, int] | None:
         spans.append((at, at + len(word)))
         at += len(word)
     return spans[first][0], spans[first + extra - 1][1]
+
+
+def by_change(samples: Sequence[ReleasedSample]) -> dict[str, list[str]]:
+    """What was changed beside the protection, most frequent first, with the files that it was changed in."""
+    found: dict[str, list[str]] = {}
+    for sample in samples:
+        for change in sample.changes:
+            found.setdefault(change, []).append(sample.source_file)
+    return dict(sorted(found.items(), key=lambda item: -len(item[1])))
 
 
 def rounds_table(log: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:

@@ -20,14 +20,15 @@ from arena.engine.apart import Apart, Bounds, StageFailed, number
 from arena.engine.job import party_seed, write_json
 from arena.engine.stages import Input, Release, Stealth
 from arena.engine.stages.base import SAMPLES, Asking
-from arena.engine.stages.release import DRAFTS, read_counts, read_diagnostics
+from arena.engine.stages.release import DRAFTS, read_counts, read_diagnostics, read_refused
 from arena.engine.stages.stealth import read_perplexities
 from arena.errors import ArenaError
 from arena.isolation.leftovers import remove
-from arena.owner.originals import Originals, released_name
+from arena.owner.intake import Originals, Refusal, not_all
+from arena.owner.publishing import Published, publish
 from arena.owner.report import ReleasedSample, Report, Request, inserted_span, measure, write_report
 from arena.plugins.spec import PluginSpec
-from arena.release import read_drafts, read_release, write_release
+from arena.release import read_drafts, write_release
 
 Progress = Callable[[float, str], None]
 """Told the share done, 0 to 1, and a note."""
@@ -38,13 +39,24 @@ SHOWN = 4
 
 @dataclass(frozen=True)
 class _Made:
-    """What the defense made, checked against the originals, and what it took."""
+    """What the defense made of the originals that it could take, checked against them and written; what it took, and
+    how many tokens a text has under the first surrogate's tokenizer."""
 
-    released: list[Sample]
+    originals: Originals
+    published: Published
+    tokens: Callable[[str], int] | None
     diagnostics: dict[str, float]
     seconds: float
     peak_memory_mb: float
     environment: dict[str, Any]
+
+
+class _TooMuch(Exception):
+    """Some samples, by their numbers, cannot be taken by a surrogate, each with a reason and a remedy."""
+
+    def __init__(self, samples: dict[int, tuple[str, str]]) -> None:
+        super().__init__()
+        self.samples = samples
 
 
 @dataclass(frozen=True)
@@ -61,23 +73,17 @@ class Session:
     tell: Progress
     resumed: bool
     isolated: bool = True
+    strict: bool = False
 
     def run(self) -> Report:
-        samples, data = self.originals.samples, self.work / "data"
         self._crafting.mkdir(exist_ok=True)
-        made, tokens = self._craft()
-        self.tell(1.0, "writing and checking the release")
-        if data.exists():
-            shutil.rmtree(data)
-        write_release(made.released, data, self.originals.files)
-        written = digest(made.released)
-        released = read_release(data)
-        if digest(released) != written:
-            raise ArenaError(f"{data} does not read back as it was written: check the disk, then use --resume")
+        made = self._made()
+        originals, released, tokens = made.originals, made.published.samples, made.tokens
+        samples, encoding = originals.samples, self.request.encoding
         for index, (original, sample) in enumerate(zip(samples, released, strict=True)):
             check(original, sample, self.request.budget, tokens, index)
         self.tell(1.0, "measuring what shows")
-        scores, notes = self._stealth(released)
+        scores, notes = self._stealth(samples, released)
         report = Report(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             request=self.request,
@@ -86,18 +92,23 @@ class Session:
             stealth=scores,
             diagnostics=made.diagnostics,
             log=self._log(),
-            notes=notes,
+            notes=[*originals.notes, *made.published.notes, *notes],
             samples=[
                 ReleasedSample(
                     id=original.id,
                     source_file=file,
-                    file=released_name(file),
+                    file=encoding.renamed(file),
                     trigger=inserted_span(original.question, sample.question),
                     clean=digest([original]),
                     released=digest([sample]),
+                    mode=sample.image.mode,
+                    changes=list(changes),
                 )
-                for original, sample, file in zip(samples, released, self.originals.files, strict=True)
+                for original, sample, file, changes in zip(
+                    samples, released, originals.files, originals.changes, strict=True
+                )
             ],
+            refused=originals.refused,
             seconds=made.seconds,
             peak_memory_mb=made.peak_memory_mb,
             environment=made.environment,
@@ -126,10 +137,24 @@ class Session:
         finally:
             remove(place)
 
-    def _craft(self) -> tuple[_Made, Callable[[str], int] | None]:
-        """What the defense makes, as a suite would have it made, so that both give the same release; and how many
-        tokens a text has under the first surrogate's tokenizer."""
-        samples, request = self.originals.samples, self.request
+    def _made(self) -> _Made:
+        """What the defense makes of all originals, else of those that its surrogates can take."""
+        try:
+            return self._craft(self.originals)
+        except _TooMuch as error:
+            refused = {
+                index: Refusal(file=self.originals.files[index], reason=reason, remedy=remedy)
+                for index, (reason, remedy) in error.samples.items()
+            }
+            originals = self.originals.without(refused)
+            if self.strict:
+                raise not_all(originals.refused) from None
+            return self._craft(originals)
+
+    def _craft(self, originals: Originals) -> _Made:
+        """What the defense makes, as a suite would have it made, so that both give the same release; written, and read
+        back."""
+        samples, request, data = originals.samples, self.request, self.work / "data"
         stage = Release(
             label=self.defense.id,
             size=len(samples),
@@ -139,19 +164,29 @@ class Session:
             seed=request.seed if "seed" in self.needs else None,
             train=Input("", SAMPLES),
             auxiliary=None,
+            encoding=request.encoding if request.encoding.lossy else None,
         )
         with self._apart() as apart:
             given, folder = apart.folder("given"), apart.folder("made")
             write_release(samples, given / "train")
-            ended = apart.compute(stage, given, folder, self._crafting)
-            released = read_drafts(folder / DRAFTS, samples)
-            texts = list(dict.fromkeys(s.question for part in (samples, released) for s in part))
+            try:
+                ended = apart.compute(stage, given, folder, self._crafting)
+            except StageFailed:
+                if refused := read_refused(folder, len(samples)):
+                    raise _TooMuch(refused) from None
+                raise
+            drafts = read_drafts(folder / DRAFTS, samples)
+            texts = list(dict.fromkeys(s.question for part in (samples, drafts) for s in part))
             tokens = self._counted(apart, texts) if self.surrogates else None
-            for index, (original, sample) in enumerate(zip(samples, released, strict=True)):
+            for index, (original, sample) in enumerate(zip(samples, drafts, strict=True)):
                 check(original, sample, request.budget, tokens, index)
+            self.tell(1.0, "writing and checking the release")
+            if data.exists():
+                shutil.rmtree(data)
+            published = publish(originals, drafts, data, request.encoding, request.budget)
             environment = apart.environment(ended)
             took = number(ended.get("seconds")), number(ended.get("peak_memory_mb"))
-            return _Made(released, read_diagnostics(folder), *took, environment), tokens
+            return _Made(originals, published, tokens, read_diagnostics(folder), *took, environment)
 
     def _counted(self, apart: Apart, texts: Sequence[str]) -> Callable[[str], int]:
         given, reply = apart.folder("question"), apart.folder("reply")
@@ -160,10 +195,11 @@ class Session:
         apart.compute(asking, given, reply)
         return read_counts(reply, texts, asking.model.id)
 
-    def _stealth(self, released: Sequence[Sample]) -> tuple[dict[str, float | None], list[str]]:
+    def _stealth(
+        self, samples: Sequence[Sample], released: Sequence[Sample]
+    ) -> tuple[dict[str, float | None], list[str]]:
         from arena.score.stealth import stealth
 
-        samples = self.originals.samples
         if all(a.question == b.question for a, b in zip(samples, released, strict=True)):
             return stealth(samples, released), []
         if not self.surrogates:

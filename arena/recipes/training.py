@@ -77,7 +77,7 @@ class _Collator:
         self.lvlm = lvlm
         self.samples = samples
         self.features = Features() if remember else None
-        self.rows = [lvlm.encode_text((s.image.height, s.image.width), s.question, s.answer) for s in samples]
+        self.rows = [lvlm.encode_sample(s, (s.image.height, s.image.width), s.answer) for s in samples]
 
     def batch(self, indices: Sequence[int]) -> Batch:
         images = images_of([self.samples[i] for i in indices], self.lvlm.device)

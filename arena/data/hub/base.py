@@ -15,8 +15,8 @@ from pydantic import Field
 from arena.budget import mode_problem
 from arena.data.embedded.draw import Drawing, divide
 from arena.data.fingerprint import LocalConfig, folder_fingerprint
-from arena.data.folder import decode
-from arena.data.hub.table import open_split
+from arena.data.hub.table import encoded_pictures, open_split
+from arena.data.pictures.decode import decode
 from arena.data.sample import Sample, Splits
 from arena.data.values import with_class_names
 from arena.errors import ArenaError, UsageError
@@ -117,8 +117,6 @@ class HubDataset(Dataset):
         return {**{name: fields[name].get_default(call_default_factory=True) for name in _WHERE}, "source": str(folder)}
 
     def _drawing(self, split: str, seed: np.random.SeedSequence) -> Drawing:
-        import datasets
-
         c = self.config
         if unknown := sorted(set(c.columns) - set(self.fields)):
             raise UsageError(f"{self._name} has no field {unknown[0]!r}: map {', '.join(self.fields)}")
@@ -132,10 +130,7 @@ class HubDataset(Dataset):
                     f"map one of them, as in columns: {{{field}: {table.column_names[0]}}}"
                 )
         try:
-            table = table.select_columns([*dict.fromkeys(columns.values())])
-            if isinstance(table.features[columns["image"]], datasets.Value):  # a text would be taken for a file's path
-                raise TypeError("it holds plain values")
-            table = table.cast_column(columns["image"], datasets.Image(decode=False))
+            table = encoded_pictures(table.select_columns([*dict.fromkeys(columns.values())]), columns["image"])
         except (TypeError, ValueError, NotImplementedError) as error:
             raise UsageError(
                 f"{where}: column {columns['image']!r} (image) holds no pictures ({error}): map another"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from arena.data.sample import Sample
-from arena.errors import ArenaError
+from arena.errors import Refused
 from arena.lvlm import pixels
 from arena.lvlm.adapters import with_model
 from arena.lvlm.base import LVLM
@@ -72,10 +72,8 @@ class NativeResolution(LVLM):
         try:
             return self.target_size(height, width)
         except ValueError as error:
-            raise ArenaError(
-                f"{self.family} cannot take a picture of {width} x {height} pixels: one side is more than 200 "
-                "times the other. Crop it or leave the sample out"
-            ) from error
+            size = f"{width} x {height} pixels, one side of which is more than 200 times the other"
+            raise Refused(self.family, f"cannot take a picture of {size}", "crop it or leave it out") from error
 
     def _patches(self, x: Tensor) -> Tensor:
         """Normalised pictures ``(n, 3, H, W)`` as ``(n, patches, values)`` in the processor's order.
