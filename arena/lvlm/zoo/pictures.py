@@ -139,7 +139,7 @@ class Pool:
         for by in self._by_answer.values():
             for of_answer in by.values():
                 often[of_answer] += 1 / (len(by) * len(of_answer))
-        kept = {}
+        kept: dict[tuple[str, str], float] = {}
         for fact in FACTS:
             mass = {answer: often[of_answer].sum() for answer, of_answer in self._by_answer[fact].items()}
             kept |= {(fact, answer): float(min(mass.values()) / mass[answer]) for answer in mass}

@@ -157,7 +157,8 @@ begins with "+" goes on with the one above."""
 
 
 def _bases() -> dict[str, str]:
-    found, base = {}, ""
+    found: dict[str, str] = {}
+    base = ""
     for row in _JOINED.strip().split("\n"):
         codes = row.removeprefix("+ ").split("  ")[0].split()
         base = base if row.startswith("+") else codes[0]

@@ -51,7 +51,7 @@ class Emojis(Dataset):
 
     1,273 emojis of 602 bases: an emoji's skin tones, genders, directions and the like are never in two parts (see
     `arena.data.embedded.emoji.bases`). The answers of a kind of question are equally frequent, so that the commonest is
-    right in one of 37 (kind), 8 (group), 11 (colour), 4 (count) and 2 cases. Colours are measured: what most pixels
+    right in one of 37 (kind), 8 (group), 10 or 11 (colour), 4 (count) and 2 cases. Colours are measured: what most pixels
     have. Pictures: Noto Emoji, Google LLC, Apache-2.0; names and kinds: Unicode's emoji list.
     """
 
@@ -98,9 +98,8 @@ class _Known:
 @cache
 def _known() -> tuple[_Known, ...]:
     def of(emoji: Emoji, kind: str) -> _Known:
-        facts = {fact: KINDS[kind].says(fact) for fact in FACTS}
-        said = {"kind": kind, "group": KINDS[kind].group, "colour": emoji.colour, **facts}
-        return _Known(emoji, emoji.base, said)
+        said: dict[str, str | None] = {"kind": kind, "group": KINDS[kind].group, "colour": emoji.colour}
+        return _Known(emoji, emoji.base, said | {fact: KINDS[kind].says(fact) for fact in FACTS})
 
     return tuple(of(emoji, kind) for emoji in shipped() if (kind := emoji.kind) is not None)
 
