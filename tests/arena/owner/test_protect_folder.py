@@ -110,7 +110,7 @@ def test_the_page_escapes_shows_and_is_honest(crafted: Path) -> None:
     for name, value in zip(names, rows[0], strict=True):
         assert f">{value}</td>" in page, name
     assert f"{report.log[0]['surrogates'][0]['train']:.6g}" in rows[0]
-    for shown in ("psnr", "ciede2000", "bleu", "perplexity_ratio"):
+    for shown in ("psnr", "ciede2000", "bleu", "answer_leak", "perplexity_ratio"):
         assert f"{report.stealth[shown]:.4g}" in page
 
 
@@ -306,6 +306,20 @@ def test_a_defense_beyond_its_budget_releases_nothing(tmp_path: Path, toys: Path
     assert report.stealth["perplexity_ratio"] == pytest.approx(25 / 18)
 
 
+def test_answers_that_are_given_away_are_refused_or_told(tmp_path: Path) -> None:
+    folder, free = tmp_path / "grey", Budget(forbid_answer_words=False)
+    grey = [Sample(str(i), Image.new("L", (8, 8), 100), "what number is it?", "one") for i in range(2)]
+    write_release(grey, folder)
+    with pytest.raises(BudgetError, match=r"sample 0 .*: the word 'one' was inserted"):
+        protect_folder(folder, tmp_path / "told", "answer-word")
+    report = protect_folder(folder, tmp_path / "free", "answer-word", budget=free)
+    assert report.stealth["answer_leak"] == 1.0 and not report.request.budget.forbid_answer_words
+    page = (tmp_path / "free" / "report.html").read_text(encoding="utf-8")
+    assert "In 100 % of the samples the inserted words hold the answer." in page
+    protect_folder(folder, tmp_path / "plain", "none")
+    assert "inserted words hold the answer." not in (tmp_path / "plain" / "report.html").read_text(encoding="utf-8")
+
+
 def test_a_surrogate_with_weights_that_are_no_numbers_is_refused(source: Path, tmp_path: Path) -> None:
     lvlm = load_checkpoint(write_checkpoint(tmp_path / "model"))
     with torch.no_grad():
@@ -398,6 +412,10 @@ def test_the_command(source: Path, checkpoint: Path, tmp_path: Path) -> None:
     assert "2 samples protected with mmguard-text" in ran.stdout and "out/data" in ran.stdout
     assert "not a guarantee" in ran.stdout and "no picture changed" in ran.stdout
     assert report.request.defense["config"]["candidates"] == 2 and report.measured.words == 2
+    assert "answer leak" not in ran.stdout
+    words = ("--defense", "answer-word", "--limit", "2")
+    told = _arena(tmp_path, "protect", str(source), *words, "--out", "told", "--allow-answer-words")
+    assert "answer leak: the inserted words hold the answer in 100 % of the samples" in told.stdout, told.stderr
     again = _arena(tmp_path, "protect", str(source), "--defense", "none", "--out", "out")
     assert again.returncode == 2 and "is not empty" in again.stderr and "Traceback" not in again.stderr
     wrong = _arena(tmp_path, "protect", str(source), "--defense", "none", "--out", "o", "--question-column", "query")
