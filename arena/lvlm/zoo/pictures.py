@@ -24,6 +24,7 @@ from arena.data.colour_names import COLOURS, dominant
 from arena.data.embedded.emoji.kinds import FACTS, KINDS
 from arena.data.embedded.emoji.noto import EDITION, FLAG, PACKAGE, packaged, shipped
 from arena.errors import UsageError
+from arena.lvlm.zoo.picture_folders import CLIP_ART, STAMPS, kind_of_folder
 
 SIZE = 64
 """Side of a picture."""
@@ -156,102 +157,12 @@ def _emojis(package: Path) -> Iterator[Picture]:
             yield _picture(emoji.image, emoji.name, emoji.kind, "emoji", emoji.code)
 
 
-_STAMPS = {
-    "animals/amphibians": "reptile",
-    "animals/birds": "bird",
-    "animals/dinosaur": "reptile",
-    "animals/fish": "sea animal",
-    "animals/insects": "bug",
-    "animals/lizards": "reptile",
-    "animals/mammals": "mammal",
-    "animals/mammals/aquatic": "sea animal",
-    "animals/marsupials": "mammal",
-    "animals/shellfish": "sea animal",
-    "clothes": "clothing",
-    "food": "meal",
-    "food/dessert": "sweet",
-    "food/fruit": "fruit",
-    "food/vegetables": "vegetable",
-    "hobbies/music": "music",
-    "household": "household",
-    "household/arttools": "art",
-    "household/dishes": "dishes",
-    "household/electronics": "device",
-    "household/tools": "tool",
-    "medical": "medicine",
-    "military/vehicles": "vehicle",
-    "naturalforces": "sky",
-    "people": "person",
-    "people/body_parts": "body part",
-    "plants": "plant",
-    "plants/flowers": "flower",
-    "seasonal": "festival",
-    "space": "sky",
-    "sports": "sport",
-    "symbols/alphabets": "letter",
-    "symbols/alphabets/asl": "hand",
-    "town": "building",
-    "town/roadsigns": "sign",
-    "vehicles": "vehicle",
-}
-"""Kinds by folder; a folder takes after the one that it is in."""
-
-_CLIP_ART = {
-    "animals/birds": "bird",
-    "animals/bugs": "bug",
-    "animals/dinosaurs": "reptile",
-    "animals/fish": "sea animal",
-    "animals/mammals": "mammal",
-    "buildings": "building",
-    "buildings/furniture": "household",
-    "computer/hardware": "device",
-    "containers": "household",
-    "education": "office",
-    "education/books": "paper",
-    "electronics": "device",
-    "food": "meal",
-    "food/beverages": "drink",
-    "food/breads_and_carbs": "meal",
-    "food/desserts": "sweet",
-    "food/fruit": "fruit",
-    "food/meats_and_eggs": "meal",
-    "food/vegetables": "vegetable",
-    "geography/astronomy": "sky",
-    "office": "office",
-    "office/telephone": "device",
-    "people": "person",
-    "people/bodypart": "body part",
-    "people/clothing": "clothing",
-    "people/smilies": "",  # of all moods
-    "plants": "plant",
-    "plants/flowers": "flower",
-    "recreation/games": "game",
-    "recreation/holiday": "festival",
-    "recreation/music": "music",
-    "recreation/party": "festival",
-    "recreation/religion": "religion",
-    "recreation/sports": "sport",
-    "recreation/toys": "game",
-    "shapes": "shape",
-    "shapes/arrows": "arrow",
-    "signs_and_symbols/clocks": "clock",
-    "signs_and_symbols/hazard": "sign",
-    "signs_and_symbols/led": "button",
-    "signs_and_symbols/money": "paper",
-    "signs_and_symbols/weather": "sky",
-    "tools": "tool",
-    "transportation": "vehicle",
-    "transportation/roadsigns": "sign",
-}
-"""Kinds by folder, as above; folders that are not named here are not read, such as flags, icons, maps and patterns."""
-
-
 def _stamps(root: Path) -> Iterator[Picture]:
     for path in filter(_bounded, _files(root, "stamps", "tuxpaint-stamps-default")):
         caption = path.with_suffix(".txt")
         name = caption.read_text(encoding="utf-8", errors="replace").split("\n")[0] if caption.is_file() else None
         folder = path.parent.relative_to(root).as_posix()
-        yield _picture(_read(path), name, _kind(folder, _STAMPS), "stamps", folder + path.stem)
+        yield _picture(_read(path), name, kind_of_folder(folder, STAMPS), "stamps", folder + path.stem)
 
 
 def _clip_art(root: Path) -> Iterator[Picture]:
@@ -259,12 +170,12 @@ def _clip_art(root: Path) -> Iterator[Picture]:
     by_folder: dict[str, list[Path]] = {}
     for path in _files(root, "clip art", "openclipart-png"):
         folder = path.parent.relative_to(root).as_posix()
-        if _kind(folder, _CLIP_ART) and _bounded(path):
+        if kind_of_folder(folder, CLIP_ART) and _bounded(path):
             by_folder.setdefault(folder, []).append(path)
     for folder, paths in by_folder.items():
         for path in sorted(paths, key=lambda p: _digest(p.name))[:_MOST]:
             first = re.split("[^a-z]", path.stem.lower())[0]
-            yield _picture(_read(path), first, _kind(folder, _CLIP_ART), "clip art", folder + path.stem)
+            yield _picture(_read(path), first, kind_of_folder(folder, CLIP_ART), "clip art", folder + path.stem)
 
 
 def _files(root: Path, what: str, package: str) -> list[Path]:
@@ -281,11 +192,6 @@ def _bounded(path: Path) -> bool:
     with path.open("rb") as file:
         header = file.read(24)
     return int.from_bytes(header[16:20]) * int.from_bytes(header[20:24]) <= _PIXELS
-
-
-def _kind(folder: str, table: Mapping[str, str]) -> str | None:
-    fitting = [known for known in table if folder == known or folder.startswith(f"{known}/")]
-    return (table[max(fitting, key=len)] or None) if fitting else None
 
 
 def _read(path: Path) -> Image.Image:

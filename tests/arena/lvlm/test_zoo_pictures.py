@@ -11,9 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from arena.data.colour_names import COLOURS
 from arena.data.embedded.emoji.build import chosen, write
+from arena.data.embedded.emoji.dataset import COUNTS
+from arena.data.embedded.emoji.kinds import ASKED, KINDS
 from arena.data.embedded.emoji.noto import Emoji, packaged, shipped
 from arena.errors import UsageError
+from arena.lvlm.zoo import tokenizer
 from arena.lvlm.zoo.pictures import QUESTIONS, Picture, Pool, Sources, ask, pretraining_pictures, words
 
 EMOJIS = {
@@ -185,6 +189,17 @@ def test_the_words_are_all_that_is_said(pictures: list[Picture]) -> None:
         for question, answer in pool.exchanges(i, rng):
             assert set(question.rstrip("?").split()) | set(answer.split()) <= known
             assert 1 <= len(answer.split()) <= 2
+
+
+def test_the_words_include_the_answers_of_the_dataset() -> None:
+    said = {
+        *COLOURS,
+        *COUNTS,
+        "yes",
+        "no",
+        *(w for kind in ASKED for text in (kind, KINDS[kind].group) for w in text.split()),
+    }
+    assert said <= {*words(), *tokenizer.words()}
 
 
 # The archive

@@ -51,8 +51,8 @@ class Emojis(Dataset):
 
     1,273 emojis of 602 bases: an emoji's skin tones, genders, directions and the like are never in two parts (see
     `arena.data.embedded.emoji.bases`). The answers of a kind of question are equally frequent, so that the commonest is
-    right in one of 37 (kind), 8 (group), 10 or 11 (colour), 4 (count) and 2 cases. Colours are measured: what most pixels
-    have. Pictures: Noto Emoji, Google LLC, Apache-2.0; names and kinds: Unicode's emoji list.
+    right in one of 37 (kind), 8 (group), 10 or 11 (colour), 4 (count) and 2 cases. A colour is what most pixels have.
+    Pictures: Noto Emoji, Google LLC, Apache-2.0; names and kinds: Unicode's emoji list.
     """
 
     class Config(KindsConfig):
