@@ -12,6 +12,7 @@ from arena.score.statistics import NO_BASELINE
 from leaderboards.pages import EvidencePage, SuiteRecords
 from leaderboards.site.findings import Figure, Figures, filled
 from leaderboards.site.numbers import Row, budget_of, budget_text, column, knowledge, points, rows_of, share
+from leaderboards.site.origin import origin
 from leaderboards.site.render import fill
 from leaderboards.tables.board import build
 from leaderboards.tables.collect import collect
@@ -121,7 +122,7 @@ def page(records: Sequence[Record], findings: Path | None) -> str:
         )
     return fill(
         "attacks.md.j2",
-        suite=AttacksPage.suites[0],
+        origin=origin(AttacksPage.suites, records),
         findings=_prose(cells, findings),
         arenas=arenas,
         power=rows_of(board.power),

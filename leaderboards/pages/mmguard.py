@@ -13,6 +13,7 @@ from arena.score.statistics import NO_BASELINE, Estimate, minimum_detectable_dif
 from leaderboards.pages import EvidencePage, SuiteRecords
 from leaderboards.site.findings import Figures, filled
 from leaderboards.site.numbers import DASH, Row, points
+from leaderboards.site.origin import origin
 from leaderboards.site.render import fill
 from leaderboards.tables.collect import Group, Protection, collect, surrogates
 from leaderboards.tables.rows import estimate_row
@@ -193,6 +194,7 @@ def page(main: Sequence[Record], ablations: Sequence[Record], findings: Path | N
     changes = comparisons(ablations, split_budgets=False) if ablations else []
     return fill(
         "mmguard.md.j2",
+        origin=origin(("mmguard", "mmguard-ablations"), main),
         main=variants,
         ablations=changes,
         findings=_prose(variants, changes, findings),

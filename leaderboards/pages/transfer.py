@@ -15,6 +15,7 @@ from arena.score.statistics import Draws, Estimate
 from leaderboards.pages import EvidencePage, SuiteRecords
 from leaderboards.site.findings import Figures, filled
 from leaderboards.site.numbers import DASH, Row, budget_of, budget_text, points, rows_of
+from leaderboards.site.origin import origin
 from leaderboards.site.render import fill
 from leaderboards.tables.board import build
 from leaderboards.tables.collect import Budget, Group, collect, defense_names, surrogates
@@ -104,7 +105,7 @@ def page(records: Sequence[Record], findings: Path | None) -> str:
         )
     return fill(
         "transfer.md.j2",
-        suite=TransferPage.suites[0],
+        origin=origin(TransferPage.suites, records),
         findings=_prose(cells, names, arenas, findings),
         arenas=arenas,
         power=rows_of(board.power),

@@ -94,7 +94,7 @@ NAMES: dict[str, str] = {
 
 @cache
 def committed(suite: str) -> Board:
-    return board_of(ROOT / "leaderboards" / "records" / f"{suite}.jsonl")
+    return board_of(ROOT / "leaderboards" / "records" / "v1" / f"{suite}.jsonl")
 
 
 def failed(defense: str, *attacks: str) -> list[Record]:
@@ -268,7 +268,7 @@ def test_wrong_types_and_nulls_are_noticed() -> None:
 
 def test_stealth_has_a_column_for_every_measure() -> None:
     measured = {*_MEASURES, "identical_images", "perplexity_ratio"}
-    recorded = read_records(ROOT / "leaderboards" / "records" / "quick.jsonl")[0].stealth or {}
+    recorded = read_records(ROOT / "leaderboards" / "records" / "v1" / "quick.jsonl")[0].stealth or {}
     assert measured == set(recorded) == {column.name.removeprefix("stealth_") for column in STEALTH}
 
 
