@@ -79,7 +79,7 @@ def record(
         "outcome": None if error is not None else Outcome.pack(bits, {"exact": float(bits.mean())}),
         "peak_accuracy": None if error is not None else min(1.0, float(bits.mean()) + 0.01),
         "chosen_epoch": None if error is not None else 2,
-        "epochs": [{"loss": 0.2, "held_out_accuracy": 0.8, "held_out_loss": 0.3, "test_accuracy": None}],
+        "epochs": [{"loss": 0.2, "held_out_accuracy": 0.8, "held_out_loss": 0.3, "test_accuracy": 0.5}],
         "stealth": stealth if error is None else None,
         "cost": {"protect": stage if crafted else None, "purify": None, "finetune": stage, "machine": "2 cores, 8 GB"},
         "diagnostics": {"eta": 0.25} if crafted else {},

@@ -299,7 +299,7 @@ class Record(Asked):
     """One cell: what was asked, what made it, and what came out.
 
     `zero_shot` is the base model's outcome, `outcome` that of the epoch the fine-tuner keeps, `peak_accuracy` the best
-    of any epoch on test data, `engine_digest` the source of the engine, as `source_digest` is that of a plugin,
+    of all epochs on test data, where all were scored, `engine_digest` the source of the engine, as `source_digest` is that of a plugin,
     `created` ISO 8601.
     """
 

@@ -21,6 +21,7 @@ from arena.plugins.identity import PROTOCOL_VERSION
 from arena.records.accept import problem
 from arena.records.files import append_line
 from arena.records.schema import Record
+from arena.shares import at_least
 
 VERIFICATIONS = "verifications.jsonl"
 
@@ -68,7 +69,7 @@ class Verification(_Part):
 
 def draw(cells: Sequence[str], share: float, seed: int) -> list[str]:
     """A random share of cells, at least one, in their order."""
-    count = max(1, math.ceil(share * len(cells)))
+    count = max(1, at_least(share, len(cells)))
     chosen = set(random.Random(seed).sample(sorted(cells), min(count, len(cells))))
     return [cell for cell in cells if cell in chosen]
 

@@ -53,7 +53,7 @@ def cell_row(group: Group, place: Place, scores: Scores, robust: Robust) -> Row:
     for name in _SCORES:
         row |= estimate_row(name, getattr(scores, name))
     row |= estimate_row("robust_protection", robust.robust_protection)
-    row["peak_accuracy"] = _mean(record.peak_accuracy for record in done)
+    row["peak_accuracy"] = _mean(_peak(record) for record in done)
     row |= {f"stealth_{key}": value for key, value in stealth(done).items()}
     for stage in ("protect", "purify", "finetune"):
         costs: list[StageCost] = [cost for r in done if (cost := getattr(r.cost, stage)) is not None]
@@ -223,6 +223,11 @@ def estimate_row(name: str, estimate: Estimate) -> Row:
         f"{name}_seeds": estimate.seeds,
         f"{name}_undefined": estimate.undefined,
     }
+
+
+def _peak(record: Record) -> float | None:
+    """The best of all epochs; records of protocol version 1 have a number where the chosen epoch alone was scored."""
+    return None if any(epoch.test_accuracy is None for epoch in record.epochs) else record.peak_accuracy
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
