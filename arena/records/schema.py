@@ -299,8 +299,8 @@ class Record(Asked):
     """One cell: what was asked, what made it, and what came out.
 
     `zero_shot` is the base model's outcome, `outcome` that of the epoch the fine-tuner keeps, `peak_accuracy` the best
-    of all epochs on test data, where all were scored, `engine_digest` the source of the engine, as `source_digest` is that of a plugin,
-    `created` ISO 8601.
+    of all epochs on test data where all were scored, `engine_digest` the source of the engine, as `source_digest` is
+    that of a plugin, `created` ISO 8601.
     """
 
     schema_version: Literal[2] = 2

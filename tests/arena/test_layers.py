@@ -47,7 +47,7 @@ MAY = (
         "arena.paths",
         "arena.hub_commit",
         "arena.shares",
-    ),  # what users name; what fingerprints are made of
+    ),  # what users name, what fingerprints are of
     *PLUGINS,
 )
 """What a plugin may import."""
