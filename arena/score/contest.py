@@ -1,7 +1,7 @@
 """Every score of the protocol for one contest: all cells that share a dataset and a model.
 
 Notation: Z zero-shot, C clean fine-tuning, C(a) clean data put through attack a, P(d, a) the release of d put through
-a. Only the resamples of one batch of defenses and of the clean controls are in memory at a time.
+a.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from arena.score.statistics import (
     NO_PROTECTION,
     NO_SEEDS,
     NO_ZERO_SHOT,
+    Answers,
     Bits,
-    Bootstrap,
-    Draws,
     Estimate,
     best,
     share,
@@ -29,7 +28,8 @@ from arena.score.statistics import (
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """The scores of one cell; `drop_error` is the bootstrap standard error of the drop, None with under two seeds."""
+    """The scores of one cell; `detectable` is the smallest drop that its cells could show (`Error.detectable`), None
+    with under two seeds."""
 
     zero_shot: Estimate
     clean: Estimate
@@ -41,7 +41,7 @@ class Scores:
     attack_cost: Estimate
     protection: Estimate
     retention: Estimate
-    drop_error: float | None
+    detectable: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,9 @@ class Robust:
     """What is left of a defense when the attacker, who has at most `auxiliary` clean data, chooses attack and recipe.
 
     The gain is that of the recipe that is best on clean data: the attacker chooses there too. `choice` is the cell the
-    attacker chose, `accuracy` its accuracy (with the maximum taken anew in every resample), `candidates` how many cells
-    there were to choose from, over `seeds`; `draws` are the resamples of `accuracy`.
+    attacker chose, `accuracy` its accuracy, `candidates` how many cells there were to choose from, over `seeds`;
+    `answers` are those behind `accuracy`. The choice is made on test labels, as an oracle would; the intervals reach as
+    far beyond as it flatters the attacker (`best`).
     """
 
     defense: Hashable
@@ -62,7 +63,11 @@ class Robust:
     choice: Place | None = None
     candidates: int = 0
     seeds: Seeds = ()
-    draws: Draws | None = None
+    answers: Answers | None = None
+
+
+_TINY = 1e-9
+"""Stands for a denominator of zero, over which nothing is stated."""
 
 
 class Contest:
@@ -72,11 +77,9 @@ class Contest:
     failed has none. The cells of defense `CLEAN` are the controls.
     """
 
-    def __init__(
-        self, bits: Mapping[Place, Mapping[int, Bits]], zero_shot: Bits | None, bootstrap: Bootstrap | None = None
-    ) -> None:
-        self._cells = Cells(bits, zero_shot, bootstrap)
-        self._tops: dict[tuple[float, Seeds], tuple[Draws, Draws, Estimate]] = {}
+    def __init__(self, bits: Mapping[Place, Mapping[int, Bits]], zero_shot: Bits | None) -> None:
+        self._cells = Cells(bits, zero_shot)
+        self._tops: dict[tuple[float, Seeds], tuple[Answers, Answers, Estimate]] = {}
 
     def results(self) -> Iterator[tuple[dict[Place, Scores], list[Robust]]]:
         """Per defense: the scores of its cells, and its robust scores for every level of auxiliary data, rising.
@@ -84,13 +87,11 @@ class Contest:
         An attacker who has more auxiliary data can do whatever one with less can.
         """
         levels = sorted({place.auxiliary for place in self._cells.bits})
-        for batch in self._cells.batches():
-            self._cells.load(batch)
-            for defense in batch:
-                scores = {place: self._scores(place) for place in self._cells.places[defense]}
-                least = min(place.auxiliary for place in scores)
-                yield scores, [self._robust(defense, level) for level in levels if level >= least]
-            self._cells.unload(batch)
+        for defense, places in self._cells.places.items():
+            scores = {place: self._scores(place) for place in places}
+            least = min(place.auxiliary for place in scores)
+            yield scores, [self._robust(defense, level) for level in levels if level >= least]
+            self._cells.forget(defense)
 
     def rank_groups(self, ranked: Sequence[Robust]) -> list[int | None]:
         """Group numbers from 1 for robust scores sorted best first; None where the robust protection has no interval.
@@ -115,13 +116,12 @@ class Contest:
             return False
         return (self._top(robust, seeds) - self._top(leader, seeds)).estimate().positive
 
-    def _top(self, robust: Robust, seeds: Seeds) -> Draws:
-        if robust.draws is not None and robust.seeds == seeds:
-            return robust.draws
-        self._cells.load([robust.defense])
-        means = [self._cells.mean(place, seeds) for place in self._cells.candidates(robust.defense, robust.auxiliary)]
-        self._cells.unload([robust.defense])
-        return best(means)[1]
+    def _top(self, robust: Robust, seeds: Seeds) -> Answers:
+        if robust.answers is not None and robust.seeds == seeds:
+            return robust.answers
+        places = self._cells.candidates(robust.defense, robust.auxiliary)
+        found = [self._cells.answers(place, seeds) for place in places]
+        return found[best(found)[0]]
 
     def _scores(self, place: Place) -> Scores:
         own = place if self._cells.bits[place] else None
@@ -140,13 +140,13 @@ class Contest:
             attack_cost=self._cells.difference(clean, attacked, NO_CONTROL),
             protection=self._protection(clean, own),
             retention=self._retention(clean, attacked, own),
-            drop_error=self._drop_error(clean, own),
+            detectable=self._detectable(clean, own),
         )
 
-    def _drop_error(self, clean: Place | None, own: Place | None) -> float | None:
+    def _detectable(self, clean: Place | None, own: Place | None) -> float | None:
         if clean is None or own is None or len(seeds := self._cells.common(clean, own)) < 2:
             return None
-        return self._cells.minus(clean, own, seeds).standard_error()
+        return self._cells.minus(clean, own, seeds).error.detectable
 
     def _protection(self, clean: Place | None, own: Place | None) -> Estimate:
         if undefined := self._undefined(clean, own):
@@ -192,29 +192,37 @@ class Contest:
         if not seeds:
             nothing = Estimate(undefined=reason or NO_SEEDS)
             return Robust(defense, level, nothing, nothing, nothing, nothing, candidates=len(candidates))
-        chosen, top = best([self._cells.mean(place, seeds) for place in candidates])
-        bare = [self._cells.mean(place, seeds) for place in candidates if place.attack == CLEAN]
+        answers = [self._cells.answers(place, seeds) for place in candidates]
+        chosen, luck = best(answers)
+        top = answers[chosen]
         nothing = Estimate(seeds=len(seeds), undefined=reason)
+        accuracy = top.estimate().reaching(below=luck)
         robust = Robust(
-            defense, level, top.estimate(), nothing, nothing, nothing, candidates[chosen], len(candidates), seeds, top
+            defense, level, accuracy, nothing, nothing, nothing, candidates[chosen], len(candidates), seeds, top
         )
         if reason is not None:
             return robust
         clean, gain, gain_estimate = self._clean_top(controls, level, seeds)
-        left = share(clean - top, gain, gain_estimate, NO_GAIN)
+        left = share(clean - top, gain, gain_estimate, NO_GAIN).reaching(above=luck / max(gain.mean, _TINY))
+        bare = [one for one, place in zip(answers, candidates, strict=True) if place.attack == CLEAN]
         if not bare:
             nothing = Estimate(seeds=len(seeds), undefined=NO_BASELINE)
             return replace(robust, robust_protection=left, protection=nothing, robust_retention=nothing)
-        drop = clean - best(bare)[1]
-        protection = share(drop, gain, gain_estimate, NO_GAIN)
-        retention = share(clean - top, drop, protection, NO_PROTECTION) if protection.undefined is None else protection
+        first, flattered = best(bare)
+        drop = clean - bare[first]
+        protection = share(drop, gain, gain_estimate, NO_GAIN).reaching(above=flattered / max(gain.mean, _TINY))
+        retention = protection
+        if protection.undefined is None:
+            retention = share(clean - top, drop, protection, NO_PROTECTION)
+            retention = retention.reaching(above=luck / max(drop.mean, _TINY))
         return replace(robust, robust_protection=left, protection=protection, robust_retention=retention)
 
-    def _clean_top(self, controls: Sequence[Place], level: float, seeds: Seeds) -> tuple[Draws, Draws, Estimate]:
+    def _clean_top(self, controls: Sequence[Place], level: float, seeds: Seeds) -> tuple[Answers, Answers, Estimate]:
         """The best clean accuracy over recipes and its gain over zero-shot."""
         key = (level, seeds)
         if key not in self._tops:
-            clean = best([self._cells.mean(place, seeds) for place in controls])[1]
-            gain = clean - self._cells.mean(ZERO_SHOT, seeds)
+            found = [self._cells.answers(place, seeds) for place in controls]
+            clean = found[best(found)[0]]
+            gain = clean - self._cells.answers(ZERO_SHOT, seeds)
             self._tops[key] = clean, gain, gain.estimate()
         return self._tops[key]

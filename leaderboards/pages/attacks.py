@@ -126,7 +126,6 @@ def page(records: Sequence[Record], findings: Path | None) -> str:
         findings=_prose(cells, findings),
         arenas=arenas,
         power=rows_of(board.power),
-        resamples=board.resamples,
         failures=len(board.failures),
         bare=CLEAN,
         column=column,
@@ -157,8 +156,7 @@ def _restored(records: Sequence[Record]) -> dict[Hashable, Row]:
     """Columns by cell: accuracy minus that of the same release without attack, paired; and the range over seeds."""
     found: dict[Hashable, Row] = {}
     for group in collect(records):
-        cells = Cells(group.bits, None, None)
-        cells.load(list(group.places))
+        cells = Cells(group.bits, None)
         for place in group.records:
             bare = cells.find(place.defense, CLEAN, place.recipe, place.auxiliary)
             difference = cells.difference(place if cells.bits[place] else None, bare, NO_BASELINE)

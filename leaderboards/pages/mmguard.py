@@ -9,7 +9,7 @@ from statistics import fmean, median
 
 from arena.records.schema import Record
 from arena.score.cells import CLEAN, Cells, Place
-from arena.score.statistics import NO_BASELINE, Estimate, minimum_detectable_difference
+from arena.score.statistics import NO_BASELINE, Estimate
 from leaderboards.pages import EvidencePage, SuiteRecords
 from leaderboards.site.findings import Figures, filled
 from leaderboards.site.numbers import DASH, Row, points
@@ -120,18 +120,17 @@ class Comparison:
         self.zero_shot = cells.zero_shot
         self.clean = next(p for p in group.places[CLEAN])
         self.arms = {_label(p): self._arm(group, p) for p in [self.clean, *places]}
-        errors = [self._error(arm) for arm in self.arms.values() if arm.place != self.clean]
+        found = [self._detectable(arm) for arm in self.arms.values() if arm.place != self.clean]
         self.epochs = max(len(arm.curve) for arm in self.arms.values())
-        self.power = minimum_detectable_difference(median(errors)) if errors else None
+        self.power = median(found) if found else None
 
     def _arm(self, group: Group, place: Place) -> Arm:
         records = [r for r in group.records[place].values() if r.outcome is not None]
         drop = self._cells.difference(self.clean, place, NO_BASELINE)
         return Arm(_label(place), place, records, self._cells.accuracy(place, NO_BASELINE), drop)
 
-    def _error(self, arm: Arm) -> float:
-        seeds = self._cells.common(self.clean, arm.place)
-        return (self._cells.mean(self.clean, seeds) - self._cells.mean(arm.place, seeds)).standard_error()
+    def _detectable(self, arm: Arm) -> float:
+        return self._cells.minus(self.clean, arm.place, self._cells.common(self.clean, arm.place)).error.detectable
 
     def difference(self, stronger: str, weaker: str) -> Estimate:
         """Accuracy left by `weaker` minus that left by `stronger`, paired."""
@@ -151,9 +150,8 @@ def comparisons(records: Sequence[Record], split_budgets: bool) -> list[Comparis
     """One a model, and where `split_budgets` one a model and image budget."""
     found = []
     for group in collect(records):
-        cells = Cells(group.bits, group.zero_shot.unpack() if group.zero_shot else None, None)
+        cells = Cells(group.bits, group.zero_shot.unpack() if group.zero_shot else None)
         protections = [p for p in group.records if isinstance(p.defense, Protection) and cells.bits[p]]
-        cells.load([p.defense for p in protections])
         budgets = sorted({p.defense.budget.image for p in protections if isinstance(p.defense, Protection)})
         for budget in budgets if split_budgets else [None]:
             of_budget = [p for p in protections if budget in (None, p.defense.budget.image)]  # type: ignore[attr-defined]

@@ -121,7 +121,6 @@ class Page:
     suite: str
     digest: str
     created: str
-    resamples: int
     facts: list[tuple[str, str]]
     notes: tuple[str, ...]
     sections: list[Section]
@@ -150,7 +149,6 @@ def compose(board: Board) -> Page:
         suite=board.suite,
         digest=board.digest,
         created=board.created,
-        resamples=board.resamples,
         facts=_facts(board, cells),
         notes=board.notes,
         sections=sections,

@@ -17,7 +17,7 @@ from arena.records.select import latest
 from arena.records.submissions import Shown
 from arena.score.cells import CLEAN, Place
 from arena.score.contest import Contest, Robust
-from arena.score.statistics import RESAMPLES, Bits, Bootstrap, minimum_detectable_difference
+from arena.score.statistics import Bits
 from leaderboards.site.text import csv_text
 from leaderboards.tables.collect import Group, collect, suite_of
 from leaderboards.tables.coverage import Coverage
@@ -89,7 +89,6 @@ class Board:
     plugins: tuple[Plugin, ...]
     environment: dict[str, list[str]]
     created: str
-    resamples: int
     verifications: tuple[Verification, ...] = ()
     withdrawn: tuple[Withdrawn, ...] = ()
     submissions: tuple[Shown, ...] = ()
@@ -131,21 +130,20 @@ def _build(
     cells: list[dict[str, Any]] = []
     ranking: list[dict[str, Any]] = []
     power: list[dict[str, Any]] = []
-    bootstraps: dict[int, Bootstrap] = {}
     for group in groups:
-        contest = _contest(group, bootstraps.setdefault(group.items, Bootstrap(group.items)), group.bits)
+        contest = _contest(group, group.bits)
         coverage = Coverage(group)
         robust: list[Robust] = []
-        errors: list[float] = []
+        detectable: list[float] = []
         for scores, levels in contest.results():
             by_level = {one.auxiliary: shown_robust(coverage, one) for one in levels}
             cells += [cell_row(group, p, score, by_level[p.auxiliary]) for p, score in scores.items()]
             robust += levels
-            errors += [s.drop_error for p, s in scores.items() if p.defense != CLEAN and s.drop_error is not None]
+            detectable += [s.detectable for p, s in scores.items() if p.defense != CLEAN and s.detectable is not None]
         if any(one.seeds != tuple(coverage.seeds) for one in robust):
-            robust = _bare_of_all_seeds(group, robust, bootstraps[group.items])
+            robust = _bare_of_all_seeds(group, robust)
         ranking += ranking_rows(group, contest, coverage, robust)
-        difference = minimum_detectable_difference(median(errors)) if errors else None
+        difference = median(detectable) if detectable else None
         names = {"dataset": group.dataset, "model": group.model, "items": group.items, "seeds": len(group.seeds)}
         power.append({**names, "minimum_detectable_difference": difference})
     kept = [record for group in groups for seeds in group.records.values() for record in seeds.values()]
@@ -164,7 +162,6 @@ def _build(
         plugins=plugins(kept),
         environment=environment(kept),
         created=max(record.created for record in kept),
-        resamples=RESAMPLES,
         verifications=verifications,
         withdrawn=withdrawn,
         submissions=submissions,
@@ -225,16 +222,16 @@ def summary(board: Board) -> Table:
     return shown
 
 
-def _contest(group: Group, bootstrap: Bootstrap, bits: Mapping[Place, Mapping[int, Bits]]) -> Contest:
+def _contest(group: Group, bits: Mapping[Place, Mapping[int, Bits]]) -> Contest:
     zero_shot = group.zero_shot
-    return Contest(bits, None if zero_shot is None else zero_shot.unpack(), bootstrap)
+    return Contest(bits, None if zero_shot is None else zero_shot.unpack())
 
 
-def _bare_of_all_seeds(group: Group, robust: Sequence[Robust], bootstrap: Bootstrap) -> list[Robust]:
+def _bare_of_all_seeds(group: Group, robust: Sequence[Robust]) -> list[Robust]:
     """The scores, with protection without attack over all seeds that it has: a seed that an attack lacks is no reason
     to leave it out there."""
     bare = {place: bits for place, bits in group.bits.items() if place.attack == CLEAN}
-    alone = {one.defense: one for _, levels in _contest(group, bootstrap, bare).results() for one in levels}
+    alone = {one.defense: one for _, levels in _contest(group, bare).results() for one in levels}
     return [
         replace(one, protection=alone[one.defense].protection, seeds=alone[one.defense].seeds)
         if one.defense in alone

@@ -24,7 +24,7 @@ FAILURE_COLUMNS = [
 ]
 
 _NO_BUDGET = Budget("none", 0.0, 0)
-_SCORES = [f.name for f in fields(Scores) if f.name != "drop_error"]
+_SCORES = [f.name for f in fields(Scores) if f.name != "detectable"]
 _OLD = "made before plugins had processes of their own"
 
 
