@@ -130,9 +130,10 @@ def labelled(record: Record, suite: SuiteRef, asked: Asked) -> Record:
     """A record as that of a suite's cell, whichever suite it was made for."""
     changes: dict[str, object] = {"suite": suite, "budget": asked.budget}
     for name in ("defense", "attack", "recipe"):
-        part, label = getattr(record, name), getattr(asked, name).label
-        if part.label != label:  # else it stays what it may have in common with other records
-            changes[name] = part.model_copy(update={"label": label})
+        part, own = getattr(record, name), getattr(asked, name)
+        said = {field: getattr(own, field) for field in ("label", "chooses", "in_domain") if hasattr(own, field)}
+        if any(getattr(part, field) != value for field, value in said.items()):
+            changes[name] = part.model_copy(update=said)  # else it stays what it has in common with other records
     return record.model_copy(update=changes)
 
 

@@ -118,10 +118,17 @@ class DefenseRef(LabelledRef):
 
 
 class AttackRef(_Part):
-    """An attack, or a sequence of them, such as ``jpeg+case``; its `label` is what boards print."""
+    """An attack, or a sequence of them, such as ``jpeg+case``; its `label` is what boards print.
+
+    What its parts declare: `chooses`, whether one is a choice among others that is made by what the attacker has, and
+    `in_domain`, what of them was made with clean data of the kind that is attacked (None of nothing, and in records
+    from before this was declared).
+    """
 
     label: str
     parts: Annotated[list[PluginRef], Field(min_length=1)]
+    chooses: bool = False
+    in_domain: str | None = None
 
     @property
     def id(self) -> str:

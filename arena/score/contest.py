@@ -6,9 +6,10 @@ a.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
+from arena.score.attacked import Against, Attacked, Robust, over
 from arena.score.cells import CLEAN, ZERO_SHOT, Cells, Place, Seeds
 from arena.score.statistics import (
     FAILED,
@@ -44,41 +45,25 @@ class Scores:
     detectable: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Robust:
-    """What is left of a defense when the attacker, who has at most `auxiliary` clean data, chooses attack and recipe.
-
-    The gain is that of the recipe that is best on clean data: the attacker chooses there too. `choice` is the cell the
-    attacker chose, `accuracy` its accuracy, `candidates` how many cells there were to choose from, over `seeds`;
-    `answers` are those behind `accuracy`. The choice is made on test labels, as an oracle would; the intervals reach as
-    far beyond as it flatters the attacker (`best`).
-    """
-
-    defense: Hashable
-    auxiliary: float
-    accuracy: Estimate
-    protection: Estimate
-    robust_protection: Estimate
-    robust_retention: Estimate
-    choice: Place | None = None
-    candidates: int = 0
-    seeds: Seeds = ()
-    answers: Answers | None = None
-
-
-_TINY = 1e-9
-"""Stands for a denominator of zero, over which nothing is stated."""
-
-
 class Contest:
     """Scores of the cells of one dataset and model.
 
     `bits` holds per place and seed the correctness of every test item, shape ``(items,)``; a place whose seeds all
-    failed has none. The cells of defense `CLEAN` are the controls.
+    failed has none. The cells of defense `CLEAN` are the controls. `choosers` are labels of attacks that choose by
+    what the attacker has what to do about a release; `left_out` are attacks, each with a recipe, that no attacker is
+    taken to choose.
     """
 
-    def __init__(self, bits: Mapping[Place, Mapping[int, Bits]], zero_shot: Bits | None) -> None:
+    def __init__(
+        self,
+        bits: Mapping[Place, Mapping[int, Bits]],
+        zero_shot: Bits | None,
+        choosers: Collection[str] = frozenset(),
+        left_out: Collection[tuple[str, str]] = frozenset(),
+    ) -> None:
         self._cells = Cells(bits, zero_shot)
+        self._left_out = left_out
+        self._choosers = choosers
         self._tops: dict[tuple[float, Seeds], tuple[Answers, Answers, Estimate]] = {}
 
     def results(self) -> Iterator[tuple[dict[Place, Scores], list[Robust]]]:
@@ -117,11 +102,22 @@ class Contest:
         return (self._top(robust, seeds) - self._top(leader, seeds)).estimate().positive
 
     def _top(self, robust: Robust, seeds: Seeds) -> Answers:
-        if robust.answers is not None and robust.seeds == seeds:
-            return robust.answers
-        places = self._cells.candidates(robust.defense, robust.auxiliary)
+        ranked = robust.ranked
+        if ranked.answers is not None and robust.seeds == seeds:
+            return ranked.answers
+        places = self._candidates(robust.defense, robust.auxiliary)
+        if robust.own is not None:
+            places = self._own(places)
         found = [self._cells.answers(place, seeds) for place in places]
         return found[best(found)[0]]
+
+    def _candidates(self, defense: Hashable, level: float) -> list[Place]:
+        found = self._cells.candidates(defense, level)
+        return [place for place in found if (place.attack, place.recipe) not in self._left_out]
+
+    def _own(self, places: Sequence[Place]) -> list[Place]:
+        """Those with an attack that chooses itself."""
+        return [place for place in places if place.attack in self._choosers]
 
     def _scores(self, place: Place) -> Scores:
         own = place if self._cells.bits[place] else None
@@ -184,38 +180,45 @@ class Contest:
         )
 
     def _robust(self, defense: Hashable, level: float) -> Robust:
-        candidates = self._cells.candidates(defense, level)
+        candidates = self._candidates(defense, level)
         recipes = sorted({place.recipe for place in self._cells.places.get(CLEAN, ())})
         controls = [p for recipe in recipes if (p := self._cells.find(CLEAN, CLEAN, recipe, level))]
         seeds = self._cells.common(*candidates, *controls) if candidates else ()
         reason = FAILED if not candidates else self._undefined(next(iter(controls), None), candidates[0])
         if not seeds:
-            nothing = Estimate(undefined=reason or NO_SEEDS)
-            return Robust(defense, level, nothing, nothing, nothing, nothing, candidates=len(candidates))
-        answers = [self._cells.answers(place, seeds) for place in candidates]
-        chosen, luck = best(answers)
-        top = answers[chosen]
-        nothing = Estimate(seeds=len(seeds), undefined=reason)
-        accuracy = top.estimate().reaching(below=luck)
-        robust = Robust(
-            defense, level, accuracy, nothing, nothing, nothing, candidates[chosen], len(candidates), seeds, top
-        )
-        if reason is not None:
-            return robust
+            nothing = Attacked.without(reason or NO_SEEDS)
+            return Robust(defense, level, nothing.protection, nothing, candidates=len(candidates))
+        protection = Estimate(seeds=len(seeds), undefined=reason)
+        against = Against(seeds, protection)
+        if reason is None:
+            against = self._against(candidates, controls, level, seeds)
+            protection = against.protection
+        worst, own = (self._attacked(places, against) for places in (candidates, self._own(candidates)))
+        assert worst is not None
+        return Robust(defense, level, protection, worst, own, len(candidates), seeds)
+
+    def _against(self, candidates: Sequence[Place], controls: Sequence[Place], level: float, seeds: Seeds) -> Against:
+        """What an attack on a defense is measured against."""
         clean, gain, gain_estimate = self._clean_top(controls, level, seeds)
-        left = share(clean - top, gain, gain_estimate, NO_GAIN).reaching(above=luck / max(gain.mean, _TINY))
-        bare = [one for one, place in zip(answers, candidates, strict=True) if place.attack == CLEAN]
+        bare = [self._cells.answers(place, seeds) for place in candidates if place.attack == CLEAN]
         if not bare:
             nothing = Estimate(seeds=len(seeds), undefined=NO_BASELINE)
-            return replace(robust, robust_protection=left, protection=nothing, robust_retention=nothing)
+            return Against(seeds, nothing, clean, gain, gain_estimate)
         first, flattered = best(bare)
         drop = clean - bare[first]
-        protection = share(drop, gain, gain_estimate, NO_GAIN).reaching(above=flattered / max(gain.mean, _TINY))
-        retention = protection
-        if protection.undefined is None:
-            retention = share(clean - top, drop, protection, NO_PROTECTION)
-            retention = retention.reaching(above=luck / max(drop.mean, _TINY))
-        return replace(robust, robust_protection=left, protection=protection, robust_retention=retention)
+        protection = share(drop, gain, gain_estimate, NO_GAIN).reaching(above=over(flattered, gain))
+        return Against(seeds, protection, clean, gain, gain_estimate, drop)
+
+    def _attacked(self, places: Sequence[Place], against: Against) -> Attacked | None:
+        """What the best of some cells reaches; None of none."""
+        if not places:
+            return None
+        answers = [self._cells.answers(place, against.seeds) for place in places]
+        chosen, luck = best(answers)
+        top = answers[chosen]
+        accuracy = top.estimate().reaching(below=luck)
+        protection, retention = against.left(top, luck)
+        return Attacked(accuracy, protection, retention, places[chosen], top)
 
     def _clean_top(self, controls: Sequence[Place], level: float, seeds: Seeds) -> tuple[Answers, Answers, Estimate]:
         """The best clean accuracy over recipes and its gain over zero-shot."""

@@ -7,10 +7,10 @@ squares ``MS`` of S seeds, n items and of what is left:
 
     max(MS_seeds, MS_rest) / (S n)  +  max(0, MS_items - MS_rest) / (S n)
 
-An interval is Student's t with degrees of freedom after Satterthwaite (1946), or Student's t over seeds alone where that
-is wider; that of a ratio is Fieller's (1954). There are no resamples: a bootstrap of so few seeds is too narrow where
-seeds differ (86 % coverage with 3 seeds at a standard deviation of 12 points, although one seed less is drawn), and the
-wider of it and the t interval too wide where they do not (98 %). What these intervals cover is simulated in
+An interval is Student's t with degrees of freedom after Satterthwaite (1946), or Student's t over seeds alone where
+that is wider; that of a ratio is Fieller's (1954). There are no resamples: a bootstrap of three seeds is too narrow
+where these differ, though one seed less be drawn (coverage 86 % at a standard deviation of 12 points), and the wider
+one of it and the t interval too wide where they hardly do (98 %). What the intervals here cover is simulated in
 ``tests/arena/score/test_coverage.py``.
 """
 
@@ -24,7 +24,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtr, stdtrit
 
 CONFIDENCE = 0.95
 POWER = 0.8
@@ -91,6 +90,8 @@ class Error(NamedTuple):
 
     def tail(self, value: float) -> float:
         """The probability of a value as large or larger, where the true one is zero."""
+        from scipy.special import stdtr
+
         if self.error == 0:
             return 0.0 if value > 0 else 1.0
         return float(stdtr(self.freedom, -value / self.error))
@@ -129,9 +130,14 @@ class Answers:
         return self.values.mean(axis=0, dtype=np.float64)
 
     @cached_property
+    def total(self) -> float:
+        """The sum, a whole number where all numbers are."""
+        return float(self.values.sum(dtype=np.float64))
+
+    @property
     def mean(self) -> float:
         """The statistic."""
-        return float(self.values.sum(dtype=np.float64)) / self.values.size
+        return self.total / self.values.size
 
     @cached_property
     def error(self) -> Error:
@@ -155,9 +161,9 @@ def pooled(several: Sequence[Answers]) -> Answers:
 
 
 def ratio(part: Answers, whole: Answers) -> Estimate:
-    """`part` / `whole`, of the same seeds and items, with Fieller's interval: the numbers r for which ``part - r whole``
-    may be zero. `whole` must be significantly above zero."""
-    value = part.mean / whole.mean
+    """`part` / `whole`, of the same seeds and items, with Fieller's interval: the numbers r for which
+    ``part - r whole`` may be zero. `whole` must be significantly above zero."""
+    value = part.total / whole.total  # of counts, without the roundings of two means
     parts, both, wholes = (np.array(_squares(*pair)) for pair in ((part, part), (part, whole), (whole, whole)))
 
     def beyond(r: float) -> float:
@@ -242,6 +248,8 @@ _ROUNDING = 1e-12
 
 
 def _quantile(freedom: float, probability: float) -> float:
+    from scipy.special import stdtrit
+
     return float(stdtrit(min(freedom, 1e9), probability))
 
 

@@ -112,6 +112,14 @@ PARTS: dict[str, tuple[Field, ...]] = {
     "attack": (
         Field("label", "text", "", "the name that boards print, such as `jpeg+case`"),
         Field("parts", "list of: plugin", "at least 1", "the attack, or the attacks that follow each other"),
+        Field("chooses", "true or false", "", "whether it chooses what to do, by what the attacker has"),
+        Field(
+            "in_domain",
+            "text",
+            "",
+            "what of it was made with clean data of the kind that is attacked",
+            "null of nothing, and in records from before this was declared",
+        ),
     ),
     "origin": (
         Field("package", "text", "", "its distribution"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from arena.records.schema import Record
 from arena.score.cells import CLEAN, Cells
-from arena.score.statistics import NO_BASELINE
+from arena.score.statistics import CONFIDENCE, NO_BASELINE, holm
 from leaderboards.pages import EvidencePage, SuiteRecords
 from leaderboards.site.findings import Figure, Figures, filled
 from leaderboards.site.numbers import Row, budget_of, budget_text, column, knowledge, points, rows_of, share
@@ -47,20 +47,22 @@ CLAIMS = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim met by the cell that tests it."""
+    """A claim met by the cell that tests it; `p` is that of the accuracy restored being zero, corrected for all claims
+    that are tested together (Holm)."""
 
     claim: Claim
     row: Row
+    p: float | None
 
     @property
     def words(self) -> str:
-        """Whether the interval of the accuracy restored agrees with the claim."""
-        low, high = self.row["restored_low"], self.row["restored_high"]
-        if low is None or high is None:
+        """Whether the accuracy restored agrees with the claim."""
+        if self.p is None:
             return "no interval"
+        shown, restored = self.p < 1 - CONFIDENCE, self.row["restored"] > 0
         if self.claim.restores:
-            return "agrees" if low > 0 else "disagrees" if high < 0 else "cannot be told"
-        return "agrees" if low <= 0 <= high else "disagrees"
+            return ("agrees" if restored else "disagrees") if shown else "cannot be told"
+        return "disagrees" if shown else "agrees"
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,19 @@ class Arena:
     def verdicts(self) -> list[Verdict]:
         """The claims that were tested here."""
         cells = {(r["attack"], r["defense"]): r for rows in self.protections for r in rows}
-        return [Verdict(c, cells[c.attack, c.defense]) for c in CLAIMS if (c.attack, c.defense) in cells]
+        found = [(c, cells[c.attack, c.defense]) for c in CLAIMS if (c.attack, c.defense) in cells]
+        corrected = holm([row["restored_p"] for _, row in found])
+        return [Verdict(claim, row, p) for (claim, row), p in zip(found, corrected, strict=True)]
+
+    @property
+    def choosers(self) -> list[str]:
+        """Attacks that choose what to do by what the attacker has."""
+        return sorted({row["chooser"] for row in self.ranking if row["chooser"]})
+
+    @property
+    def unfit(self) -> str | None:
+        """Why the task is not ranked."""
+        return next((row["unfit"] for row in self.ranking), None)
 
 
 class AttacksPage(EvidencePage):

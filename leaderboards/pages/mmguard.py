@@ -9,7 +9,7 @@ from statistics import fmean, median
 
 from arena.records.schema import Record
 from arena.score.cells import CLEAN, Cells, Place
-from arena.score.statistics import NO_BASELINE, Estimate
+from arena.score.statistics import CONFIDENCE, NO_BASELINE, Estimate, holm
 from leaderboards.pages import EvidencePage, SuiteRecords
 from leaderboards.site.findings import Figures, filled
 from leaderboards.site.numbers import DASH, Row, points
@@ -96,17 +96,21 @@ class Arm:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim met by the data."""
+    """A claim met by the data; `p` is that of the difference being zero, corrected for all claims that are tested
+    together (Holm)."""
 
     claim: Claim
     difference: Estimate
+    p: float | None
 
     @property
     def words(self) -> str:
-        low, high = self.difference.low, self.difference.high
-        if self.difference.value is None or low is None or high is None:
+        """Whether the difference agrees with the claim."""
+        if self.difference.value is None or self.p is None:
             return self.difference.undefined or "no interval"
-        return "agrees" if low > 0 else "disagrees" if high < 0 else "cannot be told"
+        if self.p >= 1 - CONFIDENCE:
+            return "cannot be told"
+        return "agrees" if self.difference.value > 0 else "disagrees"
 
 
 class Comparison:
@@ -139,11 +143,10 @@ class Comparison:
 
     def verdicts(self, claims: Sequence[Claim]) -> list[Verdict]:
         """The claims whose two arms were run here."""
-        return [
-            Verdict(c, self.difference(c.stronger, c.weaker))
-            for c in claims
-            if {c.stronger, c.weaker} <= self.arms.keys()
-        ]
+        tested = [c for c in claims if {c.stronger, c.weaker} <= self.arms.keys()]
+        found = [self.difference(c.stronger, c.weaker) for c in tested]
+        corrected = holm([difference.p for difference in found])
+        return [Verdict(*verdict) for verdict in zip(tested, found, corrected, strict=True)]
 
 
 def comparisons(records: Sequence[Record], split_budgets: bool) -> list[Comparison]:
@@ -199,11 +202,19 @@ def page(main: Sequence[Record], ablations: Sequence[Record], findings: Path | N
         main_claims=MAIN_CLAIMS,
         ablation_claims=ABLATION_CLAIMS,
         rivals=RIVALS,
+        strongest_bound=_strongest_bound([*variants, *changes]),
         base=BASE,
         points=_points,
         number=_number,
         losses=lambda arm: [_number(loss) for loss in arm.curve],
     )
+
+
+def _strongest_bound(found: Sequence[Comparison]) -> float | None:
+    """The largest mean of the bounds of theorem 5.1; None where no protection reports any."""
+    names = ("trigger-bound", "perturbation-bound")
+    bounds = [arm.mean("diagnostics", name) for one in found for arm in one.arms.values() for name in names]
+    return max((bound for bound in bounds if bound is not None), default=None)
 
 
 def _prose(main: Sequence[Comparison], ablations: Sequence[Comparison], findings: Path | None) -> str:

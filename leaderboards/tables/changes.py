@@ -29,6 +29,7 @@ def changes(before: Board, after: Board) -> list[Change]:
                 model=row["model"],
                 budget=BudgetRef(norm=norm, image=image, text=text),
                 auxiliary=row["auxiliary"],
+                in_domain=row["in_domain"],
                 defense=row["defense"],
                 surrogates=row["surrogates"],
                 before=None if known is None else _number(known),
@@ -40,8 +41,8 @@ def changes(before: Board, after: Board) -> list[Change]:
 
 
 def _key(row: Row) -> Hashable:
-    names = ("dataset", "model", "norm", "image_budget", "text_budget", "auxiliary", "defense", "surrogates")
-    return tuple(row[name] for name in names)
+    names = ("dataset", "model", "norm", "image_budget", "text_budget", "auxiliary", "in_domain", "defense")
+    return *(row[name] for name in names), row["surrogates"]
 
 
 def _number(row: Row) -> Number:

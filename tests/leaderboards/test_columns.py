@@ -41,9 +41,10 @@ PARQUET = {
 
 NAMES: dict[str, str] = {
     "cells": """
-        dataset model defense control surrogates knowledge norm image_budget text_budget attack auxiliary recipe items
-        seeds failed zero_shot clean clean_attacked accuracy gain drop paired_drop attack_cost protection retention
-        robust_protection peak_accuracy stealth_max_delta stealth_mean_delta stealth_psnr stealth_ssim stealth_ms_ssim
+        dataset model defense control surrogates knowledge norm image_budget text_budget attack auxiliary in_domain
+        recipe items seeds failed left_out zero_shot clean clean_attacked accuracy gain drop paired_drop attack_cost
+        protection retention robust_protection worst_case_protection peak_accuracy
+        stealth_max_delta stealth_mean_delta stealth_psnr stealth_ssim stealth_ms_ssim
         stealth_ciede2000 stealth_identical_images stealth_inserted_words stealth_edit_distance stealth_bleu
         stealth_perplexity_ratio protect_seconds_per_sample protect_peak_memory_mb purify_seconds_per_sample
         purify_peak_memory_mb finetune_seconds_per_sample finetune_peak_memory_mb diagnostic_rounds
@@ -54,17 +55,18 @@ NAMES: dict[str, str] = {
         diagnostic_perturbation-violations
     """,
     "ranking": """
-        dataset model defense control surrogates knowledge norm image_budget text_budget auxiliary group attacked
-        choices recipes best_attack best_recipe seeds protection robust_protection robust_retention robust_accuracy
+        dataset model defense control surrogates knowledge norm image_budget text_budget auxiliary in_domain group
+        attacked choices recipes chooser unfit best_attack best_recipe seeds protection robust_protection
+        worst_case_protection robust_retention robust_accuracy
         stealth_max_delta stealth_mean_delta stealth_psnr stealth_ssim stealth_ms_ssim stealth_ciede2000
         stealth_identical_images stealth_inserted_words stealth_edit_distance stealth_bleu stealth_perplexity_ratio
         protect_seconds_per_sample
     """,
     "failures": """
-        dataset model defense control surrogates knowledge norm image_budget text_budget attack auxiliary recipe seed
-        stage error cell
+        dataset model defense control surrogates knowledge norm image_budget text_budget attack auxiliary in_domain
+        recipe seed stage error cell
     """,
-    "power": "dataset model items seeds minimum_detectable_difference",
+    "power": "dataset model items seeds recipe clean gain noise_floor headroom minimum_detectable_difference unfit",
     "record": """
         schema_version identity_version protocol_version cell dataset model defense attack recipe knowledge budget
         auxiliary seed suite status failure zero_shot outcome peak_accuracy chosen_epoch epochs stealth cost diagnostics
@@ -77,7 +79,7 @@ NAMES: dict[str, str] = {
     """,
     "model": "id version config runtime source_digest origin fingerprint family",
     "defense": "id version config runtime fingerprint source_digest origin label surrogates",
-    "attack": "label parts",
+    "attack": "label parts chooses in_domain",
     "origin": "package version",
     "budget": "norm image text",
     "suite": "id digest",

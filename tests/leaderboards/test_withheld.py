@@ -280,7 +280,7 @@ def test_of_two_attackers_one_may_have_no_attack(tmp_path: Path) -> None:
     mixed = [record(0.7, d, "mix", s, auxiliary=0.2) for d in ("none", "random", "em", "lsp") for s in range(3)]
     markdown = text(build(quick(BARE) + mixed), tmp_path, ".md")
     assert "An attacker with no clean data of their own has no attack here" in markdown
-    assert "| group | defense | knowledge | robust protection |" in markdown
+    assert "| group | defense | knowledge | worst case (oracle) |" in markdown
 
 
 def test_attacks_are_counted_in_words_that_agree(tmp_path: Path) -> None:

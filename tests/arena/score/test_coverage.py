@@ -218,12 +218,12 @@ def test_intervals_hold_the_truth_as_often_as_they_say(seeds: int) -> None:
     assert {name: share for name, share in shares.items() if not 92 <= share <= 97} == {}
 
 
-@pytest.mark.parametrize(("seeds", "deviation", "most"), [(3, 0.01, 0.99), (3, 0.12, 0.97), (10, 0.12, 0.97)])
+@pytest.mark.parametrize(("seeds", "deviation", "most"), [(3, 0.01, 0.99), (3, 0.12, 0.98), (10, 0.12, 0.98)])
 def test_they_do_so_wherever_seeds_differ_little_or_much(seeds: int, deviation: float, most: float) -> None:
     """Of three seeds that hardly differ the interval is somewhat too wide: 98 %, found with 750 contests."""
     rng = np.random.default_rng(seeds)
     one = [four_scores(Four(0.85, 0.8, 0.5, 0.65), seeds, rng, deviation)["drop"] for _ in range(200)]
-    assert 0.92 <= np.mean(one) <= most
+    assert 0.91 <= np.mean(one) <= most  # within two standard errors of so few contests
 
 
 @pytest.mark.parametrize("seeds", [3, 10])

@@ -186,7 +186,7 @@ def test_without_gain_nothing_relative_to_it_is_a_number() -> None:
     assert (s.retention.value, s.retention.undefined) == (None, NO_GAIN)
     assert s.drop.value is not None
     for one in (r for _, levels in Contest(bits, right(0.9)).results() for r in levels):
-        assert one.robust_protection.undefined == one.robust_retention.undefined == NO_GAIN
+        assert one.robust_protection.undefined == one.ranked.retention.undefined == NO_GAIN
 
 
 def test_one_seed_gives_no_interval_and_no_share() -> None:
@@ -228,12 +228,12 @@ def test_the_attacker_chooses_attack_and_recipe() -> None:
         }
     )
     one = next(r for r in robust(bits) if r.defense == "em")
-    assert one.choice == at("em", "jpeg", "full")
-    assert one.accuracy.value == pytest.approx(0.6)
+    assert one.ranked.choice == at("em", "jpeg", "full")
+    assert one.ranked.accuracy.value == pytest.approx(0.6)
     # The gain is that of the better recipe on clean data, 0.9 - 0.1; without attack the attacker takes `full`.
     assert one.robust_protection.value == pytest.approx((0.9 - 0.6) / 0.8)
     assert one.protection.value == pytest.approx((0.9 - 0.4) / 0.8)
-    assert one.robust_retention.value == pytest.approx((0.9 - 0.6) / (0.9 - 0.4))
+    assert one.ranked.retention.value == pytest.approx((0.9 - 0.6) / (0.9 - 0.4))
     assert one.candidates == 5
 
 
@@ -245,11 +245,11 @@ def test_the_interval_of_the_worst_case_reaches_as_far_as_the_choice_flatters() 
         luck = rng.normal(0.5, 0.08, 5)
         bits[at("em", "none" if number == 0 else f"a{number}")] = {s: rng.random(ITEMS) < a for s, a in enumerate(luck)}
     one = next(r for r in robust(bits) if r.defense == "em")
-    alone = scores(bits)[one.choice].accuracy if one.choice else None
-    assert alone is not None and alone.low is not None and one.accuracy.low is not None
-    assert one.accuracy.value == alone.value and one.accuracy.high == alone.high
-    assert alone.low - one.accuracy.low > 0.03
-    assert one.accuracy.low < 0.5 < alone.value
+    alone = scores(bits)[one.ranked.choice].accuracy if one.ranked.choice else None
+    assert alone is not None and alone.low is not None and one.ranked.accuracy.low is not None
+    assert one.ranked.accuracy.value == alone.value and one.ranked.accuracy.high == alone.high
+    assert alone.low - one.ranked.accuracy.low > 0.03
+    assert one.ranked.accuracy.low < 0.5 < alone.value
 
 
 def test_a_choice_between_attacks_that_differ_flatters_nobody() -> None:
@@ -269,7 +269,7 @@ def test_more_clean_data_only_helps_the_attacker() -> None:
     bits = table({**BASE, at("em", "mix", auxiliary=0.2): 0.7, at(CLEAN, "mix", auxiliary=0.2): 0.9})
     levels = [r for r in robust(bits) if r.defense == "em"]
     assert [r.auxiliary for r in levels] == [0.0, 0.2]
-    assert [r.accuracy.value for r in levels] == [pytest.approx(0.55), pytest.approx(0.7)]
+    assert [r.worst.accuracy.value for r in levels] == [pytest.approx(0.55), pytest.approx(0.7)]
     # Without attack the share of clean data changes nothing, so the mixed cell finds its baseline.
     assert scores(bits)[at("em", "mix", auxiliary=0.2)].retention.value == pytest.approx(0.2 / 0.6)
 
