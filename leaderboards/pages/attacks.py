@@ -14,7 +14,7 @@ from leaderboards.site.findings import Figure, Figures, filled
 from leaderboards.site.numbers import Row, budget_of, budget_text, column, knowledge, points, rows_of, share
 from leaderboards.site.origin import origin
 from leaderboards.site.render import fill
-from leaderboards.tables.board import build
+from leaderboards.tables.board import Board, build
 from leaderboards.tables.collect import collect
 from leaderboards.tables.rows import estimate_row, where
 
@@ -116,29 +116,12 @@ class AttacksPage(EvidencePage):
 def page(records: Sequence[Record], findings: Path | None) -> str:
     """The page from the records of one suite, with the prose of a file of findings."""
     board = build(records)
-    restored = _restored(records)
-    cells = [row | restored[_key(row)] for row in rows_of(board.cells)]
-    ranking = rows_of(board.ranking)
-    keys = ("dataset", "model", "recipe")
-    arenas = []
-    for place in dict.fromkeys((*(r[k] for k in keys), budget_of(r)) for r in cells if r["defense"] != CLEAN):
-        *names, budget = place
-        here = [r for r in cells if [r[k] for k in keys] == names]
-        own = [r for r in here if r["defense"] != CLEAN and budget_of(r) == budget]
-        defenses = dict.fromkeys((r["defense"], r["surrogates"]) for r in own)
-        arenas.append(
-            Arena(
-                " · ".join([*names, budget_text(*budget)]),
-                [r for r in here if r["defense"] == CLEAN],
-                [[r for r in own if (r["defense"], r["surrogates"]) == defense] for defense in defenses],
-                [r for r in ranking if [r["dataset"], r["model"]] == names[:2] and budget_of(r) == budget],
-            )
-        )
+    cells = _cells(board, records)
     return fill(
         "attacks.md.j2",
         origin=origin(AttacksPage.suites, records),
         findings=_prose(cells, findings),
-        arenas=arenas,
+        arenas=_arenas(cells, rows_of(board.ranking)),
         power=rows_of(board.power),
         failures=len(board.failures),
         bare=CLEAN,
@@ -147,6 +130,36 @@ def page(records: Sequence[Record], findings: Path | None) -> str:
         points=points,
         share=share,
     )
+
+
+def arenas(records: Sequence[Record]) -> list[Arena]:
+    """What the records of one suite say, a dataset, model, recipe and budget at a time."""
+    board = build(records)
+    return _arenas(_cells(board, records), rows_of(board.ranking))
+
+
+def _cells(board: Board, records: Sequence[Record]) -> list[Row]:
+    restored = _restored(records)
+    return [row | restored[_key(row)] for row in rows_of(board.cells)]
+
+
+def _arenas(cells: Sequence[Row], ranking: Sequence[Row]) -> list[Arena]:
+    keys = ("dataset", "model", "recipe")
+    found = []
+    for place in dict.fromkeys((*(r[k] for k in keys), budget_of(r)) for r in cells if r["defense"] != CLEAN):
+        *names, budget = place
+        here = [r for r in cells if [r[k] for k in keys] == names]
+        own = [r for r in here if r["defense"] != CLEAN and budget_of(r) == budget]
+        defenses = dict.fromkeys((r["defense"], r["surrogates"]) for r in own)
+        found.append(
+            Arena(
+                " · ".join([*names, budget_text(*budget)]),
+                [r for r in here if r["defense"] == CLEAN],
+                [[r for r in own if (r["defense"], r["surrogates"]) == defense] for defense in defenses],
+                [r for r in ranking if [r["dataset"], r["model"]] == names[:2] and budget_of(r) == budget],
+            )
+        )
+    return found
 
 
 def _prose(cells: Sequence[Row], findings: Path | None) -> str:

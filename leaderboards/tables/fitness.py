@@ -26,18 +26,22 @@ class _Part(BaseModel):
 
 
 class Band(_Part):
-    """Accuracy after fine-tuning on clean data: `least` to learn something, `most` so that there is room above."""
+    """Accuracy after fine-tuning on clean data: `least` to learn something, `most` so that there is room above; `why`
+    says what is known of a task that misses it."""
 
     least: _Share
     most: _Share
+    why: str = ""
 
 
 class CostBar(_Part):
-    """What an attack may cost on clean data at most, with these `settings` where any are named."""
+    """What an attack may cost on clean data at most, with these `settings` where any are named; `why` says what is
+    known of one that misses it."""
 
     attack: str
     settings: dict[str, Any] = {}
     most: _Share
+    why: str = ""
 
     @property
     def name(self) -> str:

@@ -9,7 +9,7 @@ from synthetic import record
 
 from arena.errors import ArenaError
 from arena.records.schema import Record
-from leaderboards.pages.attacks import AttacksPage
+from leaderboards.pages.attacks import AttacksPage, Claim, Verdict
 
 ACCURACIES = {
     ("none", "none"): 0.9,
@@ -63,6 +63,27 @@ def test_robust_protection_is_against_the_best_attack_where_all_were_run(page: s
     assert "none" in row(robust, "1", "mmguard-bph", "0 %").split("|")[5]
     reason = "withheld: 2 of 4 attacks have no record"
     assert reason in row(section(page, "The worst case"), "\N{EN DASH}", "mem", "0 %")
+
+
+def test_a_sign_is_that_of_a_corrected_p_value() -> None:
+    restores, does_not = (Claim("jpeg", "em", restores, "somewhere") for restores in (True, False))
+    words = {
+        (c, v, p): Verdict(c, {"restored": v}, p).words
+        for c in (restores, does_not)
+        for v in (0.1, -0.1)
+        for p in (0.01, 0.2)
+    }
+    assert [words[restores, v, p] for v, p in ((0.1, 0.01), (-0.1, 0.01), (0.1, 0.2))] == [
+        "agrees",
+        "disagrees",
+        "cannot be told",
+    ]
+    assert [words[does_not, v, p] for v, p in ((0.1, 0.01), (-0.1, 0.01), (0.1, 0.2))] == [
+        "disagrees",
+        "disagrees",
+        "agrees",
+    ]
+    assert Verdict(restores, {"restored": None}, None).words == "no interval"
 
 
 def test_signs_meet_what_was_published(page: str) -> None:
