@@ -6,7 +6,6 @@ averaged attention A_bar is ``(K, B, keys)``, each row a distribution over keys.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -17,6 +16,7 @@ from torch import Tensor
 from arena.errors import ArenaError
 from arena.lvlm.base import LVLM
 from arena.lvlm.batch import Role
+from arena.shares import at_least
 
 AnswerRows = Literal["targets", "predicting"]
 """Which rows of attention are those of the answer, Omega_y as queries: its own tokens, which the paper has, or the
@@ -101,7 +101,7 @@ def omega_delta(change: Tensor, tau: float) -> Tensor:
     """
     # Sign steps leave most tokens exactly tied; float noise in the means must not decide between them.
     change = change.double().mul(1e6).round()
-    first = change.argsort(descending=True, stable=True)[: math.ceil(tau * len(change))]
+    first = change.argsort(descending=True, stable=True)[: at_least(tau, len(change))]
     chosen = torch.zeros(len(change), dtype=torch.bool, device=change.device)
     chosen[first] = True
     return chosen & (change > 0)

@@ -217,7 +217,9 @@ class _Builder:
         parts = tuple(self.plugins.plugin("attack", part, config) for part, config in use.parts)
         references = [self.plugins.reference(spec) for _, spec in parts]
         needs = frozenset(need for card, _ in parts for need in card.needs)
-        return _Attack(parts, needs, AttackRef(label=use.label, parts=references))
+        reasons = "; ".join(dict.fromkeys(card.in_domain for card, _ in parts if card.in_domain))
+        declared = {"chooses": any(card.chooses for card, _ in parts), "in_domain": reasons or None}
+        return _Attack(parts, needs, AttackRef(label=use.label, parts=references, **declared))
 
     def _model(self, use: PluginUse) -> _Model:
         return _Model(use.label, *self.plugins.model(use.id, use.config))

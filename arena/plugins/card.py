@@ -52,9 +52,11 @@ class Card:
     """Of a dataset, as the next."""
     measures: tuple[str, ...] = ()
     fits: bool = False
-    """Of an attack, as the next two."""
+    """Of an attack, as the next four."""
     purifies: bool = False
     trains: bool = False
+    chooses: bool = False
+    in_domain: str = ""
     family: str = ""
     """Of a model."""
     packs: bool = False
@@ -76,6 +78,7 @@ class Card:
             facts = {"convention": plugin.convention, "measures": tuple(plugin.measures)}
         elif isinstance(plugin, Attack):
             facts = {"fits": bool(plugin.fits), "purifies": bool(plugin.purifies), "trains": bool(plugin.trains)}
+            facts |= {"chooses": bool(plugin.chooses), "in_domain": str(plugin.in_domain)}
         elif isinstance(plugin, ModelSource):
             facts = {"family": plugin.family}
         elif isinstance(plugin, Recipe):

@@ -17,9 +17,10 @@ from typing import Any, cast
 IDENTITY_VERSION = 1
 """Counted up when this function changes; `arena.records.migrate` then renames the cells of records that are kept."""
 
-PROTOCOL_VERSION = 1
-"""What training, release, scoring and the drawing of splits do. Counted up when one of them does otherwise on purpose,
-which makes every cell another one; ``tests/golden`` pins it."""
+PROTOCOL_VERSION = 2
+"""What training, release, scoring and the drawing of splits do, and the statistics of boards. Counted up when one of
+them does otherwise on purpose, which makes every cell another one; ``tests/golden`` pins it. Records of earlier
+versions lie in ``leaderboards/records/vN``."""
 
 CONTROL = "none"
 """Id of the defense that changes nothing, which is the same under every budget, and of the attack that does not."""

@@ -126,10 +126,17 @@ class DefenseRef(LabelledRef):
 
 
 class AttackRef(_Part):
-    """An attack, or a sequence of them, such as ``jpeg+case``; its `label` is what boards print."""
+    """An attack, or a sequence of them, such as ``jpeg+case``; its `label` is what boards print.
+
+    What its parts declare: `chooses`, whether one is a choice among others that is made by what the attacker has, and
+    `in_domain`, what of them was made with clean data of the kind that is attacked (None of nothing, and in records
+    from before this was declared).
+    """
 
     label: str
     parts: Annotated[list[PluginRef], Field(min_length=1)]
+    chooses: bool = False
+    in_domain: str | None = None
 
     @property
     def id(self) -> str:
@@ -312,8 +319,8 @@ class Record(Asked):
     """One cell: what was asked, what made it, and what came out.
 
     `zero_shot` is the base model's outcome, `outcome` that of the epoch the fine-tuner keeps, `peak_accuracy` the best
-    of any epoch on test data, `engine_digest` the source of the engine, as `source_digest` is that of a plugin,
-    `created` ISO 8601.
+    of all epochs on test data where all were scored, `engine_digest` the source of the engine, as `source_digest` is
+    that of a plugin, `created` ISO 8601.
     """
 
     schema_version: Literal[2] = 2

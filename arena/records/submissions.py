@@ -96,6 +96,7 @@ class Change(_Part):
     model: str
     budget: BudgetRef
     auxiliary: float
+    in_domain: bool = False
     defense: str
     surrogates: str
     before: Number | None

@@ -29,6 +29,7 @@ from torch import Tensor
 from arena.lvlm.base import LVLM
 from arena.lvlm.batch import IGNORE, Batch
 from arena.plugins.base import Attack, AttackerWorld, PluginConfig, TrainingHooks
+from arena.shares import at_most
 
 WINDOW = 32
 """About how many of the latest losses make the running mean; a batch of that many is its own."""
@@ -96,5 +97,5 @@ class FilteringHooks(TrainingHooks):
 def extremes(scores: dict[int, float], lowest: float, highest: float) -> frozenset[int]:
     """The keys of the `lowest` and the `highest` share of scores, each rounded down; ties go by key."""
     order = sorted(scores, key=lambda i: (scores[i], i))
-    low, high = int(lowest * len(order)), int(highest * len(order))
+    low, high = at_most(lowest, len(order)), at_most(highest, len(order))
     return frozenset(order[:low] + order[len(order) - high :])

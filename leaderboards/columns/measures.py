@@ -171,8 +171,8 @@ PEAK = (
         _CELLS,
         "number",
         "accuracy, 0 to 1",
-        "best accuracy of any epoch on test data, mean over seeds",
-        _NO_SEED,
+        "best accuracy of all epochs on test data, mean over seeds",
+        f"{_NO_SEED}, and where not all epochs were scored, as with `checkpoints: best`",
         "lower",
     ),
 )

@@ -168,8 +168,18 @@ SCORES = (
         "robust_protection",
         ("cells", "ranking"),
         _SHARE_OF_GAIN,
-        "the share of the gain that is denied to an attacker who chooses the best attack and recipe, with at most the "
-        "row's clean data; what the ranking is by",
+        "the share of the gain that is denied to an attacker who chooses by what they have, with at most the row's "
+        "clean data, where such an attack was run (`chooser` in `ranking`), else as worst_case_protection; what the "
+        "ranking is by",
+        better="higher",
+        reasons=(NO_CONTROL, NO_ZERO_SHOT, NO_SEEDS, FEW_SEEDS, NO_GAIN, NO_ATTACK, WITHHELD),
+    ),
+    _score(
+        "worst_case_protection",
+        ("cells", "ranking"),
+        _SHARE_OF_GAIN,
+        "the share of the gain that is denied where the attack and the recipe are chosen on test labels, as an oracle "
+        "would; its interval reaches further up by what that flatters the attacker",
         better="higher",
         reasons=(NO_CONTROL, NO_ZERO_SHOT, NO_SEEDS, FEW_SEEDS, NO_GAIN, NO_ATTACK, WITHHELD),
     ),
@@ -177,7 +187,7 @@ SCORES = (
         "robust_retention",
         ("ranking",),
         "share of the drop without attack, 1 is all of it",
-        "what that attacker leaves of the drop without attack",
+        "what the attacker of robust_protection leaves of the drop without attack",
         better="higher",
         reasons=(
             *(NO_CONTROL, NO_ZERO_SHOT, NO_BASELINE, NO_SEEDS, FEW_SEEDS, NO_GAIN, NO_PROTECTION),
@@ -188,7 +198,7 @@ SCORES = (
         "robust_accuracy",
         ("ranking",),
         "accuracy, 0 to 1",
-        "what that attacker reaches, the best choice being taken anew in every resample",
+        "what the attacker of robust_protection reaches",
         better="lower",
         reasons=(NO_ZERO_SHOT, NO_SEEDS, NO_ATTACK, WITHHELD),
     ),
@@ -199,16 +209,16 @@ BESIDE = (
         "NAME_low",
         ("cells", "ranking"),
         "number",
-        "as NAME, or minus infinity",
-        "lower end of the 95 % interval, from a bootstrap over seeds and test items",
+        "as NAME",
+        "lower end of the 95 % interval over seeds and test items",
         "null where NAME is, and with fewer than two seeds",
     ),
     Column(
         "NAME_high",
         ("cells", "ranking"),
         "number",
-        "as NAME, or infinity",
-        "its upper end; a share has no bound where its denominator is not above zero in so many resamples",
+        "as NAME",
+        "its upper end",
         "null where NAME is, and with fewer than two seeds",
     ),
     Column("NAME_seeds", ("cells", "ranking"), "whole number", "at least 0", "seeds that NAME is computed from"),
@@ -219,6 +229,14 @@ BESIDE = (
         "a reason",
         "why NAME is null",
         "null where NAME is a number",
+    ),
+    Column(
+        "NAME_p",
+        ("cells", "ranking"),
+        "number",
+        "0 to 1",
+        "the two-sided p value of NAME being zero, of this score by itself; of a share that of its numerator",
+        "null where NAME is, and with fewer than two seeds",
     ),
 )
 """What every score NAME has beside it."""

@@ -103,4 +103,6 @@ def knowledge(row: Row) -> str:
 
 def column(row: Row) -> str:
     """An attack with the clean data it was granted."""
-    return f"{row['attack']} (+{100 * row['auxiliary']:g} % clean)" if row["auxiliary"] else str(row["attack"])
+    data = [f"+{100 * row['auxiliary']:g} % clean"] if row["auxiliary"] else []
+    data += ["in-domain weights"] if row["in_domain"] else []
+    return f"{row['attack']} ({', '.join(data)})" if data else str(row["attack"])

@@ -29,6 +29,7 @@ def changes(before: Board, after: Board) -> list[Change]:
                 model=row["model"],
                 budget=BudgetRef(norm=norm, image=image, text=text, forbid_answer_words=rule),
                 auxiliary=row["auxiliary"],
+                in_domain=row["in_domain"],
                 defense=row["defense"],
                 surrogates=row["surrogates"],
                 before=None if known is None else _number(known),
@@ -40,7 +41,8 @@ def changes(before: Board, after: Board) -> list[Change]:
 
 
 def _key(row: Row) -> Hashable:
-    return *(row[name] for name in ("dataset", "model", "auxiliary", "defense", "surrogates")), budget_of(row)
+    names = ("dataset", "model", "auxiliary", "in_domain", "defense", "surrogates")
+    return *(row[name] for name in names), budget_of(row)
 
 
 def _number(row: Row) -> Number:

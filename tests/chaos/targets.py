@@ -19,7 +19,7 @@ from tests.chaos import pictures
 from tests.chaos.strategies import altered, edited, json_bytes, leaves, texts, values
 from tests.chaos.toy_runs import ROOT
 
-RECORDS = ROOT / "leaderboards" / "records"
+RECORDS = ROOT / "leaderboards" / "records" / "v1"
 SUITES = ROOT / "leaderboards" / "suites"
 
 
@@ -310,7 +310,7 @@ def _check_records(folder: Path, given: Mapping[str, Any]) -> object:
     from leaderboards.tables.board import board
 
     Standing.read(folder)
-    verify.read(folder)
+    verify.read(folder, protocol_version=1)
     if not (folder / "toy.jsonl").exists():
         return None
     records = read_records(folder / "toy.jsonl")

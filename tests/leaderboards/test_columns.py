@@ -42,8 +42,9 @@ PARQUET = {
 NAMES: dict[str, str] = {
     "cells": """
         dataset model defense control surrogates knowledge norm image_budget text_budget forbid_answer_words attack
-        auxiliary recipe items seeds failed zero_shot clean clean_attacked accuracy gain drop paired_drop attack_cost
-        protection retention over_random_words release_adds robust_protection peak_accuracy stealth_max_delta
+        auxiliary in_domain recipe items seeds failed left_out zero_shot clean clean_attacked accuracy gain drop
+        paired_drop attack_cost protection retention over_random_words release_adds robust_protection
+        worst_case_protection peak_accuracy stealth_max_delta
         stealth_mean_delta stealth_psnr stealth_ssim stealth_ms_ssim stealth_ciede2000 stealth_identical_images
         stealth_inserted_words stealth_edit_distance stealth_bleu stealth_answer_leak stealth_perplexity_ratio
         protect_seconds_per_sample protect_peak_memory_mb purify_seconds_per_sample purify_peak_memory_mb
@@ -55,16 +56,17 @@ NAMES: dict[str, str] = {
     """,
     "ranking": """
         dataset model defense control surrogates knowledge norm image_budget text_budget forbid_answer_words auxiliary
-        group attacked choices recipes best_attack best_recipe seeds protection over_random_words robust_protection
+        in_domain group attacked choices recipes chooser unfit best_attack best_recipe seeds protection
+        over_random_words robust_protection worst_case_protection
         robust_retention robust_accuracy stealth_max_delta stealth_mean_delta stealth_psnr stealth_ssim stealth_ms_ssim
         stealth_ciede2000 stealth_identical_images stealth_inserted_words stealth_edit_distance stealth_bleu
         stealth_answer_leak stealth_perplexity_ratio protect_seconds_per_sample
     """,
     "failures": """
         dataset model defense control surrogates knowledge norm image_budget text_budget forbid_answer_words attack
-        auxiliary recipe seed stage error cell
+        auxiliary in_domain recipe seed stage error cell
     """,
-    "power": "dataset model items seeds minimum_detectable_difference",
+    "power": "dataset model items seeds recipe clean gain noise_floor headroom minimum_detectable_difference unfit",
     "record": """
         schema_version identity_version protocol_version cell dataset model defense attack recipe knowledge budget
         auxiliary seed suite status failure zero_shot outcome peak_accuracy chosen_epoch epochs stealth cost diagnostics
@@ -77,7 +79,7 @@ NAMES: dict[str, str] = {
     """,
     "model": "id version config runtime source_digest origin fingerprint family",
     "defense": "id version config runtime fingerprint source_digest origin label surrogates",
-    "attack": "label parts",
+    "attack": "label parts chooses in_domain",
     "origin": "package version",
     "budget": "norm image text forbid_answer_words",
     "suite": "id digest",
@@ -94,7 +96,7 @@ NAMES: dict[str, str] = {
 
 @cache
 def committed(suite: str) -> Board:
-    return board_of(ROOT / "leaderboards" / "records" / f"{suite}.jsonl")
+    return board_of(ROOT / "leaderboards" / "records" / "v1" / f"{suite}.jsonl")
 
 
 def failed(defense: str, *attacks: str) -> list[Record]:
@@ -304,7 +306,7 @@ def test_wrong_types_and_nulls_are_noticed() -> None:
 
 def test_stealth_has_a_column_for_every_measure() -> None:
     measured = {*_MEASURES, "identical_images", "perplexity_ratio"}
-    recorded = read_records(ROOT / "leaderboards" / "records" / "quick.jsonl")[0].stealth or {}
+    recorded = read_records(ROOT / "leaderboards" / "records" / "v1" / "quick.jsonl")[0].stealth or {}
     assert set(recorded) <= measured == {column.name.removeprefix("stealth_") for column in STEALTH}
 
 

@@ -69,6 +69,8 @@ def test_omega_delta_takes_the_most_changed_and_the_first_of_ties() -> None:
     assert omega_delta(change, 0.1).tolist() == [False, True, False, False, False]  # ceil(0.5) = 1
     assert omega_delta(change, 0.4).tolist() == [False, True, True, False, False]
     assert omega_delta(torch.zeros(5), 0.4).sum() == 0
+    many = torch.arange(100.0) + 1
+    assert omega_delta(many, 0.07).sum() == 7  # 0.07 * 100 is 7.000000000000001 in floats
 
 
 def test_image_keys_mark_image_tokens_in_order() -> None:

@@ -74,7 +74,9 @@ class Score(Stage):
         scored = artifact.json("outcome.json")
         fields["outcome"] = scored["correct"], scored.get("metrics"), scored["cut"]
         fields["epochs"], fields["chosen_epoch"] = scored["epochs"], scored["chosen"]
-        fields["peak_accuracy"] = max(e["test_accuracy"] for e in scored["epochs"] if e["test_accuracy"] is not None)
+        accuracies = [epoch["test_accuracy"] for epoch in scored["epochs"]]
+        # Of some epochs alone the best is not the peak: it would be that of the chosen one, whatever the others did.
+        fields["peak_accuracy"] = None if None in accuracies else max(accuracies)
         fields["lineage"]["score"] = artifact.manifest.digest
 
     def flops(self, costs: Costs) -> float:

@@ -17,7 +17,7 @@ from arena.engine.execute import run
 from arena.engine.plan import plan, planned_cells
 from arena.errors import ArenaError
 from arena.plugins.base import PluginConfig, setting
-from arena.plugins.identity import canonical_json, digest_of, identity
+from arena.plugins.identity import PROTOCOL_VERSION, canonical_json, digest_of, identity
 from arena.plugins.registry import Entry, Origin, Registry
 from arena.records.files import read_records
 from arena.records.schema import Asked, Record
@@ -143,8 +143,8 @@ def test_version_and_fingerprint_of_every_plugin_count(name: str, what: str, mon
 
 def test_the_protocol_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     before = cell()
-    assert before.protocol_version == 1
-    monkeypatch.setattr(arena.engine.plan, "PROTOCOL_VERSION", 2)
+    assert before.protocol_version == PROTOCOL_VERSION
+    monkeypatch.setattr(arena.engine.plan, "PROTOCOL_VERSION", PROTOCOL_VERSION + 1)
     assert cell().identity != before.identity
 
 
