@@ -72,7 +72,7 @@ def record(
         "attack": {"label": attack, "parts": [plugin(attack)]},
         "recipe": plugin(recipe, label=recipe),
         "knowledge": "none" if not crafted else "white-box" if model in owned else "black-box",
-        "budget": {"norm": "linf", "image": image, "text": 5},
+        "budget": {"norm": "linf", "image": image, "text": 5, "forbid_answer_words": True},
         "auxiliary": auxiliary,
         "seed": seed,
         "zero_shot": None if zero_shot is None else Outcome.pack(correct(zero_shot, (99,), items)),
