@@ -39,9 +39,9 @@ def at_rows(lvlm: LVLM, rows: Tensor) -> Iterator[None]:
     otherwise. A family that gives its layers other sequences than the batch's keeps the whole MLP.
     """
     layers = getattr(lvlm.module(lvlm.language_model), "layers", None)
-    mlp = getattr(layers[-1], "mlp", None) if layers is not None else None
-    if mlp is not None and getattr(layers[-1], "gradient_checkpointing", False):
-        mlp = None  # it is computed again in the backward pass, which is after the block
+    last = layers[-1] if layers is not None else None
+    again = getattr(last, "gradient_checkpointing", False)  # in the backward pass, which is after the block
+    mlp = None if again else getattr(last, "mlp", None)
     head = lvlm.model.get_output_embeddings()
 
     def chosen(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
