@@ -59,7 +59,8 @@ def history(submissions: Sequence[Shown]) -> Listing:
 
 
 def _where(change: Change) -> str:
-    budget = budget_text(*change.budget.model_dump().values())
+    b = change.budget
+    budget = budget_text(b.norm, b.image, b.text, b.forbid_answer_words)
     clean = f", {100 * change.auxiliary:g} % clean" if change.auxiliary else ""
     return f"{change.dataset} · {change.model} · {budget}{clean}"
 

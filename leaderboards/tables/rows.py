@@ -117,7 +117,11 @@ def ranking_rows(
                 ranked.sort(key=lambda r: (-_or(r.robust_protection.value, float("-inf")), str(r.defense)))
                 entries = [one for one in ranked if not is_control(group, one.defense)]
                 ranks = dict(zip((one.defense for one in entries), contest.rank_groups(entries), strict=True))
-            every = {one.defense: one for one in ranked}
+            elsewhere = [
+                d for d in defenses if isinstance(d, Protection) and d.budget != budget and (d, level) in scores
+            ]
+            every = {d: coverage.complete(scores[d, level], d.budget) for d in elsewhere}  # controls of words, that is
+            every |= {one.defense: one for one in ranked}
             for one in ranked:
                 over = contest.over_random_words(one, every)
                 row = _ranking_row(group, coverage, budget, ranks.get(one.defense), one, over)

@@ -60,6 +60,7 @@ _FIELDS = (
         "image",
         "text",
         "norm",
+        "forbid_answer_words",
     ),
     *("stage_minutes", "stage_memory_gb", "stage_output_gb", "samples", "settings", "cover", "rounds", "epsilon", "1"),
 )

@@ -92,6 +92,13 @@ def test_words_are_compared_under_one_text_budget() -> None:
     assert any("the budget of 5 words, also of the answer" in note for note in free.notes)
 
 
+def test_what_pictures_may_be_changed_by_makes_no_difference_to_words() -> None:
+    fine = {"norm": "linf", "image": 2.0, "text": 5, "forbid_answer_words": True}
+    board = build(every() + cells("mem", accuracy=0.6, budget=fine))
+    for frame in ("cells", "ranking"):
+        assert row(board, "mem", frame=frame, image_budget=2.0)["over_random_words"] == pytest.approx(0.1)
+
+
 def crafted(defense: str, accuracy: float, *surrogates: str) -> list[Record]:
     label = f"{defense} ({'+'.join(surrogates)})"
     own = plugin(defense, label=label, surrogates=[base_model(name) for name in surrogates])
