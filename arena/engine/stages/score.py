@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import cast
 
 from arena.engine.job import Desk, Job, party_seed
-from arena.engine.stages.answering import ANSWERS, judge, read_answers
-from arena.engine.stages.base import ANSWER, FORWARD, TOKENS, Artifact, Costs, Fields, Input, Stage, read_made
+from arena.engine.stages.answering import ANSWERS, judge, read_answers, with_ids
+from arena.engine.stages.base import ANSWER, FORWARD, SAMPLES, TOKENS, Artifact, Costs, Fields, Input, Stage, read_made
 from arena.engine.stages.fine_tune import epochs_kept
 from arena.errors import ArenaError
 from arena.plugins.base import Recipe
@@ -34,6 +34,9 @@ class Score(Stage):
     def hand_over(self, job: Job, given: Path) -> None:
         self.copy(job, "adapter", given)
         self.copy(job, "test", given, answers=False)
+
+    def named(self, message: str, job: Job) -> str:
+        return with_ids(message, job.path("test") / SAMPLES)
 
     def run(self, desk: Desk) -> None:
         from arena.recipes.training import kept_epochs, load_epoch, tuned_model
