@@ -22,7 +22,7 @@ from arena.budget import Budget, check, mode_problem
 from arena.data.folder import Entry, list_rows, read_imagefolder
 from arena.data.metadata import FIELDS, escapes
 from arena.data.names import folded
-from arena.data.pictures.decode import decode
+from arena.data.pictures.decode import RELEASED, decode
 from arena.data.pictures.encoding import PNG, Encoding, in_mode
 from arena.data.pictures.extras import Extras
 from arena.data.sample import Sample
@@ -125,7 +125,7 @@ def read_drafts(folder: Path, originals: Sequence[Sample]) -> list[Sample]:
 
 
 def _decoded(path: Path, where: str, size: tuple[int, int]) -> Image.Image:
-    return Image.fromarray(np.asarray(decode(path, where, size)))
+    return Image.fromarray(np.asarray(decode(path, where, size, only=RELEASED)))
 
 
 HIDDEN = "?"
@@ -248,7 +248,7 @@ def read_release(folder: Path, modes: Sequence[str] | None = None) -> list[Sampl
 
 
 def _as_it_is(entry: Entry, mode: str) -> Image.Image:
-    image = in_mode(decode(entry.path, entry.where), mode)
+    image = in_mode(decode(entry.path, entry.where, only=RELEASED), mode)
     if problem := mode_problem(image):
         raise ArenaError(f"{entry.where} cannot be used: {problem}")
     return Image.fromarray(np.asarray(image))

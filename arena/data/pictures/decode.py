@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -41,6 +41,9 @@ RAW = frozenset(
 """How those of raw files of cameras end, of which Pillow would read the small preview."""
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "JPEG2000", "PPM")
+RELEASED = ("PNG", "WEBP", "JPEG")
+"""The formats of releases: what a plugin's process leaves is decoded as nothing else."""
+
 _DNG_VERSION = 50706
 _RAW = "is a raw file of a camera", "develop it, and save it as PNG or JPEG"
 _SUBFILE, _NO_PAGE = 254, 0b101
@@ -94,20 +97,25 @@ def read_picture(source: Path | io.BytesIO, where: str, keep_exif: bool = False)
     return Picture(upright, Extras(profile, exif, chunks), tuple(changes))
 
 
-def decode(source: Path | io.BytesIO, where: str, size: tuple[int, int] | None = None) -> Image.Image:
-    """The picture of a file or of its bytes, in its own mode, turned upright as its camera noted.
+def decode(
+    source: Path | io.BytesIO, where: str, size: tuple[int, int] | None = None, only: Sequence[str] | None = None
+) -> Image.Image:
+    """The picture of a file or of its bytes, in its own mode, turned upright as its camera noted; of the formats `only`
+    where some are named, such as `RELEASED`.
 
     Raises `Refused`, which begins with `where`, for a picture that is missing, damaged, of more than `MAX_PIXELS`
     pixels, or of another `size` (width, height) where one is wanted; the last two are found before anything is decoded.
     """
-    with _opened(source, where, size) as image:
+    with _opened(source, where, size, only) as image:
         turn = orientation(image)
         image.load()
         return _turned(image, turn, image.format)
 
 
 @contextmanager
-def _opened(source: Path | io.BytesIO, where: str, size: tuple[int, int] | None = None) -> Iterator[Image.Image]:
+def _opened(
+    source: Path | io.BytesIO, where: str, size: tuple[int, int] | None = None, only: Sequence[str] | None = None
+) -> Iterator[Image.Image]:
     """The opened file, to be loaded within the block; whatever decoders raise there is said as `Refused`."""
 
     def refuse(reason: str, remedy: str) -> NoReturn:
@@ -115,8 +123,9 @@ def _opened(source: Path | io.BytesIO, where: str, size: tuple[int, int] | None 
 
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of damaged EXIF, which costs nothing else
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(source, formats=formats()) as image:
+            with Image.open(source, formats=only or formats()) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
                 if size is not None and image.size != size:

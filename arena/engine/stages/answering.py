@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,6 +72,19 @@ def read_answers(made: Path, count: int) -> dict[int, Said]:
 
 def _is_answer(said: Any) -> bool:
     return isinstance(said, list) and [type(part) for part in said] == [str, bool]
+
+
+def with_ids(message: str, samples: Path) -> str:
+    """A message of a model's process that names samples by their place, as it knows them, with the ids that they have
+    in the folder `samples`."""
+    with (samples / "metadata.jsonl").open(encoding="utf-8") as rows:
+        ids = [json.loads(row)["id"] for row in rows]
+
+    def named(found: re.Match[str]) -> str:
+        place = int(found[1])
+        return f"sample {ids[place]!r}" if place < len(ids) else found[0]
+
+    return re.sub(r"\bsample '(\d{6})'", named, message)
 
 
 def judge(said: Said, test: Sequence[Sample], convention: str, measures: Sequence[str]) -> Fields:

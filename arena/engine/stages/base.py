@@ -156,6 +156,10 @@ class Stage(ABC):
         """Check what the plugins made against what they never held, and fill the folder of the artifact. The files of
         `made` are plain ones, and whatever is in them may be a lie."""
 
+    def named(self, message: str, job: Job) -> str:
+        """What its plugins said of their failure, with the ids of samples whose ids they were not told."""
+        return message
+
     def plugins(self) -> dict[str, PluginSpec]:
         """The plugins that run in the stage, by their places."""
         return dict(_plugins(self, ""))

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import cast
 
 from arena.engine.job import Desk, Job, party_seed
-from arena.engine.stages.answering import ANSWERS, hand_over_test, judge, limit, read_answers
-from arena.engine.stages.base import ANSWER, FORWARD, TOKENS, Artifact, Costs, Fields, Input, Stage, read_made
+from arena.engine.stages.answering import ANSWERS, hand_over_test, judge, limit, read_answers, with_ids
+from arena.engine.stages.base import ANSWER, FORWARD, SAMPLES, TOKENS, Artifact, Costs, Fields, Input, Stage, read_made
 from arena.engine.stages.fine_tune import epochs_kept
 from arena.errors import ArenaError
 from arena.plugins.base import Recipe
@@ -36,6 +36,9 @@ class Score(Stage):
     def hand_over(self, job: Job, given: Path) -> None:
         self.copy(job, "adapter", given)
         hand_over_test(self, job, given)
+
+    def named(self, message: str, job: Job) -> str:
+        return with_ids(message, job.path("test") / SAMPLES)
 
     def run(self, desk: Desk) -> None:
         from arena.lvlm.shortcuts import same_pictures, tower_rests

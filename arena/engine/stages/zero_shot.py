@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from arena.engine.job import Desk, Job
-from arena.engine.stages.answering import ANSWERS, hand_over_test, judge, limit, read_answers
-from arena.engine.stages.base import ANSWER, FORWARD, TOKENS, Artifact, Costs, Fields, Input, Stage
+from arena.engine.stages.answering import ANSWERS, hand_over_test, judge, limit, read_answers, with_ids
+from arena.engine.stages.base import ANSWER, FORWARD, SAMPLES, TOKENS, Artifact, Costs, Fields, Input, Stage
 from arena.plugins.spec import PluginSpec, load_model
 
 
@@ -26,6 +26,9 @@ class ZeroShot(Stage):
 
     def hand_over(self, job: Job, given: Path) -> None:
         hand_over_test(self, job, given)
+
+    def named(self, message: str, job: Job) -> str:
+        return with_ids(message, job.path("test") / SAMPLES)
 
     def run(self, desk: Desk) -> None:
         desk.write(ANSWERS, {"0": load_model(self.model).answers(desk.samples("test"), limit(desk))})
