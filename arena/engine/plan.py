@@ -218,8 +218,9 @@ class _Builder:
         references = [self.plugins.reference(spec) for _, spec in parts]
         needs = frozenset(need for card, _ in parts for need in card.needs)
         reasons = "; ".join(dict.fromkeys(card.in_domain for card, _ in parts if card.in_domain))
-        declared = {"chooses": any(card.chooses for card, _ in parts), "in_domain": reasons or None}
-        return _Attack(parts, needs, AttackRef(label=use.label, parts=references, **declared))
+        chooses = any(card.chooses for card, _ in parts)
+        declared = AttackRef(label=use.label, parts=references, chooses=chooses, in_domain=reasons or None)
+        return _Attack(parts, needs, declared)
 
     def _model(self, use: PluginUse) -> _Model:
         return _Model(use.label, *self.plugins.model(use.id, use.config))

@@ -101,8 +101,8 @@ def take(
         found.files.append(entry.file)
         found.extras.append(first.extras)
         found.changes.append(first.changes)
-    for file, error in source.listing.refused:
-        refuse(file, error)
+    for file, refusal in source.listing.refused:
+        refuse(file, refusal)
     if not found.samples:
         if len(errors) == 1:
             raise errors[0]

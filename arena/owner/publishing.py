@@ -107,7 +107,7 @@ def fitted(
 
 def _change(before: Image.Image, after: Image.Image) -> np.ndarray:
     """The difference of the colours, int16 ``(H, W, C)``."""
-    return colours(after).astype(np.int16) - colours(before)
+    return np.asarray(colours(after).astype(np.int16) - colours(before))
 
 
 def _spread(of_blocks: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -122,12 +122,12 @@ class Answers:
     @cached_property
     def by_seed(self) -> NDArray[np.float64]:
         """The mean of every seed."""
-        return self.values.mean(axis=1, dtype=np.float64)
+        return np.asarray(self.values.mean(axis=1, dtype=np.float64))
 
     @cached_property
     def by_item(self) -> NDArray[np.float64]:
         """The mean of every item."""
-        return self.values.mean(axis=0, dtype=np.float64)
+        return np.asarray(self.values.mean(axis=0, dtype=np.float64))
 
     @cached_property
     def total(self) -> float:

@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from arena.controls import CONTROLS
 from arena.errors import UsageError
 from arena.plugins.identity import CONTROL, PROTOCOL_VERSION, digest_of
 from arena.plugins.registry import near_misses
 from arena.records.schema import Asked, Record
 from arena.score.statistics import CONFIDENCE, Answers, Bits, holm
-from arena.stress.target import CONTROLS
 from arena.stress.verdicts import LEAST_SEEDS
 from arena.text import shortened
 

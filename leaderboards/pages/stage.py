@@ -118,11 +118,12 @@ def _held(group: Group, cells: Cells, recipe: str) -> Iterator[Held]:
     band, judged = bars().accuracy, next(iter(group)).model.id in bars().models
     bare = cells.find(CLEAN, CLEAN, recipe, 0.0)
     clean = cells.accuracy(bare, NOT_YET)
-    yield Held("no attack", *((band.least, band.most) if judged else (None, None)), clean, clean, band.why)
+    least, most = (band.least, band.most) if judged else (None, None)
+    yield Held("no attack", least, most, clean, clean, band.why)
     there = [p for p in group.records if p[:2] != (CLEAN, CLEAN) and (p.defense, p.recipe) == (CLEAN, recipe)]
     own = {place: next((b for b in bars().costs if b.is_of(_asked(group, place))), None) for place in there}
     for bar in bars().costs if judged else ():
-        places = [place for place in there if own[place] == bar] or [None]
+        places: list[Place | None] = [place for place in there if own[place] == bar] or [None]
         for place in places:
             yield _cost(cells, bare, place, bar.name if place is None else column(where(group, place)), bar)
     for place in there:

@@ -37,6 +37,7 @@ from leaderboards.site.numbers import (
     rows_of,
     share,
 )
+from leaderboards.site.rankings import BareRanking, Ranking
 from leaderboards.tables.collect import counted
 
 if TYPE_CHECKING:
@@ -61,8 +62,8 @@ class Section:
     title: str
     headline: str
     attacked: bool
-    rankings: list[rankings.Ranking]
-    bare: list[rankings.BareRanking]
+    rankings: list[Ranking]
+    bare: list[BareRanking]
     retention: list[Grid]
     accuracy: list[Grid]
 
