@@ -115,14 +115,16 @@ def ranking_rows(
                 ranked.sort(key=lambda r: (-_or(r.robust_protection.value, float("-inf")), str(r.defense)))
                 groups = contest.rank_groups(ranked)
             for rank, one in zip(groups, ranked, strict=True):
-                yield _ranking_row(group, coverage, budget, rank, one) | {"unfit": fitness.unfit}
+                yield _ranking_row(group, coverage, budget, rank, fitness.unfit, one)
 
 
-def _ranking_row(group: Group, coverage: Coverage, budget: Budget, rank: int | None, robust: Robust) -> Row:
+def _ranking_row(
+    group: Group, coverage: Coverage, budget: Budget, rank: int | None, unfit: str | None, robust: Robust
+) -> Row:
     places = group.places.get(robust.defense, ())
     done = [r for place in places for r in group.records[place].values() if r.outcome is not None]
     choices = coverage.choices(budget, robust.auxiliary, robust.defense)
-    row = {**_identity(group, robust.defense, budget), **_data(robust.auxiliary, coverage), "group": rank}
+    row = {**_identity(group, robust.defense, budget), **_data(robust.auxiliary, coverage), "group": rank, "unfit": unfit}
     row |= {"attacked": coverage.attacked(budget, robust.auxiliary), "choices": len(choices)}
     row["recipes"] = len({choice.recipe for choice in choices})
     shown = coverage.shown(robust, budget)
