@@ -124,17 +124,17 @@ def ranking_rows(
             every |= {one.defense: one for one in ranked}
             for one in ranked:
                 over = contest.over_random_words(one, every)
-                row = _ranking_row(group, coverage, budget, ranks.get(one.defense), one, over)
-                yield row | {"unfit": fitness.unfit}
+                place = {"group": ranks.get(one.defense), "unfit": fitness.unfit}
+                yield _ranking_row(group, coverage, budget, place, one, over)
 
 
 def _ranking_row(
-    group: Group, coverage: Coverage, budget: Budget, rank: int | None, robust: Robust, over_random_words: Estimate
+    group: Group, coverage: Coverage, budget: Budget, place: Row, robust: Robust, over_random_words: Estimate
 ) -> Row:
     places = group.places.get(robust.defense, ())
     done = [r for place in places for r in group.records[place].values() if r.outcome is not None]
     choices = coverage.choices(budget, robust.auxiliary, robust.defense)
-    row = {**_identity(group, robust.defense, budget), **_data(robust.auxiliary, coverage), "group": rank}
+    row = {**_identity(group, robust.defense, budget), **_data(robust.auxiliary, coverage), **place}
     row |= {"attacked": coverage.attacked(budget, robust.auxiliary), "choices": len(choices)}
     row["recipes"] = len({choice.recipe for choice in choices})
     shown = coverage.shown(robust, budget)

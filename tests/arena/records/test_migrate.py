@@ -97,9 +97,10 @@ def test_records_migrate(file: Path) -> None:
     assert surrogate.fingerprint == Registry().create("model", "tiny-llava").fingerprint()
 
 
-def test_migrated_cells_are_those_that_the_suites_plan(file: Path) -> None:
+def test_migrated_cells_are_those_that_the_suites_plan(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from arena.engine.plan import planned_cells
 
+    monkeypatch.setattr("arena.engine.plan.PROTOCOL_VERSION", 1)  # that of all records of schema 1
     records = migrate(placed(lines()), suites(), Registry())
     planned = {cell.key for suite in suites() for cell in planned_cells(suite, Registry())}
     assert {record.cell for record in records} <= planned
