@@ -120,7 +120,9 @@ def ranking_rows(
             elsewhere = [
                 d for d in defenses if isinstance(d, Protection) and d.budget != budget and (d, level) in scores
             ]
-            every = {d: coverage.complete(scores[d, level], d.budget) for d in elsewhere}  # controls of words, that is
+            every: dict[Hashable, Robust] = {
+                d: coverage.complete(scores[d, level], d.budget) for d in elsewhere
+            }  # controls of words, that is
             every |= {one.defense: one for one in ranked}
             for one in ranked:
                 over = contest.over_random_words(one, every)

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn, cast
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError, features
+from PIL.TiffImagePlugin import TiffImageFile
 
 from arena.data.pictures.extras import Extras, colour_chunks, kept_exif, left_out, orientation, usable_profile
 from arena.data.pictures.modes import plain
@@ -125,7 +126,7 @@ def _opened(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of damaged EXIF, which costs nothing else
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(source, formats=only or formats()) as image:
+            with Image.open(source, formats=tuple(only or formats())) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
                 if size is not None and image.size != size:
@@ -190,7 +191,7 @@ def _one_page(image: Image.Image, where: str) -> list[str]:
         pages = 0
         for frame in range(frames):
             image.seek(frame)
-            pages += not int(image.tag_v2.get(_SUBFILE, 0)) & _NO_PAGE
+            pages += not int(cast(TiffImageFile, image).tag_v2.get(_SUBFILE, 0)) & _NO_PAGE
         image.seek(0)
         frames = pages
     if frames > 1:
