@@ -17,9 +17,9 @@ one of it and the t interval too wide where they hardly do (98 %). What the inte
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -170,7 +170,8 @@ def ratio(part: Answers, whole: Answers) -> Estimate:
         squares = _Squares(*(parts - 2 * r * both + r * r * wholes).tolist())
         return abs(part.mean - r * whole.mean) - _error(squares, part.values.shape).half
 
-    low, high = (_end(beyond, value, sign) for sign in (-1, 1))
+    near = -beyond(value) / whole.mean  # half the width, if the denominator were known exactly
+    low, high = (_end(beyond, value, sign * near) for sign in (-1, 1))
     return Estimate(value, low, high, len(part.values), p=_two_sided(part))
 
 
@@ -247,6 +248,7 @@ _ROUNDING = 1e-12
 """Mean squares below this are what is left of zero after sums of floats."""
 
 
+@lru_cache(maxsize=4096)
 def _quantile(freedom: float, probability: float) -> float:
     from scipy.special import stdtrit
 
@@ -257,16 +259,16 @@ def _two_sided(answers: Answers) -> float:
     return min(1.0, 2 * answers.error.tail(abs(answers.mean)))
 
 
-def _end(beyond: Any, value: float, sign: int) -> float:
-    """Where an interval around `value` ends: the root of `beyond` in the direction of `sign`."""
+def _end(beyond: Callable[[float], float], value: float, step: float) -> float:
+    """Where an interval around `value` ends: the root of `beyond` in the direction of `step`."""
     from scipy.optimize import brentq
 
-    if beyond(value) >= 0:  # no width
+    if step * step <= _ROUNDING:
         return value
-    inside, step = value, 0.05
+    inside = value
     for _ in range(_DOUBLINGS):
-        outside = value + sign * step
+        outside = inside + 1.25 * step
         if beyond(outside) > 0:
-            return float(brentq(beyond, inside, outside, xtol=1e-9))
+            return float(brentq(beyond, inside, outside, xtol=1e-7))
         inside, step = outside, 2 * step
-    return sign * math.inf
+    return math.copysign(math.inf, step)

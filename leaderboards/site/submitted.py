@@ -62,6 +62,7 @@ def _where(change: Change) -> str:
     b = change.budget
     budget = budget_text(b.norm, b.image, b.text, b.forbid_answer_words)
     clean = f", {100 * change.auxiliary:g} % clean" if change.auxiliary else ""
+    clean += ", in-domain" if change.in_domain else ""
     return f"{change.dataset} · {change.model} · {budget}{clean}"
 
 
