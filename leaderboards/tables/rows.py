@@ -124,7 +124,8 @@ def _ranking_row(
     places = group.places.get(robust.defense, ())
     done = [r for place in places for r in group.records[place].values() if r.outcome is not None]
     choices = coverage.choices(budget, robust.auxiliary, robust.defense)
-    row = {**_identity(group, robust.defense, budget), **_data(robust.auxiliary, coverage), "group": rank, "unfit": unfit}
+    row = {**_identity(group, robust.defense, budget), **_data(robust.auxiliary, coverage)}
+    row |= {"group": rank, "unfit": unfit}
     row |= {"attacked": coverage.attacked(budget, robust.auxiliary), "choices": len(choices)}
     row["recipes"] = len({choice.recipe for choice in choices})
     shown = coverage.shown(robust, budget)
