@@ -136,12 +136,7 @@ def _ranking_row(
     places = group.places.get(robust.defense, ())
     done = [r for place in places for r in group.records[place].values() if r.outcome is not None]
     choices = coverage.choices(budget, robust.auxiliary, robust.defense)
-<<<<<<< HEAD
     row = {**_identity(group, robust.defense, budget), **_data(robust.auxiliary, coverage), **place}
-=======
-    row = {**_identity(group, robust.defense, budget), **_data(robust.auxiliary, coverage)}
-    row |= {"group": rank, "unfit": unfit}
->>>>>>> stat
     row |= {"attacked": coverage.attacked(budget, robust.auxiliary), "choices": len(choices)}
     row["recipes"] = len({choice.recipe for choice in choices})
     shown = coverage.shown(robust, budget)
