@@ -309,8 +309,7 @@ class LVLM(ABC):
             part = samples[at : at + batch_size]
             images = [to_tensor(s.image).to(self.device) for s in part]
             rows = [
-                self.encode_sample(s, (x.shape[-2], x.shape[-1]), None).ids
-                for s, x in zip(part, images, strict=True)
+                self.encode_sample(s, (x.shape[-2], x.shape[-1]), None).ids for s, x in zip(part, images, strict=True)
             ]
             longest = max(map(len, rows))
             ids = torch.tensor([[pad] * (longest - len(r)) + r for r in rows], device=self.device)
