@@ -35,8 +35,9 @@ def amplified(original: Image.Image, released: Image.Image) -> Image.Image:
 def scaling(image: Image.Image) -> str:
     """What to do with a picture of mode I;16, I or F, as code: all its values brought to 8 bits. `Image.convert` would
     clip them at 255."""
-    values = np.asarray(image).astype(np.float64)
-    values = values[np.isfinite(values)]
+    values = np.asarray(image)
+    if values.dtype.kind == "f":
+        values = values[np.isfinite(values)]
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
     start, span = (f" - {low:.9g}" if low else ""), (f" * {255 / (high - low):.9g}" if high > low else "")
     return (

@@ -92,8 +92,8 @@ def take(
             image, first = _shelved(entry, keep_exif)
             if problem := encoding.problem(image):
                 raise Refused(entry.where, *problem)
-        except Refused as error:
-            refuse(entry.file, error)
+        except Refused as unusable:
+            refuse(entry.file, unusable)
             continue
         taken[folded(encoding.renamed(entry.file))] = entry.file
         found.samples.append(as_published(entry.about(image), encoding))

@@ -9,26 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import floor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from arena.budget import Budget
-from arena.data.colours import colours, recoloured
+from arena.data.colours import colours
 from arena.data.pictures.encoding import Encoding
 from arena.data.sample import Sample, digest
 from arena.errors import ArenaError
+from arena.owner.fitting import fitted
 from arena.owner.intake import Originals
 from arena.release import read_release, write_release
 
-_BLOCK = 8
-"""Pixels a side of what JPEG codes by itself."""
-
-_SHRINK, _TRIES = 0.9, 16
-"""By what the bound on a block's perturbation is multiplied while it does not fit, and how often, before it is left
-out there."""
+_ROOM = 0.65
+"""The share of an L-infinity budget that is crafted within where JPEG is asked for. What it leaves, compression needs:
+drafts of the whole budget have to be changed so much that less of the protection is left."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,8 @@ def publish(
             image = fitted(before, original.image, draft.image, encoding, budget)
             read = draft.with_content(encoding.published(image), draft.question)
             digests.append(digest([read]))
-            kept[:] += [np.abs(_change(original.image, other.image)).mean() for other in (draft, read)]
+            clean = colours(original.image).astype(np.int16)
+            kept[:] += [np.abs(colours(other.image) - clean).mean() for other in (draft, read)]
             yield draft.with_content(image, draft.question)
 
     write_release(final(), folder, originals.files, encoding, originals.extras.__getitem__)
@@ -75,59 +73,8 @@ def publish(
     return Published(read, notes)
 
 
-def fitted(
-    before: Image.Image, original: Image.Image, draft: Image.Image, encoding: Encoding, budget: Budget
-) -> Image.Image:
-    """The draft of `original`, changed so that its file in `encoding` is within the budget of it.
-
-    `original` is what a file of the picture `before` shows. Where a block is too far from it, the perturbation is moved
-    against the excess, and its bound lowered. Blocks are coded one by one, and one of `before` gives that of
-    `original`, so that there always is such a picture.
-    """
-    delta = _change(original, draft)
-    if budget.norm == "unbounded" or not delta.any():
-        return draft if delta.any() else before
-    clean, unsaved = colours(original).astype(np.int16), colours(before)
-    height, width, _ = clean.shape
-    bound = np.full((ceil(height / _BLOCK), ceil(width / _BLOCK)), float(np.abs(delta).max()))
-    for left in reversed(range(_TRIES + 1)):
-        nothing = _spread(_largest(delta) == 0, height, width)
-        values = np.where(nothing, unsaved, np.clip(clean + delta, 0, 255).astype(np.uint8))
-        image = Image.fromarray(recoloured(original, values))
-        change = _change(original, encoding.published(image))
-        over = _over(change, budget)
-        if not over.any():
-            break
-        bound[over] *= _SHRINK if left > 1 else 0
-        limit = _spread(bound, height, width).astype(np.int16)
-        excess = change - np.clip(change, -int(budget.image), int(budget.image))
-        delta = np.where(_spread(over, height, width), np.clip(delta - excess, -limit, limit), delta)
-    return image
-
-
-def _change(before: Image.Image, after: Image.Image) -> np.ndarray:
-    """The difference of the colours, int16 ``(H, W, C)``."""
-    return np.asarray(colours(after).astype(np.int16) - colours(before))
-
-
-def _spread(of_blocks: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The value of each pixel's block, ``(H, W, 1)``."""
-    return of_blocks.repeat(_BLOCK, 0).repeat(_BLOCK, 1)[:height, :width, None]
-
-
-def _largest(change: np.ndarray) -> np.ndarray:
-    """The largest absolute value of each block of ``(H, W, C)``."""
-    height, width, _ = change.shape
-    rows, columns = ceil(height / _BLOCK), ceil(width / _BLOCK)
-    padded = np.zeros((rows * _BLOCK, columns * _BLOCK), np.int16)
-    padded[:height, :width] = np.abs(change).max(-1)
-    largest: np.ndarray = padded.reshape(rows, _BLOCK, columns, _BLOCK).max((1, 3))
-    return largest
-
-
-def _over(change: np.ndarray, budget: Budget) -> np.ndarray:
-    """Which blocks of a change are beyond a budget: all, where the budget is about the whole, and that is beyond."""
-    largest = _largest(change)
-    if budget.norm == "l2":
-        return np.full(largest.shape, np.sqrt(np.mean(np.square(change, dtype=np.float64))) > budget.image)
-    return largest > budget.image
+def crafted_within(budget: Budget, encoding: Encoding) -> Budget:
+    """The budget that a defense is given for a release in `encoding`."""
+    if not encoding.lossy or budget.norm != "linf" or budget.image < 1:
+        return budget
+    return budget.model_copy(update={"image": max(1, floor(budget.image * _ROOM))})

@@ -25,7 +25,7 @@ from arena.engine.stages.stealth import read_perplexities
 from arena.errors import ArenaError
 from arena.isolation.leftovers import remove
 from arena.owner.intake import Originals, Refusal, not_all
-from arena.owner.publishing import Published, publish
+from arena.owner.publishing import Published, crafted_within, publish
 from arena.owner.report import ReleasedSample, Report, Request, inserted_span, measure, write_report
 from arena.plugins.spec import PluginSpec
 from arena.release import read_drafts, write_release
@@ -159,7 +159,7 @@ class Session:
             label=self.defense.id,
             size=len(samples),
             defense=self.defense,
-            budget=request.budget,
+            budget=crafted_within(request.budget, request.encoding),
             surrogates=self.surrogates if "surrogates" in self.needs else None,
             seed=request.seed if "seed" in self.needs else None,
             train=Input("", SAMPLES),

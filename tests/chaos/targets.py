@@ -258,7 +258,8 @@ def _picture_inputs() -> st.SearchStrategy[Input]:
 
 
 def _check_picture(folder: Path, given: Mapping[str, Any]) -> object:
-    from arena.data.folder import decode, read_imagefolder
+    from arena.data.folder import read_imagefolder
+    from arena.data.pictures.decode import decode
     from arena.errors import ArenaError
 
     path = next(path for path in folder.iterdir() if path.stem == "picture")

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError, features
-from PIL.TiffImagePlugin import TiffImageFile
 
 from arena.data.pictures.extras import Extras, colour_chunks, kept_exif, left_out, orientation, usable_profile
 from arena.data.pictures.modes import plain
@@ -99,7 +98,7 @@ def read_picture(source: Path | io.BytesIO, where: str, keep_exif: bool = False)
 
 
 def decode(
-    source: Path | io.BytesIO, where: str, size: tuple[int, int] | None = None, only: Sequence[str] | None = None
+    source: Path | io.BytesIO, where: str, size: tuple[int, int] | None = None, only: tuple[str, ...] | None = None
 ) -> Image.Image:
     """The picture of a file or of its bytes, in its own mode, turned upright as its camera noted; of the formats `only`
     where some are named, such as `RELEASED`.
@@ -115,7 +114,7 @@ def decode(
 
 @contextmanager
 def _opened(
-    source: Path | io.BytesIO, where: str, size: tuple[int, int] | None = None, only: Sequence[str] | None = None
+    source: Path | io.BytesIO, where: str, size: tuple[int, int] | None = None, only: tuple[str, ...] | None = None
 ) -> Iterator[Image.Image]:
     """The opened file, to be loaded within the block; whatever decoders raise there is said as `Refused`."""
 
@@ -188,12 +187,7 @@ def _one_page(image: Image.Image, where: str) -> list[str]:
         raise Refused(where, *_RAW)
     frames = getattr(image, "n_frames", 1)
     if image.format == "TIFF" and frames > 1:
-        pages = 0
-        for frame in range(frames):
-            image.seek(frame)
-            pages += not int(cast(TiffImageFile, image).tag_v2.get(_SUBFILE, 0)) & _NO_PAGE
-        image.seek(0)
-        frames = pages
+        frames = _pages(image, frames)
     if frames > 1:
         raise Refused(
             where,
@@ -203,8 +197,16 @@ def _one_page(image: Image.Image, where: str) -> list[str]:
     return []
 
 
+def _pages(tiff: Any, frames: int) -> int:
+    """How many frames of a TIFF file are pages of their own."""
+    pages = 0
+    for frame in range(frames):
+        tiff.seek(frame)
+        pages += not int(tiff.tag_v2.get(_SUBFILE, 0)) & _NO_PAGE
+    tiff.seek(0)
+    return pages
+
+
 def _turned(image: Image.Image, turn: int, format: str | None) -> Image.Image:
     """Upright, for EXIF's number of an orientation; Pillow turns TIFF files itself."""
-    if turn in _UPRIGHT and format != "TIFF":
-        return image.transpose(_UPRIGHT[turn])
-    return image.copy()
+    return image.transpose(_UPRIGHT[turn]) if turn in _UPRIGHT and format != "TIFF" else image

@@ -72,15 +72,18 @@ def _wide(image: Image.Image) -> tuple[str, str]:
 
 def _from_16_bits(image: Image.Image, where: str) -> Plain:
     """Grey of 16 bits: 65535 is white, as the PNG specification has it."""
-    values = np.asarray(image).astype(np.uint32)
+    values = np.asarray(image)
     if 0 < values.max(initial=0) < _DARK:
         raise Refused(where, *_wide(image))
-    grey = ((values + 128) // 257).astype(np.uint8)
+    wide = values.astype(np.uint32)
+    wide += 128
+    wide //= 257
+    grey = wide.astype(np.uint8)
     changes = ["16 bits of grey became 8"]
     transparent = image.info.get("transparency")
     if not isinstance(transparent, int):
         return Plain(Image.fromarray(grey), changes)
-    alpha = np.where(values == transparent, 0, 255).astype(np.uint8)
+    alpha = np.where(values == transparent, np.uint8(0), np.uint8(255))
     changes.append("its transparent colour became an alpha channel")
     return Plain(Image.fromarray(np.stack([grey, alpha], -1)), changes)
 
