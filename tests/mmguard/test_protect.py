@@ -178,11 +178,6 @@ def test_half_precision_is_not_fused() -> None:
             assert {n: p.data_ptr() for n, p in tuned.model.named_parameters()} == weights
 
 
-def test_a_surrogate_that_diverged_is_an_error() -> None:
-    with pytest.raises(ArenaError, match="lower the learning rate"):
-        run({"learning_rate": 1e30, "inner_steps": 2})
-
-
 def test_inner_steps_train_the_surrogate() -> None:
     log = run({"inner_steps": 4, "learning_rate": 0.02, "dropout": 0.0}).log
     for entry in log:

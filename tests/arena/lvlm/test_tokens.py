@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -103,7 +104,7 @@ def test_a_tokenizer_without_offsets() -> None:
 
 def test_runs_of_white_space_stay_single_tokens() -> None:
     """Gemma writes its prompt with such a token, which any text may hold."""
-    tokenizer = gemma_tokenizer()
+    tokenizer = copy.deepcopy(gemma_tokenizer())
     tokenizer.add_tokens([AddedToken("\n\n", normalized=False, special=False)])
     double = tokenizer.convert_tokens_to_ids("\n\n")
     rows = [
