@@ -97,7 +97,7 @@ class _Shelf:
 
     def _room(self) -> int:
         if self.limit is None:
-            import psutil  # type: ignore[import-untyped]
+            import psutil
 
             self.limit = max(SMALL, psutil.virtual_memory().available // 4)
         return self.limit
