@@ -346,7 +346,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             "STORE": str(folder / "attacks"),
             "RESULTS": str(folder / "reference.jsonl"),
             "SUITE": str(folder / "attacks.yaml"),
-            "RECORDS": str(next((REPOSITORY / "leaderboards").glob("*/*.jsonl"))),
+            "RECORDS": str(next((REPOSITORY / "leaderboards").rglob("*.jsonl"))),
             "OTHER_STAGE": str(other),
             "HOME": str(folder / "home.txt"),
             "CLAIM": str(folder / "claim.json"),
