@@ -29,7 +29,11 @@ EFFORTS: dict[str, tuple[str, dict[str, object], Effort]] = {
         Effort(6, 27),
     ),
     # the same, and in 2 rounds the budget's 5 words
-    "mem": ("mem", {"rounds": 3, "pgd_steps": 4, "theta_steps": 2, "batch_size": 8, **TEXT}, Effort(6, 25, 100)),
+    "mem": (
+        "mem",
+        {"rounds": 3, "text_rounds": 2, "pgd_steps": 4, "theta_steps": 2, "batch_size": 8, **TEXT},
+        Effort(6, 25, 100),
+    ),
     "mem with short triggers": (
         "mem",
         {"rounds": 1, "pgd_steps": 4, "theta_steps": 2, "batch_size": 8, "trigger_tokens": 2, **TEXT},
