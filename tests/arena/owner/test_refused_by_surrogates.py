@@ -37,6 +37,7 @@ def test_the_others_are_protected(source: Path, tmp_path: Path) -> None:
     assert [s.file for s in report.samples] == ["a.png", "b.png"]
     assert [r.file for r in report.refused] == ["strip.png", "column.png"]
     assert all("cannot be crafted on: qwen3-vl cannot take a picture" in r.reason for r in report.refused)
+    assert all(r.remedy == "crop it or leave it out" for r in report.refused)
     assert sum("surrogate error" in note for note in notes) == 1  # found out before the one round
     with pytest.raises(ArenaError, match=r"2 pictures cannot be released, and --strict asks for all: 'strip\.png'"):
         protect_folder(source, tmp_path / "strict", "em", **how, strict=True)
