@@ -5,7 +5,7 @@ A grey picture has one channel and its perturbation too, so that what is optimis
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -67,7 +67,8 @@ def batches(size: int, batch_size: int) -> list[range]:
     return [range(at, min(at + batch_size, size)) for at in range(0, size, batch_size)]
 
 
-def random_uniform(samples: Sequence[Sample], epsilon: float, generator: torch.Generator) -> list[Tensor]:
-    """Perturbations uniform in the ball, one per sample, projected onto the pixel range."""
-    clean = [planes(s.image) for s in samples]
-    return [project((2 * torch.rand(x.shape, generator=generator) - 1) * epsilon, x, epsilon) for x in clean]
+def random_uniform(samples: Sequence[Sample], epsilon: float, generator: torch.Generator) -> Iterator[Tensor]:
+    """Perturbations uniform in the ball, one per sample, projected onto the pixel range; one at a time is in memory."""
+    for sample in samples:
+        clean = planes(sample.image)
+        yield project((2 * torch.rand(clean.shape, generator=generator) - 1) * epsilon, clean, epsilon)

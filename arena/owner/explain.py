@@ -59,6 +59,8 @@ def _original(report: Report, index: int) -> Sample:
         source = list_originals(request.source, request.columns, request.split, request.limit)
         entry = next((entry for entry in source.listing.entries if entry.id == about.id), None)
         original = None if entry is None else as_published(entry.sample(), request.encoding)
+        if original is not None:  # whose file may be a temporary one
+            original = original.with_content(original.image.copy(), original.question)
     except ArenaError as error:
         raise ArenaError(f"the original of {about.file!r} is needed and cannot be read again: {error}") from error
     if original is None or digest([original]) != about.clean:

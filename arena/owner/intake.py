@@ -54,7 +54,6 @@ class Originals:
     changes: list[tuple[str, ...]]
     refused: list[Refusal]
     notes: tuple[str, ...] = ()
-    place: object = None
 
     def without(self, refused: dict[int, Refusal]) -> Originals:
         """Those that are left when the samples of these numbers are refused too. Raises as `take` if none is."""
@@ -76,7 +75,7 @@ def take(
     source: Source, encoding: Encoding, keep_exif: bool = False, tell: Callable[[str], None] | None = None
 ) -> Originals:
     """The samples that can be released in an `encoding`. Raises `ArenaError` where there are none."""
-    found = Originals([], [], [], [], [], [], source.notes, source.place)
+    found = Originals([], [], [], [], [], [], source.notes)
     errors: list[Refused] = []
     taken: dict[str, str] = {}
 
@@ -89,7 +88,7 @@ def take(
             tell(f"reading picture {number} of {len(source.listing.entries)}")
         try:
             _refuse_name(entry, encoding, taken)
-            image, first = _shelved(entry, keep_exif)
+            image, first = _shelved(entry, keep_exif, source.place)
             if problem := encoding.problem(image):
                 raise Refused(entry.where, *problem)
         except Refused as unusable:
@@ -142,8 +141,9 @@ class _Beside:
     changes: tuple[str, ...]
 
 
-def _shelved(entry: Entry, keep_exif: bool) -> tuple[Image.Image, _Beside]:
-    """An entry's picture, to be decoded again where memory has no room for it, and what was beside its pixels."""
+def _shelved(entry: Entry, keep_exif: bool, place: object) -> tuple[Image.Image, _Beside]:
+    """An entry's picture, to be decoded again where memory has no room for it, and what was beside its pixels; `place`
+    is what its file is in, and lives as long as the picture."""
     seen: list[_Beside] = []
 
     def read() -> Image.Image:
@@ -152,7 +152,9 @@ def _shelved(entry: Entry, keep_exif: bool) -> tuple[Image.Image, _Beside]:
             seen.append(_Beside(picture.extras, picture.changes))
         return picture.image
 
-    return shelved(entry.path, entry.where, read), seen[0]
+    image = shelved(entry.path, entry.where, read)
+    vars(image)["place"] = place
+    return image, seen[0]
 
 
 def _refuse_name(entry: Entry, encoding: Encoding, taken: dict[str, str]) -> None:

@@ -51,7 +51,7 @@ class _Made:
     environment: dict[str, Any]
 
 
-class _TooMuch(Exception):
+class _NotTaken(Exception):
     """Some samples, by their numbers, cannot be taken by a surrogate, each with a reason and a remedy."""
 
     def __init__(self, samples: dict[int, tuple[str, str]]) -> None:
@@ -141,7 +141,7 @@ class Session:
         """What the defense makes of all originals, else of those that its surrogates can take."""
         try:
             return self._craft(self.originals)
-        except _TooMuch as error:
+        except _NotTaken as error:
             refused = {
                 index: Refusal(file=self.originals.files[index], reason=reason, remedy=remedy)
                 for index, (reason, remedy) in error.samples.items()
@@ -173,7 +173,7 @@ class Session:
                 ended = apart.compute(stage, given, folder, self._crafting)
             except StageFailed:
                 if refused := read_refused(folder, len(samples)):
-                    raise _TooMuch(refused) from None
+                    raise _NotTaken(refused) from None
                 raise
             drafts = read_drafts(folder / DRAFTS, samples)
             texts = list(dict.fromkeys(s.question for part in (samples, drafts) for s in part))

@@ -30,7 +30,7 @@ from arena.engine.stages.base import (
     cost,
     read_made,
 )
-from arena.errors import ArenaError
+from arena.errors import ArenaError, Refused
 from arena.plugins.base import Defense
 from arena.plugins.spec import PluginSpec, load_model
 from arena.release import read_drafts, read_questions, round_drafts, write_drafts
@@ -82,7 +82,7 @@ class Release(Stage):
             if isinstance(lvlm, LVLM):
                 refused |= _refused(lvlm, samples)
         if refused:
-            desk.write(REFUSED, {i: [f"cannot be crafted on: {e}", ""] for i, e in refused.items()})
+            desk.write(REFUSED, {i: _reason_and_remedy(error) for i, error in refused.items()})
             first = min(refused)
             more = f"; and {len(refused) - 1} samples more" if len(refused) > 1 else ""
             raise ArenaError(f"sample {samples[first].id!r}: {refused[first]}{more}")
@@ -185,6 +185,13 @@ def _refused(lvlm: LVLM, samples: Sequence[Sample]) -> dict[int, ArenaError]:
         if (problem := said[size]) is not None:
             found[index] = problem
     return found
+
+
+def _reason_and_remedy(error: ArenaError) -> tuple[str, str]:
+    """What is said of a picture that a model cannot take."""
+    if isinstance(error, Refused):
+        return f"cannot be crafted on: {error.where} {error.reason}", error.remedy
+    return f"cannot be crafted on: {error}", "crop or scale it, or leave it out"
 
 
 def read_refused(made: Path, samples: int) -> dict[int, tuple[str, str]]:

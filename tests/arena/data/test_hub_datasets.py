@@ -11,6 +11,7 @@ from typing import Any
 import datasets
 import pytest
 import requests
+from arena.data.hub.multiple_choice import split_options
 from datasets.exceptions import DatasetNotFoundError
 from field_data import FIELD
 from huggingface_hub import errors
@@ -19,7 +20,6 @@ from PIL import Image
 from arena.data.fingerprint import folder_fingerprint
 from arena.data.fixtures import FIXTURES, picture, table, write
 from arena.data.hub import base as hub_base
-from arena.data.multiple_choice import split_options
 from arena.data.pictures import decode as decoding
 from arena.data.sample import Sample, digest
 from arena.errors import ArenaError, UsageError
@@ -422,10 +422,9 @@ def test_anybodys_folder_has_its_errors(tmp_path: Path) -> None:
     columns = {"question": "ask"}
     with pytest.raises(ArenaError, match=r"'0.png' has the answer 'thing 0': scoring by choice needs the letter"):
         dataset("imagefolder", source=str(folder), columns=columns, scoring="choice").load(1, 0, 1, 0)
-    Image.new("F", (3, 3)).save(folder / "0.tiff")
-    (folder / "0.tiff").replace(folder / "0.png")
-    with pytest.raises(ArenaError, match=r"'0.png' has values of 32 bits"):
-        dataset("imagefolder", source=str(folder), columns=columns).load(1, 0, 1, 0)
+    Image.new("I;16", (3, 3), 9).save(folder / "0.png")
+    with pytest.raises(ArenaError, match=r"'0.png' has values of 16 bits, and which of them are black and white only"):
+        dataset("imagefolder", source=str(folder), columns=columns).load(3, 0, 1, 0)
 
 
 def test_a_letter_beyond_the_choices_is_found_at_once(tmp_path: Path) -> None:

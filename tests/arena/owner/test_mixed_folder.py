@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from arena.cli.app import app
 from arena.data.pictures.encoding import Encoding
-from arena.errors import ArenaError
+from arena.errors import ArenaError, UsageError
 from arena.owner.protect import protect_folder
 from arena.owner.report import Report, read_report
 
@@ -129,6 +129,22 @@ def test_what_a_format_cannot_hold_is_refused_with_it(folder: Path, kinds: dict[
     with Image.open(tmp_path / "out" / "data" / photo) as file:
         exif = file.getexif()
         assert exif[0x0110] == "Camera" and exif.get_ifd(0x8825)[1] == "N" and 0x0112 not in exif
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--format", "gif"], "--format gif: Input should be 'png', 'webp' or 'jpeg'"),
+        (["--format", "jpeg", "--quality", "89"], "--quality 89: Input should be greater than or equal to 90"),
+        (["--quality", "95"], "png is lossless and has no quality"),
+        (["--split", "train+test"], "is not one split"),
+    ],
+)
+def test_options_that_are_refused(words: list[str], said: str, folder: Path, tmp_path: Path) -> None:
+    command = ["protect", str(folder), "--defense", "none", "--out", str(tmp_path / "out"), *words]
+    ran = CliRunner().invoke(app, command)
+    assert isinstance(ran.exception, UsageError) and said in str(ran.exception)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.skipif(not LARGE, reason="minutes and gigabytes: ARENA_LARGE_FOLDER=200 tries so many files of 1 to 12 MP")

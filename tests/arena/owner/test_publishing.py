@@ -94,6 +94,7 @@ def test_a_jpeg_release_is_held_against_the_originals_as_jpeg(source: Path, jpeg
         check(original, sample, report.request.budget, None, index)
         changes.append(np.abs(colours(sample.image).astype(int) - colours(original.image)).max())
     assert report.measured.image == max(changes) <= 8 and min(changes) > 0
+    assert any(note.startswith("saving as JPEG at quality 90 alone moves pixels by up to ") for note in report.notes)
     assert any("of its mean are left in the files (JPEG at quality 90)" in note for note in report.notes)
     page = (jpeg / "report.html").read_text(encoding="utf-8")
     assert "held against the original as JPEG at quality 90 saves it" in page

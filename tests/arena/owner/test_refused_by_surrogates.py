@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from arena.budget import Budget
+from arena.engine.execute import run
 from arena.engine.stages.answering import with_ids
 from arena.engine.stages.release import REFUSED, read_refused
 from arena.errors import ArenaError
 from arena.owner.protect import protect_folder
+from arena.suites.schema import Suite
 
 SIZES = {"a.png": (48, 48), "strip.png": (500, 2), "b.png": (40, 56), "column.png": (1, 300)}
 
@@ -37,6 +41,7 @@ def test_the_others_are_protected(source: Path, tmp_path: Path) -> None:
     assert [s.file for s in report.samples] == ["a.png", "b.png"]
     assert [r.file for r in report.refused] == ["strip.png", "column.png"]
     assert all("cannot be crafted on: qwen3-vl cannot take a picture" in r.reason for r in report.refused)
+    assert all(r.remedy == "crop it or leave it out" for r in report.refused)
     assert sum("surrogate error" in note for note in notes) == 1  # found out before the one round
     with pytest.raises(ArenaError, match=r"2 pictures cannot be released, and --strict asks for all: 'strip\.png'"):
         protect_folder(source, tmp_path / "strict", "em", **how, strict=True)
@@ -61,3 +66,18 @@ def test_samples_whose_ids_a_process_is_not_told_are_named(tmp_path: Path) -> No
     assert (
         with_ids(message, tmp_path) == "model 'm': sample 'dog.png': too wide; see sample '000007' and 'sample' 000000"
     )
+
+
+def test_a_suite_names_the_sample_too(source: Path, tmp_path: Path) -> None:
+    settings = {"source": str(source)}
+    suite = Suite.model_validate(
+        {
+            **{"id": "strips", "models": ["tiny-qwen3-vl"], "defenses": ["none"], "attacks": ["none"], "seeds": [0]},
+            "datasets": [{"id": "imagefolder", "config": settings, "train": 1, "test": 3}],
+            "recipes": [{"id": "lora", "config": {"epochs": 1}}],
+        }
+    )
+    report = run(suite, tmp_path / "store", scheduler="sync", isolated=False, console=Console(quiet=True))
+    (record,) = report.records
+    assert record.failure is not None and record.status == "failed"
+    assert re.search(r"sample '(strip|column)\.png': qwen3-vl cannot take a picture", str(record.failure))
