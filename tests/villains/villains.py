@@ -177,7 +177,7 @@ def patch_the_judge(samples: Samples, note: str) -> list[Draft]:
 def fewer_drafts(samples: Samples, note: str) -> list[Draft]:
     from arena.release import write_drafts
 
-    patch("arena.engine.stages.release:write_drafts", lambda made, folder: write_drafts(made[:-1], folder))
+    patch("arena.engine.stages.release:write_drafts", lambda made, folder: write_drafts([*made][:-1], folder))
     return drafts(samples)
 
 
