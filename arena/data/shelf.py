@@ -14,7 +14,7 @@ from PIL import Image
 from arena.errors import ArenaError
 
 SMALL = 2**28
-"""Bytes of decoded pictures that are kept where memory is to be spared; one of 12 megapixels has 48 million."""
+"""Bytes of decoded pictures that are kept where memory is to be spared: five photographs of 12 megapixels."""
 
 
 class ShelvedImage(Image.Image):

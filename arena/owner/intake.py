@@ -163,8 +163,6 @@ def _refuse_name(entry: Entry, encoding: Encoding, taken: dict[str, str]) -> Non
     if any(len(part.encode()) > LONGEST for part in PurePosixPath(name).parts):
         reason = f"would be released under a name of more than {LONGEST} bytes, which no file can have"
         raise Refused(entry.where, reason, "rename it")
-    other = taken.get(folded(name))
-    if other == entry.file:
-        raise Refused(entry.where, "is the picture of an earlier row too", "put both questions into one row")
-    if other is not None:
+    other = taken.get(folded(name), entry.file)
+    if other != entry.file:  # of which there may be several questions
         raise Refused(entry.where, f"would be released as {name!r}, as {other!r} is", "rename one")

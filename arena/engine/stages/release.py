@@ -66,7 +66,8 @@ class Release(Stage):
         before = digest(samples)
         surrogates = None if self.surrogates is None else partial(self._load, samples, desk)
         world = defender_world(desk, self.bounds, self.seed, surrogates)
-        write_drafts(round_drafts(samples, defense.protect(samples, world)), desk.made / DRAFTS)
+        drafts = round_drafts(samples, defense.protect(samples, world))
+        write_drafts(drafts, desk.made / DRAFTS)
         if digest(samples) != before:
             raise ArenaError("it changed the samples that it was given, in place: return new pictures in drafts")
         desk.write(DIAGNOSTICS, {str(name): float(value) for name, value in world.diagnostics.items()})

@@ -16,6 +16,7 @@ from PIL import Image, ImageCms, ImageOps
 from typer.testing import CliRunner
 
 from arena.cli.app import app
+from arena.data import shelf
 from arena.data.pictures.encoding import Encoding
 from arena.errors import ArenaError, UsageError
 from arena.owner.protect import protect_folder
@@ -151,11 +152,31 @@ def test_options_that_are_refused(words: list[str], said: str, folder: Path, tmp
 def test_a_large_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sizes = [(1200, 900), (2048, 1536), (4000, 3000), (1000, 1400), (3000, 2000)]
     kinds = write_mixed_folder(tmp_path / "in", int(LARGE or 0), sizes)
+    shelf.limit(shelf.SMALL)
     started = time.perf_counter()
     report = protect_folder(tmp_path / "in", tmp_path / "out", "random")
     took = time.perf_counter() - started
-    memory = [resource.getrusage(who).ru_maxrss / 2**20 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    memory = [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, report.peak_memory_mb / 2**10]
     check_release(tmp_path / "in", tmp_path / "out", kinds, tmp_path)
     counts = {"released": len(report.samples), "refused": len(report.refused)}
     with capsys.disabled():
         print(json.dumps({**counts, "seconds": round(took), "GiB": [round(m, 2) for m in memory]}))  # noqa: T201
+
+
+def test_one_file_with_several_questions_is_one_file_of_the_release(tmp_path: Path) -> None:
+    import datasets
+
+    (tmp_path / "in").mkdir()
+    rows = []
+    for name, question in (("a.png", "what?"), ("b.png", "where?"), ("a.png", "who?"), ("a.png", "when?")):
+        Image.new("RGB", (40, 32), (90, 120, 60)).save(tmp_path / "in" / name)
+        rows.append(json.dumps({"file_name": name, "question": question, "answer": "it"}))
+    (tmp_path / "in" / "metadata.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    report = protect_folder(tmp_path / "in", tmp_path / "out", "random")
+    assert [s.id for s in report.samples] == ["a.png", "b.png", "a.png#2", "a.png#3"] and not report.refused
+    assert {p.name for p in (tmp_path / "out" / "data").iterdir()} == {"a.png", "b.png", "metadata.jsonl"}
+    table = datasets.load_dataset(
+        "imagefolder", data_dir=str(tmp_path / "out" / "data"), split="train", cache_dir=str(tmp_path / "cache")
+    )
+    assert sorted(table["question"]) == ["what?", "when?", "where?", "who?"]
+    assert read_report(tmp_path / "out") == protect_folder(tmp_path / "in", tmp_path / "out", "random", resume=True)
