@@ -152,7 +152,7 @@ def test_mix_without_a_grant_is_refused() -> None:
         attack(Case("mix", {})).purify(samples(), AttackerWorld())
 
 
-ELSEWHERE = {"mix", "onion", "paraphrase", "back-translate", "vae", "vae-trans"}
+ELSEWHERE = {"auxiliary-alone", "mix", "onion", "paraphrase", "back-translate", "vae", "vae-trans"}
 """Attacks that need more than pictures and questions; they have tests of their own."""
 
 

@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from tiny_models import tiny_random_llava
 
 from arena.budget import Budget
+from arena.controls import bounds
 from arena.data.embedded.glyphs import Glyphs
 from arena.data.sample import Sample
 from arena.plugins.base import DefenderWorld, Defense
@@ -83,7 +84,8 @@ SHIPPED = [entry.id for entry in Registry().entries("defense") if entry.id != "r
 @pytest.mark.parametrize("name", SHIPPED)
 def test_of_a_budget_between_two_levels_the_lower_is_kept(name: str, samples: tuple[Sample, ...]) -> None:
     small, four = Registry().get("defense", name).load().Config.small(), samples[:4]
-    released = release(Registry().create("defense", name, small), four, world(7.65))
+    granted = DefenderWorld(bounds(name, Budget(image=7.65)), 0, lambda: (tiny_random_llava(),))
+    released = release(Registry().create("defense", name, small), four, granted)
     largest = max(np.abs(d).max() for d in difference(four, released))
     assert largest <= 7 and (largest == 7 or name not in ("random", "lsp"))  # the others take few steps
 

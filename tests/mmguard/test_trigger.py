@@ -112,9 +112,16 @@ def few(*words: str) -> Vocabulary:
     return Vocabulary(words, torch.arange(len(words)))
 
 
-def by_words(text: str) -> dict[str, list[str]]:
-    """A tokenizer with a token a word."""
-    return {"input_ids": text.split()}
+class ByWords:
+    """A slow tokenizer with a token a word."""
+
+    is_fast = False
+
+    def __call__(self, text: str, **_: bool) -> dict[str, list[str]]:
+        return {"input_ids": text.split()}
+
+
+by_words = ByWords()
 
 
 def test_words_of_the_answer_are_no_beginning() -> None:
