@@ -17,7 +17,7 @@ from arena.engine.stages.score import Score
 def test_peak_accuracy_needs_the_scores_of_all_epochs(accuracies: tuple[float | None, ...], peak: float | None) -> None:
     """With `checkpoints: best` one epoch is scored, whose accuracy says nothing of the others."""
     epochs = [{"test_accuracy": accuracy} for accuracy in accuracies]
-    outcome = {"correct": [True], "epochs": epochs, "chosen": len(epochs) - 1}
+    outcome = {"correct": [True], "cut": 0, "epochs": epochs, "chosen": len(epochs) - 1}
     artifact = SimpleNamespace(json=lambda name: outcome, manifest=SimpleNamespace(digest="d"))
     fields: dict[str, Any] = {"lineage": {}}
     Score.add_to(cast(Any, None), fields, "scored", cast(Any, artifact))
