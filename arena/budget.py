@@ -9,10 +9,11 @@ from typing import Literal
 
 import numpy as np
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from rapidfuzz.distance import Levenshtein
 
-from arena.data.colours import colours
+from arena import leak
+from arena.data.colours import colours, scaling
 from arena.data.sample import Sample
 from arena.errors import BudgetError
 
@@ -23,23 +24,49 @@ MODES = ("L", "LA", "RGB", "RGBA")
 
 
 class Budget(BaseModel):
-    """How far a released sample may be from its original."""
+    """How far a released sample may be from its original. Pixels are released in 8 bits, so that of an L-infinity bound
+    only whole levels count: 7.65 is 7, for the defense, for what is checked, and for what is recorded."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     norm: Literal["linf", "l2", "unbounded"] = Field(
         default="linf", description="largest change, root mean square change, or no bound on the image"
     )
-    image: float = Field(default=8, ge=0, le=255, allow_inf_nan=False, description="bound on the image, in 1/255")
+    image: float = Field(
+        default=8,
+        ge=0,
+        le=255,
+        allow_inf_nan=False,
+        description="bound on the image, in 1/255; of a largest change the fraction is cut off",
+    )
     text: int = Field(
         default=5, ge=0, description="bound on words inserted, changed or deleted, and on growth in tokens"
     )
+    forbid_answer_words: bool = Field(
+        default=True,
+        description="whether an inserted word may not be one of the sample's answer or aliases, or the letter of an "
+        "option; off as in the papers, whose triggers may spell the answer",
+    )
+
+    @field_validator("image")
+    @classmethod
+    def _whole_levels(cls, image: float, info: ValidationInfo) -> float:
+        return float(floor(image)) if info.data.get("norm") == "linf" else image
 
     @property
     def epsilon(self) -> float:
-        """The bound on the image for pixel values in [0, 1]. Of an L-infinity budget only whole levels of 8 bits count:
-        a fraction of one would be rounded, up as well, when pixels are released."""
-        return (floor(self.image) if self.norm == "linf" else self.image) / 255
+        """The bound on the image for pixel values in [0, 1]."""
+        return self.image / 255
+
+    def forbidden(self, sample: Sample) -> frozenset[str]:
+        """The words that may not be inserted into a sample's question, folded as `arena.leak.words` folds; none where
+        answers may be."""
+        return leak.forbidden(sample) if self.forbid_answer_words else frozenset()
+
+    def forbidden_word(self, original: Sample, question: str) -> str | None:
+        """What is forbidden of the words inserted into `question`, also where several written together make the answer;
+        None where nothing is."""
+        return leak.forbidden_word(original, question) if self.forbid_answer_words else None
 
 
 def words(text: str) -> list[str]:
@@ -53,7 +80,9 @@ def mode_problem(image: Image.Image) -> str | None:
     if image.mode in MODES:
         return None
     kind = "a palette image (mode 'P')" if image.mode == "P" else f"of mode {image.mode!r}"
-    return f"the image is {kind}, whose pixels are not 8-bit colours: convert it first, e.g. image.convert('RGB')"
+    wide = image.mode in ("I", "F") or image.mode.startswith("I;")
+    remedy = scaling(image) if wide else "convert it first, e.g. image.convert('RGB')"
+    return f"the image is {kind}, whose pixels are not 8-bit colours: {remedy}"
 
 
 def check(
@@ -79,6 +108,11 @@ def check(
         raise refuse(problem)
     if problem := _text_problem(original.question, released.question, budget.text, count_tokens):
         raise refuse(problem)
+    if word := budget.forbidden_word(original, released.question):
+        raise refuse(
+            f"the word {word!r} was inserted, which is of its answer, an alias or an option: leave out what "
+            "`budget.forbidden` names, or allow it with `forbid_answer_words: false`"
+        )
 
 
 def _image_problem(original: Image.Image, released: Image.Image, budget: Budget) -> str | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 _PACKAGES = (
     *("mmguard-arena", "torch", "transformers", "peft", "accelerate", "tokenizers", "numpy", "scipy", "pillow"),

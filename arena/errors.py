@@ -13,6 +13,14 @@ class UsageError(ArenaError):
     """The request itself is wrong (unknown plugin, bad suite, setting out of range); exits 2."""
 
 
+class Refused(ArenaError):
+    """A picture or a text that cannot be used: where it stands, the reason, and what would help."""
+
+    def __init__(self, where: str, reason: str = "", remedy: str = "") -> None:  # defaults: it is pickled
+        super().__init__(f"{where} {reason}: {remedy}" if reason else where)
+        self.where, self.reason, self.remedy = where, reason, remedy
+
+
 class BudgetError(ArenaError):
     """A protection went beyond its budget, or changed what it must not change."""
 

@@ -1,4 +1,4 @@
-"""Paths that users name: whether something is there, or why that cannot be seen."""
+"""Paths that users name: whether something is there, or why that cannot be seen; and where this user's caches are."""
 
 from __future__ import annotations
 
@@ -6,8 +6,15 @@ import os
 import stat
 from pathlib import Path
 
+import platformdirs
+
 from arena.errors import ArenaError, UsageError
 from arena.text import shortened
+
+
+def cache_directory() -> Path:
+    """Where this user's caches are."""
+    return platformdirs.user_cache_path("mmguard-arena", appauthor=False)
 
 
 def exists(path: Path | str) -> bool:

@@ -1,7 +1,8 @@
-"""Clean samples to the bytes that leave the owner's hands, and back: 8-bit PNG and UTF-8 text, an ``imagefolder``.
+"""Clean samples to the bytes that leave the owner's hands, and back: 8-bit pictures and UTF-8 text, an ``imagefolder``.
 
-A release on disk is a folder of PNG files and a ``metadata.jsonl`` with the columns ``file_name``, ``id``,
-``question``, ``answer``, ``aliases`` and ``choices``; ``datasets.load_dataset("imagefolder", data_dir=...)`` reads it.
+A release on disk is a folder of pictures, PNG files by default, and a ``metadata.jsonl`` with the columns
+``file_name``, ``id``, ``question``, ``answer``, ``aliases`` and ``choices``;
+``datasets.load_dataset("imagefolder", data_dir=...)`` reads it.
 """
 
 from __future__ import annotations
@@ -11,16 +12,22 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PurePosixPath
+from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from arena.budget import Budget, check, mode_problem
-from arena.data.folder import FIELDS, decode, escapes, read_imagefolder, read_rows
+from arena.data.folder import Entry, list_rows, read_imagefolder
+from arena.data.metadata import FIELDS, escapes
+from arena.data.names import folded
+from arena.data.pictures.decode import RELEASED, decode
+from arena.data.pictures.encoding import PNG, Encoding, in_mode
+from arena.data.pictures.extras import Extras
 from arena.data.sample import Sample
 from arena.data.shelf import shelved
-from arena.errors import ArenaError, UsageError
+from arena.errors import ArenaError, Refused, UsageError
 from arena.plugins.base import Draft, Pixels
 
 __all__ = ["build_release", "read_imagefolder", "read_release", "write_release"]
@@ -118,7 +125,7 @@ def read_drafts(folder: Path, originals: Sequence[Sample]) -> list[Sample]:
 
 
 def _decoded(path: Path, where: str, size: tuple[int, int]) -> Image.Image:
-    return Image.fromarray(np.asarray(decode(path, where, size)))
+    return Image.fromarray(np.asarray(decode(path, where, size, only=RELEASED)))
 
 
 HIDDEN = "?"
@@ -170,42 +177,78 @@ def _to_bytes(pixels: Pixels, original: Image.Image, where: str) -> Image.Image:
     return Image.fromarray(rounded)
 
 
-def write_release(samples: Sequence[Sample], folder: Path, names: Sequence[str] | None = None) -> None:
-    """Write samples as PNG files and ``metadata.jsonl`` into `folder`, which is made or must be empty.
+def write_release(
+    samples: Iterable[Sample],
+    folder: Path,
+    names: Sequence[str] | None = None,
+    encoding: Encoding = PNG,
+    extras: Callable[[int], Extras] | None = None,
+) -> None:
+    """Write samples as pictures and ``metadata.jsonl`` into `folder`, which is made or must be empty.
 
-    The bytes are a function of the samples alone. Files are numbered, or take the relative paths `names`, one a sample,
-    with the suffix ``.png``. Raises `UsageError` for a folder in use and for bad or colliding names.
+    The bytes are a function of the samples and of what `extras` gives for each, by its place, to be kept beside the
+    pixels. Files are numbered, or take the relative paths `names`, one a sample, with the suffix of the `encoding`;
+    samples of one name must have one picture, and share its file. Raises `UsageError` for a folder in use and for bad
+    or colliding names, `ArenaError` for a picture that cannot be written.
     """
     if names is None:
-        files = [f"{i:06d}.png" for i in range(len(samples))]
-    elif len(names) != len(samples):
-        raise UsageError(f"release: {len(names)} names for {len(samples)} samples: give one a sample")
+        samples = list(samples)
+        files = [encoding.renamed(f"{i:06d}") for i in range(len(samples))]
     else:
-        files = [PurePosixPath(name).with_suffix(".png").as_posix() for name in names]
-    seen: dict[str, str] = {}
-    for file, name in zip(files, names or files, strict=True):
-        if escapes(file):
-            raise UsageError(f"release: the name {name!r} leads out of the folder: use relative paths without '..'")
-        if (other := seen.setdefault(file.casefold(), name)) is not name:
-            raise UsageError(f"release: the names {other!r} and {name!r} would be one file {file!r}: rename one")
+        files = _files(names, encoding)
+        if isinstance(samples, Sequence) and len(samples) != len(files):
+            raise UsageError(f"release: {len(files)} names for {len(samples)} samples: give one a sample")
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise UsageError(f"release: the folder {folder} is not empty: name a new one")
+    written: dict[str, bytes] = {}
     with (folder / "metadata.jsonl").open("w", encoding="utf-8", newline="\n") as metadata:
-        for sample, file in zip(samples, files, strict=True):
+        for index, sample in enumerate(samples):
+            file = files[index]
             if problem := mode_problem(sample.image):
                 raise ArenaError(f"release: sample {sample.id!r}: {problem}")
+            if unfit := encoding.problem(sample.image):
+                raise Refused(f"release: sample {sample.id!r}", *unfit)
+            content = encoding.encode(sample.image, extras(index) if extras else None)
+            if written.setdefault(file, digest := sha256(content).digest()) != digest:
+                raise ArenaError(f"release: sample {sample.id!r} has another picture than an earlier one in {file!r}")
             path = folder / file
             path.parent.mkdir(parents=True, exist_ok=True)
-            # From the pixels alone: a PIL image may carry text, profiles or times of its source.
-            Image.fromarray(np.asarray(sample.image)).save(path, "PNG")
+            path.write_bytes(content)
             row = {"file_name": file, **{field: getattr(sample, field) for field in FIELDS}}
             metadata.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def read_release(folder: Path) -> list[Sample]:
-    """The samples of a folder that `write_release` wrote.
+def _files(names: Sequence[str], encoding: Encoding) -> list[str]:
+    """The relative paths of pictures of these names."""
+    files = [encoding.renamed(name) for name in names]
+    seen: dict[str, str] = {}
+    for file, name in zip(files, names, strict=True):
+        if escapes(file):
+            raise UsageError(f"release: the name {name!r} leads out of the folder: use relative paths without '..'")
+        if (other := seen.setdefault(folded(file), name)) != name:
+            raise UsageError(f"release: the names {other!r} and {name!r} would be one file {file!r}: rename one")
+    return files
+
+
+def read_release(folder: Path, modes: Sequence[str] | None = None) -> list[Sample]:
+    """The samples of a folder that `write_release` wrote; each in the mode of its place in `modes`, where its format
+    has none such of its own (see `in_mode`).
 
     Raises `ArenaError` naming file, line and remedy for whatever is missing, damaged, duplicated or oversized.
     """
-    return read_rows(folder, {field: field for field in FIELDS}, required=FIELDS)
+    entries = list_rows(folder, {field: field for field in FIELDS}, required=FIELDS).all()
+    wanted = [""] * len(entries) if modes is None else modes
+    if len(wanted) != len(entries):
+        raise ArenaError(f"{folder} has {len(entries)} samples instead of {len(wanted)}")
+    return [
+        entry.about(shelved(entry.path, entry.where, partial(_as_it_is, entry, mode)))
+        for entry, mode in zip(entries, wanted, strict=True)
+    ]
+
+
+def _as_it_is(entry: Entry, mode: str) -> Image.Image:
+    image = in_mode(decode(entry.path, entry.where, only=RELEASED), mode)
+    if problem := mode_problem(image):
+        raise ArenaError(f"{entry.where} cannot be used: {problem}")
+    return Image.fromarray(np.asarray(image))

@@ -20,28 +20,40 @@ from arena.lvlm.perturbation import PIXELS
 from arena.plugins.base import DefenderWorld, Defense, Draft, Effort, PluginConfig, setting
 from defenses.claims import noise_lowers_the_loss
 from defenses.surrogate import Perturbations, Surrogate, SurrogateConfig, shuffled
-from mmguard.craft import Crafting, Tally, gaps_of
+from mmguard.craft import Crafting, Tally
 from mmguard.image import levels, pixels, radius, released
 from mmguard.objective import Objective
 from mmguard.settings import Pictures, image_steps
-from mmguard.trigger import Trigger, Vocabulary, admissible_vocabulary, initial_trigger, insert
+from mmguard.trigger import Trigger, admissible_vocabulary, initial_trigger, insert
+
+FRONT = 0
+"""Words of a question that stand before the trigger."""
 
 
 class Mem(Defense):
     """min over delta and trigger of min over theta of CE(f_theta(x + delta, t + trigger), y).
 
-    Rounds of training steps of LoRA surrogates on the protected samples, sign steps of every delta, and in the first
-    rounds one HotFlip pass over the trigger. While delta is crafted, the questions of a batch are shuffled and
-    triggers stay with their pictures, so that delta binds to the trigger and not to the question. One trigger a
-    sample, at the end of its question.
+    Rounds of training steps of LoRA surrogates on the protected samples, in the first rounds one HotFlip pass over the
+    trigger, and sign steps of every delta. While delta is crafted, the questions of a batch are shuffled anew for each
+    step and triggers stay with their pictures, so that delta binds to the trigger and not to the question. One trigger
+    a sample, at the beginning of its question.
+
+    The defaults are those of the authors' code: 20 rounds of 200 training steps and 8 noise steps, triggers in the
+    first 5. That is 4,000 training steps of each surrogate, 160 noise steps of every picture and 5 passes over its
+    trigger; suites on tiny models set less. It deviates from that code in what is trained: adapters of a model that
+    answers questions, by the loss of the answer, instead of all weights of CLIP by the contrastive loss. Words of a
+    trigger are the admissible ones of `mmguard.trigger`.
     """
 
+    version = "2"
     needs = frozenset({"seed", "surrogates"})
 
     class Config(PluginConfig, Pictures):
-        rounds: int = setting(6, dry_run=1, ge=1, description="rounds of training and crafting")
-        theta_steps: int = setting(10, dry_run=1, ge=1, description="training steps of each surrogate per round")
-        text_rounds: int = setting(2, dry_run=1, ge=0, description="first so many rounds also rewrite triggers")
+        rounds: int = setting(
+            20, dry_run=1, ge=1, description="rounds of training and crafting; 20 is the authors', as the next two"
+        )
+        theta_steps: int = setting(200, dry_run=1, ge=1, description="training steps of each surrogate per round")
+        text_rounds: int = setting(5, dry_run=1, ge=0, description="first so many rounds also rewrite triggers")
         pgd_steps: int = setting(8, dry_run=1, ge=1, description="noise steps per round; 8 is the paper's")
         step: int = Field(1, ge=1, description="size of a noise step, in 1/255")
         trigger_tokens: int | None = Field(
@@ -75,13 +87,9 @@ class Mem(Defense):
         training = SurrogateConfig.model_validate(c.model_dump(include={"rank", "learning_rate", "batch_size"}))
         surrogates = [Surrogate.start(lvlm, samples, training) for lvlm in world.surrogates()]
         vocabulary = admissible_vocabulary(surrogates[0].lvlm)
-        gaps = gaps_of(samples, "suffix", world.seed, 0)
-        sharing = shared(samples, c.copies == "near")
+        tokenizer, sharing = surrogates[0].lvlm.tokenizer, shared(samples, c.copies == "near")
         delta = Perturbations([samples[i] for i in sharing.first], torch.int16)
-        triggers = [
-            initial_trigger(s.question, words, gap, vocabulary, surrogates[0].lvlm.tokenizer, rng)
-            for s, gap in zip(samples, gaps, strict=True)
-        ]
+        triggers = [initial_trigger(s, words, FRONT, vocabulary, tokenizer, rng, world.budget) for s in samples]
 
         def protected(part: Sequence[int]) -> list[torch.Tensor]:
             return [pixels(levels(samples[i].image), delta[sharing.of_sample[i]]) for i in part]
@@ -90,7 +98,7 @@ class Mem(Defense):
         parts = sharing.parts([s.image.width * s.image.height for s in samples], c.batch_size, PIXELS)
         for number in range(c.rounds):
             for surrogate in surrogates:
-                surrogate.samples = _WithTriggers(samples, list(triggers), gaps)
+                surrogate.samples = _WithTriggers(samples, list(triggers))
             losses = []
             for _ in range(c.theta_steps):
                 part = next(order)
@@ -99,58 +107,50 @@ class Mem(Defense):
                 for surrogate in surrogates:
                     stack.enter_context(fused(surrogate.lvlm))
                 for one in parts:
-                    shares = sharing.local(one)
-                    state = [delta[d] for d in shares.deltas]
-                    mixed = rng.permutation(len(one))
-                    crafting = self._start(surrogates, samples, one, shares, state, triggers, mixed)
-                    crafting.perturb(c.pgd_steps, c.step, bound, number * c.pgd_steps)
+                    shares, mine = sharing.local(one), [samples[i] for i in one]
+                    noise = [delta[d] for d in shares.deltas]
+                    crafting = self._start(surrogates, mine, shares, noise, [triggers[i] for i in one])
+                    if words and number < c.text_rounds:
+                        crafting.rewrite(
+                            vocabulary, range(words), c.candidates, words, 0.0, c.candidate_batch, world.budget
+                        )
+                    for step in range(c.pgd_steps):
+                        crafting.samples = _asked_otherwise(mine, rng)
+                        crafting.perturb(1, c.step, bound, number * c.pgd_steps + step)
                     for d, values in zip(shares.deltas, crafting.delta, strict=True):
                         delta[d] = values
-                    if words and number < c.text_rounds:
-                        order_of = np.arange(len(one))
-                        matched = self._start(surrogates, samples, one, shares, crafting.delta, triggers, order_of)
-                        self._rewrite(matched, vocabulary, words)
-                        for i, trigger in zip(one, matched.words, strict=True):
-                            triggers[i] = trigger
+                    for i, trigger in zip(one, crafting.words, strict=True):
+                        triggers[i] = trigger
             world.progress((number + 1) / c.rounds, f"loss {np.mean(losses):.3f}")
         return (
-            Draft(released(s.image, delta[sharing.of_sample[i]]), insert(s.question, triggers[i], gaps[i])[0])
+            Draft(released(s.image, delta[sharing.of_sample[i]]), insert(s.question, triggers[i], FRONT)[0])
             for i, s in enumerate(samples)
         )
 
     def distinguished(self, samples: Sequence[Sample], released: Sequence[Sample], world: DefenderWorld) -> str | None:
-        """Questions end in a trigger and are else as they were, and the noise lowers the surrogates' loss beside it."""
+        """Questions begin with a trigger and are else as they were, and the noise lowers the surrogates' loss beside
+        it."""
         words = world.budget.text if self.config.trigger_tokens is None else self.config.trigger_tokens
         for sample, other in zip(samples, released, strict=True):
-            trigger = other.question.removeprefix(sample.question.rstrip())
+            trigger = other.question.removesuffix(sample.question.lstrip())
             if other.question == sample.question or trigger == other.question or len(trigger.split()) > words:
-                return f"the question of sample {sample.id!r} does not end in a trigger of at most {words} words"
+                return f"the question of sample {sample.id!r} does not begin with a trigger of at most {words} words"
         return noise_lowers_the_loss(samples, released, world, released)
-
-    def _rewrite(self, crafting: Crafting, vocabulary: Vocabulary, words: int) -> None:
-        crafting.rewrite(vocabulary, range(words), self.config.candidates, words, 0.0, self.config.candidate_batch)
 
     def _start(
         self,
         surrogates: Sequence[Surrogate],
         samples: Sequence[Sample],
-        part: Sequence[int],
         shares: Local,
         delta: list[torch.Tensor],
-        triggers: Sequence[Trigger],
-        order: np.ndarray,
+        triggers: list[Trigger],
     ) -> Crafting:
-        """A batch whose pictures, triggers and answers stay, and whose questions come in the given order."""
-        mixed = [
-            samples[i].with_content(samples[i].image, samples[part[j]].question)
-            for i, j in zip(part, order.tolist(), strict=True)
-        ]
         models = [surrogate.lvlm for surrogate in surrogates]
         return Crafting.start(
-            mixed,
+            samples,
             delta,
-            [triggers[i] for i in part],
-            gaps_of(mixed, "suffix", 0, 0),
+            triggers,
+            [FRONT] * len(samples),
             models,
             [1 / len(models)] * len(models),
             Objective.model_validate({"objective": "none", "layers": 1}),
@@ -160,13 +160,18 @@ class Mem(Defense):
         )
 
 
+def _asked_otherwise(samples: Sequence[Sample], rng: np.random.Generator) -> list[Sample]:
+    """The samples with their questions shuffled; pictures and answers stay."""
+    order = rng.permutation(len(samples)).tolist()
+    return [s.with_content(s.image, samples[j].question) for s, j in zip(samples, order, strict=True)]
+
+
 @dataclass(frozen=True)
 class _WithTriggers(Sequence[Sample]):
     """Samples with a trigger in each question, made when they are looked at."""
 
     samples: Sequence[Sample]
     triggers: Sequence[Trigger]
-    gaps: Sequence[int]
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -179,4 +184,4 @@ class _WithTriggers(Sequence[Sample]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         sample = self.samples[index]
-        return sample.with_content(sample.image, insert(sample.question, self.triggers[index], self.gaps[index])[0])
+        return sample.with_content(sample.image, insert(sample.question, self.triggers[index], FRONT)[0])

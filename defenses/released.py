@@ -7,9 +7,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from arena.data.fingerprint import folder_fingerprint
-from arena.data.folder import is_read, read_imagefolder
+from arena.data.fingerprint import files_fingerprint
+from arena.data.folder import files_of, read_imagefolder
 from arena.data.pairs import paired
+from arena.data.pictures.encoding import in_mode
 from arena.data.sample import Sample, digest
 from arena.errors import ArenaError, UsageError
 from arena.paths import is_folder
@@ -37,7 +38,7 @@ class Released(Defense):
         folder = Path(self.config.folder)
         if not is_folder(folder):
             raise UsageError(f"{folder} is not a folder: name one that holds released pictures and their metadata")
-        return folder_fingerprint(folder, is_read)
+        return files_fingerprint(folder, files_of(folder))
 
     def protect(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Draft]:
         found = paired(samples, read_imagefolder(Path(self.config.folder), self.config.columns))
@@ -47,12 +48,14 @@ class Released(Defense):
                     f"{self.config.folder} has no released sample of {original.id!r}: its id, or the name of its "
                     "picture's file, must be that of the original"
                 )
-            yield Draft(released.image, released.question)
+            yield Draft(in_mode(released.image, original.image.mode), released.question)
 
     def distinguished(self, samples: Sequence[Sample], released: Sequence[Sample], world: DefenderWorld) -> str | None:
         """Pictures and questions are those of the folder."""
         found = paired(samples, read_imagefolder(Path(self.config.folder), self.config.columns))
         for original, other, made in zip(samples, found, released, strict=True):
-            if other is None or digest([original.with_content(other.image, other.question)]) != digest([made]):
+            if other is not None:
+                other = original.with_content(in_mode(other.image, original.image.mode), other.question)
+            if other is None or digest([other]) != digest([made]):
                 return f"sample {original.id!r} is not what {self.config.folder} has of it"
         return None

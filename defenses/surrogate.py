@@ -15,7 +15,7 @@ from arena.data.sample import Sample
 from arena.lvlm.adapters import attach_lora, linear_modules, trainable
 from arena.lvlm.base import LVLM
 from arena.lvlm.batch import IGNORE, Batch
-from arena.lvlm.perturbation import as_rgb, batches, pieces, planes
+from arena.lvlm.perturbation import as_rgb, batches, check_finite, pieces, planes
 from arena.plugins.base import PluginConfig, setting
 from mmguard.settings import Pictures
 
@@ -64,12 +64,14 @@ class Surrogate:
     def train_step(self, indices: Sequence[int], images: Images) -> float:
         """One step of the adapters on the pictures that `images` gives of some samples; returns the loss.
 
-        Large pictures come in several pieces, whose gradients are added up by their share of the samples.
+        Large pictures come in several pieces, whose gradients are added up by their share of the samples. Raises
+        `ArenaError` if the loss is no number.
         """
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
         for part in pieces(indices, self.samples):
             loss = self.lvlm.loss(self.encode(part, images(part)))
+            check_finite("the surrogate's loss", [loss])
             (loss if len(part) == len(indices) else loss * (len(part) / len(indices))).backward()
             total += loss.item() * len(part)
         self.optimizer.step()

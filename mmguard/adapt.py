@@ -11,7 +11,7 @@ import torch
 from arena.lvlm.adapters import attach_lora, detach_lora, linear_modules, trainable
 from arena.lvlm.base import LVLM
 from arena.lvlm.batch import Batch
-from arena.lvlm.perturbation import batches
+from arena.lvlm.perturbation import batches, check_finite
 
 Encode = Callable[[LVLM, Sequence[int]], Batch]
 """The protected samples at some indices as a batch of a surrogate."""
@@ -44,6 +44,7 @@ def train(
     A step is one pass over the protected samples in shuffled minibatches: the reading under which Algorithm 1 costs
     what the paper says, O(R n M (Q + 1)). Afterwards the model is in evaluation mode and nothing of it is trainable.
     A minibatch runs in the `pieces` that it is given, whose gradients are added up by their share of the samples.
+    Raises `ArenaError` where the loss is no number.
     """
     rng = np.random.default_rng(seed)
     parameters = list(trainable(lvlm).values())
@@ -58,6 +59,7 @@ def train(
                 optimizer.zero_grad(set_to_none=True)
                 for piece in pieces([int(order[i]) for i in part]):
                     loss = lvlm.loss(encode(lvlm, piece))
+                    check_finite("the surrogate's loss", [loss])
                     (loss if len(piece) == len(part) else loss * (len(piece) / len(part))).backward()
                     total += loss.item() * len(piece)
                 optimizer.step()

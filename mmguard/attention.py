@@ -6,9 +6,9 @@ averaged attention A_bar is ``(K, B, keys)``, each row a distribution over keys.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,6 +16,11 @@ from torch import Tensor
 from arena.errors import ArenaError
 from arena.lvlm.base import LVLM
 from arena.lvlm.batch import Role
+from arena.shares import at_least
+
+AnswerRows = Literal["targets", "predicting"]
+"""Which rows of attention are those of the answer, Omega_y as queries: its own tokens, which the paper has, or the
+positions that predict them."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,21 @@ def query_rows(roles: Tensor, wanted: Sequence[Role]) -> tuple[Tensor, Tensor]:
     return positions, roles.gather(1, positions).masked_fill(~is_row.gather(1, positions), int(Role.PADDING))
 
 
+def asking(roles: Tensor, answer_rows: AnswerRows) -> Tensor:
+    """The roles ``(B, L)`` of positions as queries.
+
+    Answers end in the end-of-sequence token, so that the rows of a one-word answer as the paper has them are those of
+    the word and of that token. What says the word is the position before it, a token of the template: with `predicting`
+    each answer token's role stands one position before it. On the tiny models that lowered eta of Theorem 5.1 from 2.11
+    to 1.65, and changed no conclusion at three seeds.
+    """
+    if answer_rows == "targets":
+        return roles
+    is_answer = roles == Role.ANSWER
+    before = torch.nn.functional.pad(is_answer[:, 1:], (0, 1))
+    return roles.masked_fill(is_answer, int(Role.TEMPLATE)).masked_fill(before, int(Role.ANSWER))
+
+
 def check_causal_order(roles: Tensor) -> None:
     """Raise `ArenaError` unless all image tokens of ``(B, L)`` precede trigger and answer, which attend to them."""
     positions = torch.arange(roles.shape[1], device=roles.device)
@@ -81,7 +101,7 @@ def omega_delta(change: Tensor, tau: float) -> Tensor:
     """
     # Sign steps leave most tokens exactly tied; float noise in the means must not decide between them.
     change = change.double().mul(1e6).round()
-    first = change.argsort(descending=True, stable=True)[: math.ceil(tau * len(change))]
+    first = change.argsort(descending=True, stable=True)[: at_least(tau, len(change))]
     chosen = torch.zeros(len(change), dtype=torch.bool, device=change.device)
     chosen[first] = True
     return chosen & (change > 0)

@@ -12,7 +12,7 @@ from arena.data.sample import Sample
 from arena.lvlm.base import LVLM
 from arena.lvlm.batch import Encoding
 from arena.lvlm.continuation import Beginnings, Version, begin, common_length, encode_versions, finish
-from mmguard.attention import Attention, query_rows
+from mmguard.attention import Attention, asking, query_rows
 from mmguard.objective import Objective, Reference, affected, combine, compared, layers_of, query_roles
 
 
@@ -43,7 +43,7 @@ def candidate_losses(
     batch = lvlm.collate(heads, pixels, (), torch.arange(len(samples)))
     layers = () if objective.binding == "none" else layers_of(objective, lvlm)
     roles = query_roles(objective)
-    positions, rows_before = query_rows(batch.roles, roles)
+    positions, rows_before = query_rows(asking(batch.roles, objective.answer_rows), roles)
     # Trigger words before the slot that changes ask questions too: their rows stand in the beginning.
     beginnings = begin(lvlm, batch, layers if positions.shape[1] else (), positions)
     chosen = affected(lvlm, clean.pixels, batch.pixels, objective.tau_delta) if objective.binding == "bph" else ()
@@ -76,7 +76,7 @@ def _joint(
     if objective.binding == "none":
         train = finish(lvlm, beginnings, of, endings).losses
         return combine(objective, train, None, (), None).joint
-    positions, rows = query_rows(endings.roles, query_roles(objective))
+    positions, rows = query_rows(asking(endings.roles, objective.answer_rows), query_roles(objective))
     out = finish(lvlm, beginnings, of, endings, layers_of(objective, lvlm), positions)
     slots = endings.roles.shape[1]
     weights = out.attention

@@ -16,7 +16,7 @@ from mmguard.craft import Crafting, Tally, gaps_of
 from mmguard.image import levels, project, radius
 from mmguard.objective import ensemble_weights
 from mmguard.protect import Settings
-from mmguard.trigger import Trigger, admissible_vocabulary, initial_trigger, insert
+from mmguard.trigger import Trigger, admissible_vocabulary, initial_trigger, trigger_in
 
 DRAWS, DEVIATIONS = 8, 4
 """Draws of random signs, and by how many of their standard deviations the objective has to be below their mean."""
@@ -40,7 +40,7 @@ def missing(
     gaps = gaps_of(samples, settings.position, seed, 0)
     triggers = []
     for sample, other, gap in zip(samples, released, gaps, strict=True):
-        trigger = _trigger(sample.question, other.question, gap)
+        trigger = trigger_in(sample.question, other.question, gap)
         if trigger is None or len(trigger) > words:
             return f"the question of sample {sample.id!r} changed by more than a trigger of {words} words in its place"
         triggers.append(trigger)
@@ -77,17 +77,9 @@ def missing(
     if words:
         vocabulary, tokenizer = admissible_vocabulary(surrogates[0]), surrogates[0].tokenizer
         began = [
-            initial_trigger(s.question, words, gap, vocabulary, tokenizer, np.random.default_rng([seed, i, 1]))
+            initial_trigger(s, words, gap, vocabulary, tokenizer, np.random.default_rng([seed, i, 1]), budget)
             for i, (s, gap) in enumerate(zip(samples, gaps, strict=True))
         ]
         if not crafted < (begun := loss(delta, began)):
             return f"what it minimises is {crafted:.6g}, and {begun:.6g} with the triggers that crafting began with"
     return None
-
-
-def _trigger(original: str, released: str, gap: int) -> Trigger | None:
-    """The words that were inserted after the first `gap` words of a question; None where anything else changed."""
-    start = insert(original, ("x",), gap)[1][0]
-    text = released[start : start + len(released) - len(original) - 1]
-    trigger = tuple(text.split(" ")) if text else ()
-    return trigger if insert(original, trigger, gap)[0] == released else None

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from arena.budget import Budget
 from arena.data.copies import Local
 from arena.data.sample import Sample
 from arena.lvlm.base import LVLM
 from arena.lvlm.batch import Batch, Role
 from arena.lvlm.continuation import Version
-from arena.lvlm.perturbation import as_rgb
+from arena.lvlm.perturbation import as_rgb, check_finite
 from arena.lvlm.pixels import to_tensor
 from arena.lvlm.shortcuts import same_pictures
 from arena.lvlm.views import View, cuts, leaves_out
@@ -118,7 +119,7 @@ class Crafting:
         for lvlm in surrogates:
             images = [to_tensor(image).to(lvlm.device) for image in shown]
             of_samples = [images[p] for p in shares.picture]
-            references.append(reference(lvlm, samples, layers_of(objective, lvlm), of_samples))
+            references.append(reference(lvlm, samples, layers_of(objective, lvlm), objective.answer_rows, of_samples))
         return cls(
             *(samples, clean, delta, words, gaps, surrogates, weights, objective, references, tallies, shares, views)
         )
@@ -190,7 +191,8 @@ class Crafting:
         samples = [self.samples[i] for i in chosen]
         versions = [self.version(i, self.words[i]) for i in chosen]
         texts = [s.with_content(s.image, text) for s, (text, _) in zip(samples, versions, strict=True)]
-        clean = reference(lvlm, samples, layers_of(self.objective, lvlm), [before[p] for p in places])
+        layers, rows = layers_of(self.objective, lvlm), self.objective.answer_rows
+        clean = reference(lvlm, samples, layers, rows, [before[p] for p in places])
         batch = lvlm.encode(texts, [shown[p] for p in places], [span for _, span in versions])
         terms, _ = evaluate(self.objective, lvlm, batch, clean)
         yield weight * terms.joint
@@ -203,8 +205,11 @@ class Crafting:
         most_tokens: int,
         lambda_ppl: float,
         batch_size: int,
+        budget: Budget,
     ) -> int:
-        """Screen and verify every slot in turn (eqs. 16-20); returns how many words changed."""
+        """Screen and verify every slot in turn (eqs. 16-20), leaving out what the budget forbids; returns how many
+        words changed."""
+        barred = [vocabulary.places_of(budget.forbidden(sample)) for sample in self.samples]
         with ExitStack() as stack:
             for lvlm in self.surrogates:
                 stack.enter_context(same_pictures(lvlm))
@@ -212,22 +217,22 @@ class Crafting:
             for slot in slots:
                 active = [i for i, words in enumerate(self.words) if slot < len(words)]
                 if active:
-                    best = triggers.screen(self._scores(vocabulary, slot), candidates).tolist()
+                    best = triggers.screen(self._scores(vocabulary, slot), candidates, barred)
                     options = [[words] for words in self.words]
                     for i in active:
                         words = self.words[i]
                         options[i] += [(*words[:slot], vocabulary.words[v], *words[slot + 1 :]) for v in best[i]]
                     losses = self._verify(options, lambda_ppl, batch_size)
-                    changed += sum(self._choose(i, options[i], losses[i], most_tokens) for i in active)
+                    changed += sum(self._choose(i, options[i], losses[i], most_tokens, budget) for i in active)
             return changed
 
-    def _choose(self, i: int, options: Sequence[Trigger], losses: Tensor, most_tokens: int) -> bool:
+    def _choose(self, i: int, options: Sequence[Trigger], losses: Tensor, most_tokens: int, budget: Budget) -> bool:
         """Give sample i the best of its options that fits the budget; whether that is another trigger."""
+        tokenizer = self.surrogates[0].tokenizer
 
         def fits(c: int) -> bool:
             text = self.version(i, options[c])[0]
-            growth = triggers.token_growth(self.surrogates[0].tokenizer, self.samples[i].question, text)
-            return growth <= most_tokens
+            return triggers.fits(self.samples[i], text, most_tokens, tokenizer, budget)
 
         before = self.words[i]
         self.words[i] = options[triggers.choose(losses, fits)]
@@ -274,10 +279,12 @@ class Crafting:
         measured: list[tuple[Terms, dict[str, Shift]]] = []
         for lvlm, clean in zip(self.surrogates, self.references, strict=True):
             batch = self.encode(lvlm)
-            forward, attention = attend(lvlm, batch, layers_of(self.objective, lvlm), (Role.TRIGGER, Role.ANSWER))
+            layers, rows = layers_of(self.objective, lvlm), self.objective.answer_rows
+            forward, attention = attend(lvlm, batch, layers, (Role.TRIGGER, Role.ANSWER), rows)
             chosen = affected(lvlm, clean.pixels, batch.pixels, self.objective.tau_delta)
             used = None if self.objective.binding == "none" else attention
             terms = combine(self.objective, l_train(forward), used, chosen, compared(self.objective, clean))
+            check_finite("the surrogates' loss", [terms.joint])
             if not shifts:
                 measured.append((terms, {}))
                 continue

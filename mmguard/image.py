@@ -5,7 +5,6 @@ A perturbation is int16 ``(C, H, W)`` in units of 1/255 (C = 1 for grey), so wha
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
@@ -14,8 +13,8 @@ from torch import Tensor
 
 from arena.budget import Budget
 from arena.data.colours import recoloured
-from arena.errors import ArenaError, UsageError
-from arena.lvlm.perturbation import as_rgb, planes
+from arena.errors import UsageError
+from arena.lvlm.perturbation import as_rgb, check_finite, planes
 
 Losses = Callable[[int, list[Tensor]], Iterable[Tensor]]
 """The parts of l_prot in a step, each ``(n,)``, from the step's number and float pictures ``(3, H, W)`` in [0, 1]."""
@@ -27,7 +26,7 @@ def radius(budget: Budget) -> int:
         raise UsageError(f"mmguard keeps an L-infinity budget, not {budget.norm!r}: set the budget's norm to linf")
     if budget.image > 127:
         raise UsageError(f"an image budget of {budget.image}/255 does not fit 8-bit differences: use at most 127/255")
-    return math.floor(budget.image)
+    return int(budget.image)
 
 
 def levels(image: Image.Image) -> Tensor:
@@ -72,11 +71,12 @@ def pgd(
         leaves = [pixels(x, current[d]).requires_grad_() for x, d in zip(clean, of, strict=True)]
         gradients: dict[int, Tensor] = {}
         for part in losses(number, [as_rgb(x) for x in leaves]):
-            if not part.isfinite().all():
-                raise ArenaError("the surrogates' loss is not finite after their inner steps: lower the learning rate")
-            for i, gradient in enumerate(torch.autograd.grad(part.sum(), leaves, allow_unused=True)):
-                if gradient is not None:
-                    gradients[i] = gradients[i] + gradient if i in gradients else gradient
+            check_finite("the surrogates' loss after their inner steps", [part])
+            found = dict(enumerate(torch.autograd.grad(part.sum(), leaves, allow_unused=True)))
+            parts = {i: gradient for i, gradient in found.items() if gradient is not None}
+            check_finite("the gradient in the pixels", list(parts.values()))
+            for i, gradient in parts.items():
+                gradients[i] = gradients[i] + gradient if i in gradients else gradient
         for d in range(len(current)):
             mine = [i for i, other in enumerate(of) if other == d]
             if len(mine) == 1:

@@ -15,10 +15,13 @@ from arena.data.sample import Sample
 from arena.errors import ArenaError
 from arena.lvlm.base import LVLM, images_of
 from arena.lvlm.batch import Batch, Forward, Role
+from arena.plugins.base import setting
 from mmguard.attention import (
+    AnswerRows,
     Attention,
     Binding,
     align,
+    asking,
     bph,
     check_causal_order,
     crs,
@@ -43,6 +46,12 @@ class Binds(BaseModel):
     )
     layers: int = Field(2, ge=1, description="binding uses the first so many layers of the language model")
     tau_delta: float = Field(0.1, gt=0, le=1, description="share of image tokens that count as perturbed")
+    answer_rows: AnswerRows = setting(
+        "targets",
+        later=True,
+        description="rows of attention that are the answer's: of its tokens, as in the paper, or of the positions that "
+        "predict them",
+    )
     clamp: float = Field(1e-8, gt=0, lt=1, description="attention below this is clamped before the logarithm")
     cap: float = Field(10.0, gt=0, description="largest divergence of a layer in CRS, in nats")
 
@@ -81,6 +90,7 @@ class Reference:
     lvlm: LVLM
     batch: Batch
     layers: Sequence[int]
+    answer_rows: AnswerRows
 
     @property
     def pixels(self) -> dict[str, Tensor]:
@@ -91,7 +101,7 @@ class Reference:
     def attention(self) -> Clean:
         """How the answers attend; run once, when it is first looked at."""
         with torch.no_grad():
-            _, attention = attend(self.lvlm, self.batch, self.layers, (Role.ANSWER,))
+            _, attention = attend(self.lvlm, self.batch, self.layers, (Role.ANSWER,), self.answer_rows)
             return mean_attention(attention, Role.ANSWER), self.batch.attention_mask.sum(1)
 
 
@@ -147,17 +157,26 @@ def query_roles(objective: Objective) -> tuple[Role, ...]:
 
 
 def attend(
-    lvlm: LVLM, batch: Batch, layers: Sequence[int], roles: Sequence[Role], embeddings: bool = False
+    lvlm: LVLM,
+    batch: Batch,
+    layers: Sequence[int],
+    roles: Sequence[Role],
+    answer_rows: AnswerRows = "targets",
+    embeddings: bool = False,
 ) -> tuple[Forward, Attention]:
-    """A forward pass that keeps attention of the positions with the given roles."""
-    positions, rows = query_rows(batch.roles, roles)
+    """A forward pass that keeps attention of the positions that ask with the given roles."""
+    positions, rows = query_rows(asking(batch.roles, answer_rows), roles)
     forward = lvlm.forward(batch, layers, positions, embeddings, answers_only=True)
     return forward, Attention(forward.attention, rows, batch.roles)
 
 
 @torch.no_grad()
 def reference(
-    lvlm: LVLM, samples: Sequence[Sample], layers: Sequence[int], images: Sequence[Tensor] | None = None
+    lvlm: LVLM,
+    samples: Sequence[Sample],
+    layers: Sequence[int],
+    answer_rows: AnswerRows = "targets",
+    images: Sequence[Tensor] | None = None,
 ) -> Reference:
     """The clean samples as a surrogate sees them, for all comparisons with them while its weights are the same.
 
@@ -165,7 +184,7 @@ def reference(
     """
     batch = lvlm.encode(samples, images_of(samples, lvlm.device) if images is None else images)
     check_causal_order(batch.roles)
-    return Reference(lvlm, replace(batch, images=()), layers)
+    return Reference(lvlm, replace(batch, images=()), layers, answer_rows)
 
 
 def compared(objective: Objective, clean: Reference) -> Clean | None:
@@ -213,6 +232,7 @@ def evaluate(
     if objective.binding == "none":
         forward = lvlm.forward(batch, embeddings=embeddings, answers_only=True)
         return combine(objective, l_train(forward), None, (), None), forward
-    forward, attention = attend(lvlm, batch, layers_of(objective, lvlm), query_roles(objective), embeddings)
+    layers, rows = layers_of(objective, lvlm), objective.answer_rows
+    forward, attention = attend(lvlm, batch, layers, query_roles(objective), rows, embeddings)
     chosen = affected(lvlm, clean.pixels, batch.pixels, objective.tau_delta) if objective.binding == "bph" else ()
     return combine(objective, l_train(forward), attention, chosen, compared(objective, clean)), forward

@@ -147,6 +147,7 @@ class _Run:
             raise UsageError("mmguard needs at least one sample and one surrogate model")
         self.weights = ensemble_weights(settings.surrogate_weights, len(surrogates))
         self.radius = radius(budget)
+        self.budget = budget
         self.words = budget.text if settings.trigger_tokens is None else settings.trigger_tokens
         if self.words > budget.text:
             raise UsageError(
@@ -167,7 +168,7 @@ class _Run:
         rng = np.random.default_rng([self.seed, i, 1])
         tokenizer = self.surrogates[0].tokenizer
         return triggers.initial_trigger(
-            sample.question, self.words, self.gap(i, sample), self.vocabulary, tokenizer, rng
+            sample, self.words, self.gap(i, sample), self.vocabulary, tokenizer, rng, self.budget
         )
 
     def gap(self, i: int, sample: Sample) -> int:
@@ -210,7 +211,7 @@ class _Run:
             crafting.perturb(c.pgd_steps, c.step, self.radius, number * c.pgd_steps)
             if self.vocabulary is not None:
                 sums.changed += crafting.rewrite(
-                    self.vocabulary, slots, c.candidates, self.words, c.lambda_ppl, c.candidate_batch
+                    self.vocabulary, slots, c.candidates, self.words, c.lambda_ppl, c.candidate_batch, self.budget
                 )
             last = number + 1 == c.rounds
             measured = crafting.measure(shifts=last)

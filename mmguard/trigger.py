@@ -9,8 +9,9 @@ the re-tokenised text.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -18,10 +19,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from arena.budget import Budget
+from arena.data.sample import Sample
 from arena.errors import ArenaError
+from arena.leak import words as folded
 from arena.lvlm.base import LVLM
 from arena.lvlm.batch import Role
 from arena.lvlm.continuation import Version
+from arena.lvlm.tokens import plain_ids
 
 Position = Literal["prefix", "suffix", "random"]
 Trigger = tuple[str, ...]
@@ -39,6 +44,19 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self.words)
+
+    @cached_property
+    def places(self) -> dict[str, list[int]]:
+        """Where words stand, by how they are compared with answers: several are written otherwise."""
+        found: dict[str, list[int]] = {}
+        for place, word in enumerate(self.words):
+            for part in folded(word):
+                found.setdefault(part, []).append(place)
+        return found
+
+    def places_of(self, words: Collection[str]) -> list[int]:
+        """Where words that are folded stand, in order."""
+        return sorted(place for word in words for place in self.places.get(word, ()))
 
 
 def admissible_vocabulary(lvlm: LVLM) -> Vocabulary:
@@ -87,6 +105,14 @@ def insert(question: str, trigger: Trigger, gap: int) -> Version:
     return f"{question[:at]} {text}{question[at:]}", (at + 1, at + 1 + len(text))
 
 
+def trigger_in(original: str, released: str, gap: int) -> Trigger | None:
+    """The words that were inserted after the first `gap` words of a question; None where anything else changed."""
+    start = insert(original, ("x",), gap)[1][0]
+    text = released[start : start + len(released) - len(original) - 1]
+    trigger = tuple(text.split(" ")) if text else ()
+    return trigger if insert(original, trigger, gap)[0] == released else None
+
+
 def slot_span(trigger: Trigger, span: tuple[int, int], slot: int) -> tuple[int, int]:
     """The characters of the word in `slot`, given those of the whole trigger."""
     start = span[0] + sum(len(word) + 1 for word in trigger[:slot])
@@ -95,29 +121,40 @@ def slot_span(trigger: Trigger, span: tuple[int, int], slot: int) -> tuple[int, 
 
 def token_growth(tokenizer: PreTrainedTokenizerBase, original: str, released: str) -> int:
     """By how many tokens a question grew."""
-    lengths = [len(tokenizer(text)["input_ids"]) for text in (original, released)]
-    return lengths[1] - lengths[0]
+    before, after = plain_ids(tokenizer, (original, released), special=True)
+    return len(after) - len(before)
 
 
 def initial_trigger(
-    question: str,
+    sample: Sample,
     words: int,
     gap: int,
     vocabulary: Vocabulary,
     tokenizer: PreTrainedTokenizerBase,
     rng: np.random.Generator,
+    budget: Budget,
 ) -> Trigger:
-    """Random admissible words that lengthen the question by at most `words` tokens.
+    """Random admissible words that lengthen the sample's question by at most `words` tokens, none that the budget
+    forbids in it.
 
     At the very front of a question a word has no leading space and may take several tokens; where `TRIES` draws do
     not fit, the trigger is one word shorter.
     """
-    for length in range(words, 0, -1):
+    places = np.delete(np.arange(len(vocabulary)), vocabulary.places_of(budget.forbidden(sample)))
+    for length in range(words if len(places) else 0, 0, -1):
         for _ in range(TRIES):
-            trigger = tuple(vocabulary.words[i] for i in rng.integers(len(vocabulary), size=length))
-            if token_growth(tokenizer, question, insert(question, trigger, gap)[0]) <= words:
+            trigger = tuple(vocabulary.words[i] for i in places[rng.integers(len(places), size=length)])
+            if fits(sample, insert(sample.question, trigger, gap)[0], words, tokenizer, budget):
                 return trigger
     return ()
+
+
+def fits(sample: Sample, question: str, most_tokens: int, tokenizer: PreTrainedTokenizerBase, budget: Budget) -> bool:
+    """Whether a question with a trigger has at most so many tokens more than the sample's own, and nothing inserted
+    that the budget forbids: words that are admissible each may make the answer together."""
+    if budget.forbidden_word(sample, question) is not None:
+        return False
+    return token_growth(tokenizer, sample.question, question) <= most_tokens
 
 
 def screening_scores(embeddings: Tensor, current: Tensor, gradients: Tensor) -> Tensor:
@@ -128,9 +165,17 @@ def screening_scores(embeddings: Tensor, current: Tensor, gradients: Tensor) -> 
     return gradients @ embeddings.T - (current * gradients).sum(1, keepdim=True)
 
 
-def screen(scores: Tensor, candidates: int) -> Tensor:
-    """Indices of the words with the lowest first-order estimates, ``(B, K)``, best first (eq. 19)."""
-    return scores.topk(min(candidates, scores.shape[1]), largest=False).indices
+def screen(scores: Tensor, candidates: int, barred: Sequence[Sequence[int]] = ()) -> list[list[int]]:
+    """Indices of each sample's words with the lowest first-order estimates, at most K, best first (eq. 19), without
+    those that are `barred` for it."""
+    scores = scores.clone()
+    for row, places in enumerate(barred):
+        scores[row, list(places)] = float("inf")
+    kept = scores.topk(min(candidates, scores.shape[1]), largest=False)
+    return [
+        [place for place, value in zip(places, values, strict=True) if value != float("inf")]
+        for places, values in zip(kept.indices.tolist(), kept.values.tolist(), strict=True)
+    ]
 
 
 def slot_gradient(loss: Tensor, embeddings: Tensor, positions: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

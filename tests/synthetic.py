@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from arena.plugins.identity import identity
+from arena.plugins.identity import PROTOCOL_VERSION, identity
 from arena.records.schema import Outcome, Record
+from arena.suites.schema import Suite, digest
 
 ITEMS = 120
 
@@ -61,7 +62,7 @@ def record(
     stage = {"seconds": 12.0, "seconds_per_sample": 0.05, "peak_memory_mb": 900.0}
     stealth = {"psnr": None if defense == "none" else 31.5, "ssim": 0.91, "max_delta": image}
     fields: dict[str, Any] = {
-        "protocol_version": 1,
+        "protocol_version": PROTOCOL_VERSION,
         "suite": {"id": "made-up", "digest": "5" * 64},
         "status": "done" if error is None else "failed",
         "failure": None if error is None else {"stage": "release", "error": error, "traceback": "Traceback ..."},
@@ -71,14 +72,14 @@ def record(
         "attack": {"label": attack, "parts": [plugin(attack)]},
         "recipe": plugin(recipe, label=recipe),
         "knowledge": "none" if not crafted else "white-box" if model in owned else "black-box",
-        "budget": {"norm": "linf", "image": image, "text": 5},
+        "budget": {"norm": "linf", "image": image, "text": 5, "forbid_answer_words": True},
         "auxiliary": auxiliary,
         "seed": seed,
         "zero_shot": None if zero_shot is None else Outcome.pack(correct(zero_shot, (99,), items)),
         "outcome": None if error is not None else Outcome.pack(bits, {"exact": float(bits.mean())}),
         "peak_accuracy": None if error is not None else min(1.0, float(bits.mean()) + 0.01),
         "chosen_epoch": None if error is not None else 2,
-        "epochs": [{"loss": 0.2, "held_out_accuracy": 0.8, "held_out_loss": 0.3, "test_accuracy": None}],
+        "epochs": [{"loss": 0.2, "held_out_accuracy": 0.8, "held_out_loss": 0.3, "test_accuracy": 0.5}],
         "stealth": stealth if error is None else None,
         "cost": {"protect": stage if crafted else None, "purify": None, "finetune": stage, "machine": "2 cores, 8 GB"},
         "diagnostics": {"eta": 0.25} if crafted else {},
@@ -117,3 +118,16 @@ QUICK: Mapping[tuple[str, str], float] = {
 def quick(table: Mapping[tuple[str, str], float] = QUICK, seeds: int = 3, **fields: Any) -> list[Record]:
     """Defenses x attacks x seeds with the given probabilities."""
     return [record(p, d, a, s, **fields) for (d, a), p in table.items() for s in range(seeds)]
+
+
+def recorded_of(suite: Suite, probability: float = 0.5) -> list[Record]:
+    """A record of every cell that a suite of installed plugins asks for, each with the same probability."""
+    from arena.engine.plan import planned_cells
+    from arena.plugins.registry import Registry
+
+    made = []
+    for cell in planned_cells(suite, Registry()):
+        template = record(probability, seed=cell.asked.seed, items=cell.asked.dataset.test).model_dump(mode="json")
+        own = {"suite": {"id": suite.id, "digest": digest(suite)}, "cell": cell.key}
+        made.append(Record.model_validate({**template, **cell.asked.model_dump(mode="json"), **own}))
+    return made

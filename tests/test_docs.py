@@ -109,7 +109,7 @@ def test_the_example_of_the_readme_prints_a_ranking(
 
     def run(*given: Any, **named: Any) -> SimpleNamespace:
         (suite,) = arguments.bind(*given, **named).arguments.values()
-        return SimpleNamespace(records=arena.read_records(ROOT / "leaderboards" / "records" / f"{suite}.jsonl"))
+        return SimpleNamespace(records=arena.read_records(ROOT / "leaderboards" / "records" / "v1" / f"{suite}.jsonl"))
 
     monkeypatch.setattr(arena, "run", run)
     (code,) = blocks(README, "python")

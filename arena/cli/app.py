@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -69,6 +70,9 @@ def main() -> None:
     SIGTERM, which is heeded in the same way."""
     from arena.errors import ArenaError, UsageError, describe_error
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper) and stream.errors == "strict":  # no console has to know every character
+            stream.reconfigure(errors="replace")
     stopped_by = signal.SIGINT
 
     def terminate(number: int, frame: FrameType | None) -> None:

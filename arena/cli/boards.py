@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from arena.records.schema import Asked, Record
     from arena.records.submissions import Shown, Submission
     from arena.suites.schema import Suite
+    from leaderboards.pages import EvidencePage
     from leaderboards.tables.board import Board
 
 commands = typer.Typer()
@@ -55,7 +56,8 @@ def make_evidence(
         Path,
         typer.Argument(
             metavar="FILE",
-            help="A page by its name, such as mmguard.md; the records are in the folder records beside it.",
+            help="A page by its name, such as mmguard.md; the records are in the folder records beside it, or as long "
+            "as there are none in that of the latest earlier protocol version, such as records/v1.",
         ),
     ],
     findings: Annotated[
@@ -66,22 +68,30 @@ def make_evidence(
     from leaderboards.pages import find_page, write_page
 
     page = find_page(out.name)
-    records = {suite: _records(suite, out.parent, needed=True) for suite in page.suites}
-    records |= {suite: found for suite in page.optional if (found := _records(suite, out.parent, needed=False))}
-    typer.echo(write_page(page, records, out, findings))
+    typer.echo(write_page(page, page_records(page, out.parent / "records"), out, findings))
 
 
-def _records(suite: str, folder: Path, *, needed: bool) -> list[Record]:
-    """A suite's records for the pages of a folder; none where they are missing and not needed."""
+def page_records(page: EvidencePage, folder: Path) -> dict[str, list[Record]]:
+    """What a page is made from, by suite: the records in `folder`, and where a suite that the page needs has none
+    there, those of the latest earlier protocol version that has all of them. Versions are not mixed.
+
+    Raises `ArenaError` naming a file that is nowhere.
+    """
     from arena.errors import ArenaError
+    from arena.records.files import past, read_records
+    from arena.records.select import latest
     from arena.suites.shipped import find_suite
 
-    file = folder / "records" / f"{suite}.jsonl"
-    if file.exists():
-        return suite_records(find_suite(suite), file, suite)
-    if needed:
-        raise ArenaError(f"{file} is missing: `arena run {suite}` makes it")
-    return []
+    for place in (folder, *past(folder)):
+        files = {suite: place / f"{suite}.jsonl" for suite in (*page.suites, *page.optional)}
+        there = {suite: file for suite, file in files.items() if file.exists()}
+        if not there.keys() >= set(page.suites):
+            continue
+        if place == folder:
+            return {suite: suite_records(find_suite(suite), file, suite) for suite, file in there.items()}
+        return {suite: latest(read_records(file)) for suite, file in there.items()}  # no suite of today asks for them
+    missing = next(suite for suite in page.suites if not (folder / f"{suite}.jsonl").exists())
+    raise ArenaError(f"{folder / f'{missing}.jsonl'} is missing: `arena run {missing}` makes it")
 
 
 def suite_records(suite: Suite, results: Path, name: str = "") -> list[Record]:
@@ -149,9 +159,10 @@ def make(
         )
         withdrawn += gone
         shown = submissions.shown(lines, {r.cell: r for r in others}, kept[0].suite, cells or kept)
+    verified = read_verifications(standing, kept[0].protocol_version) if kept else ()
     return build(
         kept,
-        [Verification(*fact) for fact in facts(read_verifications(standing), suite, {r.cell for r in kept})],
+        [Verification(*fact) for fact in facts(verified, suite, {r.cell for r in kept})],
         [Withdrawn(f"{entry.kind} {entry.id}", entry.version, entry.reason) for entry in withdrawn],
         cells,
         shown,

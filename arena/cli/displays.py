@@ -176,6 +176,21 @@ def show_failures(records: Sequence[Record], results: Path, out: Console) -> Non
     )
 
 
+def show_cut(records: Sequence[Record], out: Console) -> None:
+    """How many cells have test answers that the limit of tokens ended; nothing where none has."""
+    found = [record for record in records if record.outcome is not None and record.outcome.cut]
+    if not found:
+        return
+    worst = max(found, key=lambda record: (record.outcome.cut or 0) / record.outcome.items if record.outcome else 0)
+    assert worst.outcome is not None
+    out.print(
+        f"cut off: in {counted(len(found), 'cell')} ({named(found)}) the model did not end some of its answers, which "
+        f"were cut off at the limit of tokens: {worst.outcome.cut} of {worst.outcome.items} in "
+        f"{named([worst])}",
+        soft_wrap=True,
+    )
+
+
 def _causes(failed: Iterable[Record]) -> list[_Cause]:
     """Failures of one kind of stage with one error but for its numbers, such as a seed's; most cells first."""
     found: dict[tuple[str, str], _Cause] = {}

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from arena.budget import Budget
+    from arena.data.pictures.encoding import Encoding
     from arena.plugins.registry import Registry
     from arena.store.local import Store
     from arena.suites.schema import Suite
@@ -67,18 +68,33 @@ def chosen_suite(name: str, registry: Registry, store: Store, tiny: bool, out: C
     return dry.suite
 
 
-def read_budget(image: float, text: int) -> Budget:
-    """The budget of two options. Raises `UsageError`."""
+def read_budget(image: float, text: int, answer_words: bool) -> Budget:
+    """The budget of three options. Raises `UsageError`."""
     from pydantic import ValidationError
 
     from arena.budget import Budget
     from arena.errors import UsageError
 
     try:
-        return Budget(image=image, text=text)
+        return Budget(image=image, text=text, forbid_answer_words=not answer_words)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise UsageError(f"--budget-{first['loc'][0]} {first['input']}: {first['msg']}") from None
+
+
+def read_encoding(format: str, quality: int | None) -> Encoding:
+    """The encoding of two options. Raises `UsageError`."""
+    from pydantic import ValidationError
+
+    from arena.data.pictures.encoding import Encoding
+    from arena.errors import UsageError
+
+    try:
+        return Encoding.model_validate({"format": format, "quality": quality})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        option = f"--{first['loc'][0]} {first['input']}" if first["loc"] else f"--quality {quality}"
+        raise UsageError(f"{option}: {first['msg']}") from None
 
 
 def read_settings(given: list[str], option: str = "--config") -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from arena.cli.console import stderr, stdout
-from arena.cli.options import read_budget, read_settings
+from arena.cli.options import read_budget, read_encoding, read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +41,9 @@ def protect(
     ] = None,
     budget_image: Annotated[float, typer.Option("--budget-image", help="Largest change of a pixel, in 1/255.")] = 8,
     budget_text: Annotated[int, typer.Option("--budget-text", help="Most words inserted into a question.")] = 5,
+    answer_words: Annotated[
+        bool, typer.Option("--allow-answer-words", help="Words of the answer may be inserted, as in the papers.")
+    ] = False,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of all randomness.")] = 0,
     image: Annotated[str | None, typer.Option("--image-column", help="The pictures, of a data set.")] = None,
     question: Annotated[str | None, typer.Option("--question-column", help="By default question.")] = None,
@@ -49,6 +53,12 @@ def protect(
     choices: Annotated[str | None, typer.Option("--choices-column", help="Lists of choices.")] = None,
     split: Annotated[str, typer.Option("--split", help="Of a source that has several.")] = "train",
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many samples.")] = None,
+    format: Annotated[
+        str, typer.Option("--format", metavar="png|webp|jpeg", help="Of the released pictures; webp is lossless.")
+    ] = "png",
+    quality: Annotated[int | None, typer.Option("--quality", help="Of JPEG, 90 to 100; 95 if not given.")] = None,
+    keep_exif: Annotated[bool, typer.Option("--keep-exif", help="Keep camera, date and place.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Release nothing unless all can be released.")] = False,
     verify: Annotated[
         bool, typer.Option("--verify", help="Then fine-tune on the release, and say what is left of it.")
     ] = False,
@@ -70,7 +80,8 @@ def protect(
         "aliases": aliases,
         "choices": choices,
     }
-    settings, budget = read_settings(config or []), read_budget(budget_image, budget_text)
+    settings, budget = read_settings(config or []), read_budget(budget_image, budget_text, answer_words)
+    encoding = read_encoding(format, quality)
     quiet_libraries()
     console, told = stderr(), list[str]()
 
@@ -96,6 +107,9 @@ def protect(
                 columns={field: column for field, column in columns.items() if column is not None},
                 split=split,
                 limit=limit,
+                encoding=encoding,
+                keep_exif=keep_exif,
+                strict=strict,
                 resume=resume,
                 progress=display,
                 before=before,
@@ -159,19 +173,41 @@ def _say(report: Report, out: Path) -> None:
     measured, budget, shows = report.measured, report.request.budget, report.stealth
     reached = report.coverage
     psnr = "no picture changed" if shows["psnr"] is None else f"PSNR {shows['psnr']:.2f} dB"
+    changed = sum(1 for sample in report.samples if sample.changes)
     lines = (
-        f"{report.request.samples} samples protected with {report.request.defense['id']} in {report.seconds:.0f} s",
+        f"{len(report.samples)} samples protected with {report.request.defense['id']} in {report.seconds:.0f} s",
         f"budget, checked on the files: {measured.image:g} of {budget.image:g}/255, "
         f"{measured.words} of {budget.text} words",
         f"stealth: {psnr}, BLEU {shows['bleu']:.3f}",
+        *_leak(shows.get("answer_leak")),
         *([f"reached: {reached.pixels:.1%} of the pixels of {reached.pictures} pictures"] if reached else []),
+        *([f"{changed} pictures changed beside it, such as turned upright: the report says how"] if changed else []),
         *(f"warning: {warning}" for warning in report.warnings),
+        *_refused(report),
         "this is a measured obstacle, not a guarantee: the report says what undoes it",
         f"release: {out / 'data'}",
         f"report, to keep to yourself: {out / 'report.html'}",
     )
     for line in lines:
         stdout().print(line, soft_wrap=True)
+
+
+def _leak(share: float | None) -> list[str]:
+    """What is to be said of inserted words that hold the answer."""
+    return [f"answer leak: the inserted words hold the answer in {100 * share:.0f} % of the samples"] if share else []
+
+
+_SHOWN = 3
+
+
+def _refused(report: Report) -> Iterator[str]:
+    """How many pictures were not released, the first few with reason and remedy."""
+    from arena.text import shortened
+
+    for refusal in report.refused[:_SHOWN]:
+        yield shortened(f"not released: {refusal.file}: {refusal.reason}: {refusal.remedy}", 600)
+    if (count := len(report.refused)) > _SHOWN:
+        yield f"not released: {count} pictures in all; the report names each with reason and remedy"
 
 
 def _masses(e: Explanation) -> Iterator[RenderableType]:

@@ -49,9 +49,9 @@ def show(
 ) -> None:
     """Show a plugin: what it does, its settings, where it comes from; of a recipe also what it trains in a model."""
     from arena.errors import UsageError
+    from arena.paths import cache_directory
     from arena.plugins.outline import described
     from arena.plugins.registry import BASES, Registry, near_misses
-    from arena.store.local import cache_directory
 
     registry = Registry()
     known = {kind: {entry.id for entry in registry.entries(kind)} for kind in BASES}

@@ -68,6 +68,10 @@ def stress(
         float | None, typer.Option("--budget-image", help="Largest change of a pixel, in 1/255.")
     ] = None,
     budget_text: Annotated[int | None, typer.Option("--budget-text", help="Most words inserted.")] = None,
+    answer_words: Annotated[
+        bool | None,
+        typer.Option("--allow-answer-words/--forbid-answer-words", help="Whether these may be words of the answer."),
+    ] = None,
     budget_only: Annotated[
         bool, typer.Option("--budget-only", help="Of a folder: check its budget, run nothing.")
     ] = False,
@@ -94,7 +98,7 @@ def stress(
         changes["config"] = read_settings(config)
     if column:
         changes["columns"] = {key: str(value) for key, value in read_settings(column, "--column").items()}
-    asked = _asked(target, file, require or [], changes, budget_image, budget_text)
+    asked = _asked(target, file, require or [], changes, budget_image, budget_text, answer_words)
     refuse_others(junit, markdown, json)
     for path in (junit, markdown, json):  # of an earlier test; should this one not get to its end, there is none
         if path is not None:
@@ -132,6 +136,7 @@ def _asked(
     changes: dict[str, object],
     budget_image: float | None,
     budget_text: int | None,
+    answer_words: bool | None,
 ) -> Asked:
     """The settings of file and options together. Raises `UsageError`."""
     from dataclasses import replace
@@ -145,11 +150,14 @@ def _asked(
         raise UsageError(f"name a target, or a file that does with --file: there is no {FILE} here")
     alone = target is not None and file is None
     asked = Both(Settings(target=str(target)), ()) if alone else read_file(file or Path(FILE))
-    if budget_image is not None or budget_text is not None:
+    if budget_image is not None or budget_text is not None or answer_words is not None:
         known = asked.settings.budget
         image, text = (known.image, known.text) if known else (8.0, 5)
+        allowed = known is not None and not known.forbid_answer_words
         changes["budget"] = read_budget(
-            image if budget_image is None else budget_image, text if budget_text is None else budget_text
+            image if budget_image is None else budget_image,
+            text if budget_text is None else budget_text,
+            allowed if answer_words is None else answer_words,
         )
     settings = asked.settings.model_copy(update=changes)
     requirements = parse_all([*(one.text for one in asked.requirements), *require])

@@ -155,6 +155,7 @@ def run_suite(
         )
         if report.failed:
             displays.show_failures(report.records, report.results, stderr())
+        displays.show_cut(report.records, stderr())
         asked = [cell.asked for cell in report.plan.cells]
         show_board(report.records, report.results.parent, report.results.parent, chosen.id, asked)
     except KeyboardInterrupt as stop:

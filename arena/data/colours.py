@@ -30,3 +30,17 @@ def amplified(original: Image.Image, released: Image.Image) -> Image.Image:
     change = colours(released).astype(np.int16) - colours(original)
     array = np.clip(128 + 10 * change, 0, 255).astype(np.uint8)
     return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
+
+
+def scaling(image: Image.Image) -> str:
+    """What to do with a picture of mode I;16, I or F, as code: all its values brought to 8 bits. `Image.convert` would
+    clip them at 255."""
+    values = np.asarray(image)
+    if values.dtype.kind == "f":
+        values = values[np.isfinite(values)]
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    start, span = (f" - {low:.9g}" if low else ""), (f" * {255 / (high - low):.9g}" if high > low else "")
+    return (
+        f"its values run from {low:g} to {high:g}; to keep them all, scale them: "
+        f"Image.fromarray(((np.asarray(image){start}){span}).round().astype('uint8'))"
+    )

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
+from arena.data.litter import is_data
 from arena.errors import UsageError
 from arena.paths import unreadable
 from arena.plugins.base import PluginConfig, setting
-
-_LITTER = frozenset({"thumbs.db", "desktop.ini"})
-"""What systems leave in a folder that somebody looked at, beside hidden files; in lower case."""
 
 
 class LocalConfig(PluginConfig):
@@ -37,20 +35,22 @@ class LocalConfig(PluginConfig):
         return found
 
 
-def is_data(path: Path) -> bool:
-    """Whether `datasets` may read a file, by its path within a folder: not what is hidden, what a system put there for
-    its own use, or what `datasets` keeps there of its own work."""
-    hidden = any(part.startswith(".") for part in path.parts)
-    return not (hidden or path.name.lower() in _LITTER or (path.name.startswith("cache-") and path.suffix == ".arrow"))
-
-
-def folder_fingerprint(folder: Path, reads: Callable[[Path], bool] = is_data) -> str:
-    """SHA-256 (hex) over names and contents of the files of a folder, also behind links; of those alone whose path
-    within the folder `reads` is true of, so that data stay the same data when somebody looks at the folder. Raises
+def folder_fingerprint(folder: Path) -> str:
+    """SHA-256 (hex) over names and contents of the files of a folder that may be data, also behind links. Raises
     `ArenaError` naming what cannot be read."""
     try:
-        files = sorted(path for path in _files(folder, frozenset()) if reads(path.relative_to(folder)))
-        stats = tuple((p.relative_to(folder).as_posix(), p.stat().st_size, p.stat().st_mtime_ns) for p in files)
+        files = [path for path in _files(folder, frozenset()) if is_data(path.relative_to(folder))]
+    except OSError as error:
+        raise unreadable(error.filename or folder, error) from error
+    return files_fingerprint(folder, files)
+
+
+def files_fingerprint(folder: Path, files: Iterable[Path]) -> str:
+    """SHA-256 (hex) over names within `folder` and contents of `files` alone, so that data stay the same data whatever
+    else lies there. Raises `ArenaError` naming what cannot be read."""
+    try:
+        names = sorted((path.relative_to(folder), path.stat()) for path in files)
+        stats = tuple((name.as_posix(), status.st_size, status.st_mtime_ns) for name, status in names)
         return _digest(folder.absolute(), stats)
     except OSError as error:
         raise unreadable(error.filename or folder, error) from error

@@ -11,9 +11,9 @@ import numpy as np
 from pydantic import Field
 
 from arena.data.embedded.draw import Drawing, divide
-from arena.data.fingerprint import LocalConfig, folder_fingerprint
-from arena.data.folder import is_read, read_imagefolder
-from arena.data.sample import Splits
+from arena.data.fingerprint import LocalConfig, files_fingerprint
+from arena.data.folder import PARTS, files_of, has_metadata, list_imagefolder, splits_of
+from arena.data.sample import Sample, Splits
 from arena.errors import ArenaError, UsageError
 from arena.paths import is_folder
 from arena.plugins.base import Dataset, PluginConfig, setting
@@ -21,10 +21,11 @@ from arena.plugins.base import Dataset, PluginConfig, setting
 
 class ImageFolder(Dataset):
     """A folder of pictures with ``metadata.jsonl`` or ``metadata.csv``: columns file_name, question, answer, and where
-    there are any id, aliases and choices.
+    there are any id, aliases and choices, which are listed in the question.
 
-    With the subfolders ``train`` and ``test``, each with metadata of its own, training and auxiliary samples come from
-    the one and test samples from the other; a folder without them is divided by the seed, no picture in two parts.
+    With the subfolders ``train`` and ``test``, each with metadata of its own or both with the folder's, training and
+    auxiliary samples come from the one and test samples from the other; a folder without them is divided by the seed,
+    no picture in two parts. Pictures are decoded when they are drawn.
     """
 
     class Config(LocalConfig):
@@ -51,30 +52,45 @@ class ImageFolder(Dataset):
         folder = Path(self.config.source)
         if not is_folder(folder):
             raise UsageError(f"{folder} is not a folder: name one that holds pictures and a metadata.jsonl or .csv")
-        return self.config.identified(folder_fingerprint(folder, is_read))
+        files = (file for place in self._places() for file in files_of(place))
+        return self.config.identified(files_fingerprint(folder, files))
 
     def load(self, train: int, auxiliary: int, test: int, seed: int) -> Splits:
         """The folder's samples, or those of its two subfolders, divided by the seed.
 
         Raises `ArenaError` as `read_imagefolder`, `UsageError` for more samples than there are.
         """
-        folder = Path(self.config.source)
         ours, theirs = np.random.SeedSequence(seed).spawn(2)
-        if not (is_folder(folder / "train") and is_folder(folder / "test")):
+        folder, *others = self._places()
+        if others:
+            training, scored = self._drawing(folder, ours), self._drawing(others[0], theirs)
+        elif splits_of(folder):
+            training, scored = (self._drawing(folder, of, part) for of, part in zip((ours, theirs), PARTS, strict=True))
+        else:
             return divide(self._drawing(folder, ours), train, auxiliary, test)
-        training = self._drawing(folder / "train", ours)
-        scored = self._drawing(folder / "test", theirs).take("test", test)
-        return Splits(training.take("training", train), training.take("auxiliary", auxiliary), scored)
+        tested = scored.take("test", test)
+        return Splits(training.take("training", train), training.take("auxiliary", auxiliary), tested)
 
-    def _drawing(self, folder: Path, seed: np.random.SeedSequence) -> Drawing:
-        samples = read_imagefolder(folder, self.config.columns)
-        for sample in samples if self.config.scoring == "choice" else ():
-            letters = ascii_uppercase[: len(sample.choices) or None]
-            if len(sample.answer) != 1 or sample.answer.upper() not in letters:
+    def _places(self) -> list[Path]:
+        """The folder that has the metadata, or the two subfolders where these have metadata of their own."""
+        folder = Path(self.config.source)
+        parts = [folder / name for name in PARTS]
+        return parts if all(is_folder(part) and has_metadata(part) for part in parts) else [folder]
+
+    def _drawing(self, folder: Path, seed: np.random.SeedSequence, below: str = "") -> Drawing:
+        entries = list_imagefolder(folder, self.config.columns, below).all()
+        for entry in entries if self.config.scoring == "choice" else ():
+            letters = ascii_uppercase[: len(entry.texts.choices) or None]
+            if len(entry.texts.answer) != 1 or entry.texts.answer.upper() not in letters:
                 raise ArenaError(
-                    f"{folder}: sample {sample.id!r} has the answer {sample.answer!r}: scoring by choice needs the "
+                    f"{folder}: sample {entry.id!r} has the answer {entry.texts.answer!r}: scoring by choice needs the "
                     f"letter of the right option, one of {letters[0]} to {letters[-1]}"
                 )
-        if folder != Path(self.config.source):  # the same file name may be in both
-            samples = [replace(s, id=f"{folder.name}/{s.id}") for s in samples]
-        return Drawing(str(folder), len(samples), samples.__getitem__, seed)
+        # The same file name may be in both of two folders.
+        prefix = "" if folder == Path(self.config.source) else f"{folder.name}/"
+
+        def at(index: int) -> Sample:
+            sample = entries[index].sample()
+            return replace(sample, id=f"{prefix}{sample.id}")
+
+        return Drawing(str(folder / below), len(entries), at, seed)

@@ -17,7 +17,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from rich.console import Console
@@ -46,6 +45,7 @@ from arena.engine.stages.base import SAMPLES
 from arena.environment import machine
 from arena.errors import ArenaError
 from arena.files import write_atomically
+from arena.paths import cache_directory
 from arena.plugins.identity import PROTOCOL_VERSION
 from arena.plugins.registry import Registry
 from arena.plugins.source import engine_digest
@@ -160,7 +160,7 @@ def _state(
     file: Path, suite: Suite, entry: Entry, secret: int | None, count: int | None, draws: int | None
 ) -> Iterator[_State]:
     """The audit of an entry that was interrupted here, or a new one; its folder is removed once it is done."""
-    root = platformdirs.user_cache_path("mmguard-arena", appauthor=False) / "private"  # whose name plugins may see
+    root = cache_directory() / "private"  # whose name plugins may see
     state = None
     for known in audits.read(file):
         line = known.committed

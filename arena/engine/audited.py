@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from arena.controls import RANDOM
 from arena.engine.graph import Cell
 from arena.engine.plan import planned_cells
 from arena.errors import ArenaError, UsageError
@@ -21,9 +22,6 @@ from arena.records.select import by_cell
 from arena.score.difference import Effect, effect
 from arena.suites.schema import AttackUse, Combination, DefenseUse, Suite
 from arena.suites.shipped import find_suite, shipped_suites
-
-RANDOM = "random"
-"""Id of the defense that is a control as well: noise of the budget's size."""
 
 _PLACES = 3
 """How many places an audit has where nobody says."""

@@ -128,12 +128,14 @@ def recorded(suite: Suite, cells: Iterable[Cell], results: Path) -> dict[str, Re
 
 def labelled(record: Record, suite: SuiteRef, asked: Asked) -> Record:
     """A record as that of a suite's cell, whichever suite it was made for."""
-    changes: dict[str, object] = {"suite": suite, "budget": asked.budget}
+    own = {"suite": suite, "budget": asked.budget}
+    changes: dict[str, object] = {name: part for name, part in own.items() if getattr(record, name) != part}
     for name in ("defense", "attack", "recipe"):
-        part, label = getattr(record, name), getattr(asked, name).label
-        if part.label != label:  # else it stays what it may have in common with other records
-            changes[name] = part.model_copy(update={"label": label})
-    return record.model_copy(update=changes)
+        part, cell = getattr(record, name), getattr(asked, name)
+        said = {field: getattr(cell, field) for field in ("label", "chooses", "in_domain") if hasattr(cell, field)}
+        if any(getattr(part, field) != value for field, value in said.items()):
+            changes[name] = part.model_copy(update=said)  # else it stays what it has in common with other records
+    return record.model_copy(update=changes) if changes else record
 
 
 def why_cells(whole: Plan, known: Mapping[str, Record], results: Path, force_failed: bool = False) -> dict[str, str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from arena.budget import Budget
+from arena.controls import bounds
 from arena.engine.describe import Plugins, knowledge
 from arena.engine.graph import Broken, Cell, Plan
 from arena.engine.job import Grants
@@ -216,7 +217,10 @@ class _Builder:
         parts = tuple(self.plugins.plugin("attack", part, config) for part, config in use.parts)
         references = [self.plugins.reference(spec) for _, spec in parts]
         needs = frozenset(need for card, _ in parts for need in card.needs)
-        return _Attack(parts, needs, AttackRef(label=use.label, parts=references))
+        reasons = "; ".join(dict.fromkeys(card.in_domain for card, _ in parts if card.in_domain))
+        chooses = any(card.chooses for card, _ in parts)
+        declared = AttackRef(label=use.label, parts=references, chooses=chooses, in_domain=reasons or None)
+        return _Attack(parts, needs, declared)
 
     def _model(self, use: PluginUse) -> _Model:
         return _Model(use.label, *self.plugins.model(use.id, use.config))
@@ -259,7 +263,7 @@ class _Builder:
             label=label,
             size=data.use.train,
             defense=spec,
-            budget=None if control else budget,
+            budget=None if control else bounds(use.id, budget),
             surrogates=tuple(s.spec for s in surrogates) if knows else None,
             seed=seed if seeded else None,
             train=Input(data.train, "samples"),

@@ -128,7 +128,10 @@ class _Computation:
         task, stage, apart = self.task, self.task.stage, self.apart
         given, made = apart.folder("given"), apart.folder("made")
         job = self.hand_over(given)
-        ended = apart.compute(stage, given, made, self.store.workspace(task.key))
+        try:
+            ended = apart.compute(stage, given, made, self.store.workspace(task.key))
+        except StageFailed as error:
+            raise StageFailed(stage.named(str(error), job), error.trace) from error
         asking = stage.ask(job, made, question := apart.folder("question"))
         if asking is not None:
             apart.compute(asking, question, reply := apart.folder("reply"))

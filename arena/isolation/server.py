@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from arena.isolation import landlock
 from arena.isolation.surroundings import devices, has_accelerator, listed, private, readable

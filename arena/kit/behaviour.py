@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy.stats import spearmanr
 
 from arena.budget import Budget, colours
+from arena.controls import ANSWER_WORD
 from arena.data.sample import Sample
 from arena.engine.determinism import contents
 from arena.kit import material
 from arena.kit.bench import SIZES, Bench, Failed, How, Made, Skipped
+from arena.leak import inserted_words
 
-BUDGETS = (Budget(image=0, text=0), Budget(image=2.5, text=1), Budget(image=16, text=9))
+BUDGETS = (Budget(image=0, text=0), Budget(image=2, text=1), Budget(image=16, text=9))
 """Beside the usual one: nothing, a bound between two levels of 8 bits, and a large one."""
 
 CROWD = 24
@@ -78,6 +81,32 @@ def budget(bench: Bench) -> str:
                 bench.source.work,
             )
     return ", ".join(f"{bound.image:g}/255 with {bound.text} words" for bound in (Budget(), *BUDGETS))
+
+
+def answer_words(bench: Bench) -> str:
+    """No word that it inserts is of the sample's answer, or of the options, where the budget forbids these."""
+    if bench.entry.id == ANSWER_WORD:
+        raise Skipped("this control is exempt: it appends the answer")
+    samples, made = material.plain(12), bench.plain()
+    words = [inserted_words(a.question, b.question) for a, b in zip(samples, made.samples, strict=True)]
+    if not any(words):
+        raise Skipped("it inserts no words")
+    pairs = enumerate(zip(samples, words, strict=True))
+    again = bench.make([_answered(s, own[0], i) if own else s for i, (s, own) in pairs])
+    if again.over is not None:
+        raise Failed(
+            "where answers are words that it inserts, it goes beyond the budget: "
+            f"{again.over.removeprefix('budget: ')}: see `world.budget.forbidden(sample)`",
+            bench.source.work,
+        )
+    return "none of them, also where answers and options are words that it inserts elsewhere"
+
+
+def _answered(sample: Sample, word: str, number: int) -> Sample:
+    """The sample with a word for its answer, or as one of several that are chosen from."""
+    if number % 2:
+        return replace(sample, answer="B", choices=("none of these", word))
+    return replace(sample, answer=word)
 
 
 def determinism(bench: Bench) -> str:

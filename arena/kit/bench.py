@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from arena.budget import Budget, check
+from arena.controls import bounds
 from arena.data.sample import Sample, digest
 from arena.engine.apart import Apart, Bounds, StageFailed, number
 from arena.engine.describe import Plugins
@@ -174,9 +175,8 @@ class Bench:
     def distinguished(self, samples: Sequence[Sample], how: How) -> str | None:
         """What the defense says of a release that it made of samples. Raises `Failed`."""
         made = self.make(samples, how)
-        stage = Distinguished(
-            defense=self.spec, budget=how.budget, surrogates=self._surrogates(how), seed=self._seed(how)
-        )
+        budget = bounds(self.entry.id, how.budget)
+        stage = Distinguished(defense=self.spec, budget=budget, surrogates=self._surrogates(how), seed=self._seed(how))
 
         def hand_over(given: Path) -> None:
             write_release(samples, given / "train")
@@ -203,12 +203,12 @@ class Bench:
     # Stages by kind
 
     def _release(self, apart: Apart, samples: Sequence[Sample], how: How) -> Made:
-        surrogates = self._surrogates(how)
+        surrogates, budget = self._surrogates(how), bounds(self.entry.id, how.budget)
         stage = Release(
             label="",
             size=len(samples),
             defense=self.spec,
-            budget=how.budget,
+            budget=budget,
             surrogates=surrogates,
             seed=self._seed(how),
             train=Input("", SAMPLES),
@@ -225,7 +225,7 @@ class Bench:
         over = None
         for index, (original, sample) in enumerate(zip(samples, released, strict=True)):
             try:
-                check(original, sample, how.budget, tokens, index)
+                check(original, sample, budget, tokens, index)
             except BudgetError as error:
                 over = over or str(error)
         return self._made(made, ended, digest(released), released, over)

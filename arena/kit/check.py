@@ -50,6 +50,7 @@ CHECKS: tuple[Check, ...] = (
     Check("granted", ALL, declared.granted, runs=False),
     Check("contract", ALL, behaviour.contract),
     Check("budget", DEFENSES, behaviour.budget),
+    Check("answer-words", DEFENSES, behaviour.answer_words),
     Check("property", DEFENSES, behaviour.prop),
     Check("determinism", ALL, behaviour.determinism),
     Check("threads", CRAFTS, behaviour.threads),

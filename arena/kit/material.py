@@ -12,14 +12,13 @@ from PIL import Image
 from arena.budget import MODES
 from arena.data.folder import read_imagefolder
 from arena.data.sample import Sample
-from arena.errors import ArenaError
 
 SIDE = 48
 ANSWERS = ("fox", "owl", "bear")
 QUESTIONS = ("which clan drew this picture?", "what clan does this scene belong to?", "which clan is this?")
 
-REFUSED = {"P": "a palette", "I;16": "16 bits", "CMYK": "CMYK colours", "1": "one bit"}
-"""Modes that the arena refuses where data are read, before any plugin sees them."""
+OTHERS = {"P": ".png", "I;16": ".png", "CMYK": ".tiff", "1": ".png"}
+"""Modes of files that become one that a release can have where data are read, and a format that has them."""
 
 
 def plain(count: int, side: int = SIDE, seed: int = 0) -> list[Sample]:
@@ -38,14 +37,18 @@ def _textured(rng: np.random.Generator, shape: tuple[int, ...], level: float) ->
 
 
 def read_modes(folder: Path) -> list[Sample]:
-    """One sample of every mode that a release may have, and one whose camera noted that it lies on its side, read from
-    files as a data owner's are."""
+    """One sample of every mode that a release may have, of others that become one of these, and one whose camera noted
+    that it lies on its side, read from files as a data owner's are."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(1)
     for mode in MODES:
         channels = len(Image.new(mode, (1, 1)).getbands())
         values = _textured(rng, (33, 40) if channels == 1 else (33, 40, channels), 128)
         values.save(folder / f"{mode}.png")
+    for number, (mode, ending) in enumerate(OTHERS.items()):
+        grey = _textured(rng, (33, 40), 128)
+        wide = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+        (wide if mode == "I;16" else grey.convert(mode)).save(folder / f"other-{number}{ending}")
     turned = Image.Exif()
     turned[0x0112] = 6  # orientation: turn by a quarter
     _textured(rng, (20, 50, 3), 128).save(folder / "turned.jpg", exif=turned)
@@ -54,27 +57,10 @@ def read_modes(folder: Path) -> list[Sample]:
     (upright,) = [s.image for s in samples if s.id == "turned.jpg"]
     if upright.size != (20, 50):
         raise AssertionError(f"a picture that lies on its side was read with the size {upright.size}")
+    for sample in samples:
+        if sample.image.mode not in MODES:
+            raise AssertionError(f"the picture {sample.id} was read with the mode {sample.image.mode}")
     return samples
-
-
-def not_refused(folder: Path) -> list[str]:
-    """Modes of `REFUSED` that are read all the same, which is the arena's fault and no plugin's."""
-    passed = []
-    for number, mode in enumerate(REFUSED):
-        place = folder / str(number)
-        place.mkdir(parents=True)
-        picture = Image.new("L", (8, 8), 128)
-        if mode == "I;16":
-            picture = Image.fromarray(np.full((8, 8), 30_000, np.uint16))
-        picture = picture if mode == "I;16" else picture.convert(mode)
-        picture.save(place / ("picture.tiff" if mode == "CMYK" else "picture.png"))
-        _describe(place)
-        try:
-            read_imagefolder(place)
-            passed.append(mode)
-        except ArenaError:
-            continue
-    return passed
 
 
 def _describe(folder: Path) -> None:

@@ -15,9 +15,8 @@ from arena.lvlm.base import LVLM
 
 
 def linear_modules(lvlm: LVLM, name: str) -> list[str]:
-    """Full names of all linear layers below the family module `name`: attention and MLP projections."""
-    prefix = f"{name}."
-    return [n for n, m in lvlm.model.named_modules() if n.startswith(prefix) and isinstance(m, nn.Linear)]
+    """Full names of the linear layers of the family module `name`: attention and MLP projections, or itself."""
+    return [n for n, m in lvlm.model.named_modules() if f"{n}.".startswith(f"{name}.") and isinstance(m, nn.Linear)]
 
 
 def with_model(lvlm: LVLM, model: Any) -> LVLM:

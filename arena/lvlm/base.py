@@ -22,8 +22,10 @@ from arena.data.sample import Sample
 from arena.errors import ArenaError
 from arena.lvlm.batch import IGNORE, Batch, Encoding, Forward, Role
 from arena.lvlm.features import handed
+from arena.lvlm.generation import Answer, greedy
 from arena.lvlm.pixels import to_tensor
 from arena.lvlm.shortcuts import FEWEST_ROWS, answer_rows, at_rows, patches_by_products
+from arena.lvlm.tokens import Part, plain_ids, tokenize
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -97,8 +99,8 @@ class LVLM(ABC):
         """The prompt around a question: what stands before the picture, between it and the question, and after."""
 
     @abstractmethod
-    def answer_text(self, answer: str) -> str:
-        """The response as it follows the prompt, with its end-of-turn token."""
+    def around_answer(self) -> tuple[str, str]:
+        """What stands before and after an answer that follows the prompt; its end-of-turn token is in the latter."""
 
     @abstractmethod
     def image_text(self, height: int, width: int) -> str:
@@ -149,26 +151,40 @@ class LVLM(ABC):
         before, between, after = self.template(question)
         start, stop = trigger or (len(question), len(question))
         parts = [
-            (before, Role.TEMPLATE),
-            (self.image_text(*size), Role.IMAGE),
-            (between, Role.TEMPLATE),
-            (question[:start], Role.TEXT),
-            (question[start:stop], Role.TRIGGER),
-            (question[stop:], Role.TEXT),
-            (after, Role.TEMPLATE),
-            ("" if answer is None else self.answer_text(answer), Role.ANSWER),
+            Part(before, Role.TEMPLATE),
+            Part(self.image_text(*size), Role.IMAGE),
+            Part(between, Role.TEMPLATE),
+            Part(question[:start], Role.TEXT, said=True),
+            Part(question[start:stop], Role.TRIGGER, said=True),
+            Part(question[stop:], Role.TEXT, said=True),
+            Part(after, Role.TEMPLATE),
+            *([] if answer is None else self.answer_parts(answer)),
         ]
-        text = "".join(part for part, _ in parts)
-        role_of = [role for part, role in parts for _ in part]
-        encoded = self.tokenizer(text, return_offsets_mapping=True, add_special_tokens=True)
-        roles = [role_of[end - 1] if end > begin else Role.TEMPLATE for begin, end in encoded["offset_mapping"]]
-        ids = list(encoded["input_ids"])
+        (encoded,) = tokenize(self.tokenizer, [parts], special=True)
         image = self.image_token_id
         roles = [  # wrappers around the placeholders (<vision_start>, newlines) are template
-            Role.IMAGE if i == image else Role.TEMPLATE if r == Role.IMAGE else r
-            for i, r in zip(ids, roles, strict=True)
+            int(Role.TEMPLATE) if role == Role.IMAGE and id != image else role
+            for id, role in zip(encoded.ids, encoded.roles, strict=True)
         ]
-        return Encoding(ids, [int(r) for r in roles])
+        return Encoding(encoded.ids, roles)
+
+    def answer_parts(self, answer: str) -> list[Part]:
+        """An answer with what its family writes around it, all of which a model learns to say."""
+        before, after = self.around_answer()
+        return [Part(before, Role.ANSWER), Part(answer, Role.ANSWER, said=True), Part(after, Role.ANSWER)]
+
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has, without any that stand around it: what a budget of tokens counts."""
+        return [len(ids) for ids in plain_ids(self.tokenizer, texts, special=False)]
+
+    def encode_sample(
+        self, sample: Sample, size: tuple[int, int], answer: str | None, trigger: tuple[int, int] | None = None
+    ) -> Encoding:
+        """As `encode_text`, of a sample's question. Raises `ArenaError` naming a sample that the model cannot take."""
+        try:
+            return self.encode_text(size, sample.question, answer, trigger)
+        except ArenaError as error:
+            raise ArenaError(f"sample {sample.id!r}: {error}") from error
 
     def encode(
         self,
@@ -184,7 +200,7 @@ class LVLM(ABC):
         images = [to_tensor(s.image).to(self.device) for s in samples] if images is None else images
         spans = triggers or [None] * len(samples)
         rows = [
-            self.encode_text((x.shape[-2], x.shape[-1]), s.question, s.answer, span)
+            self.encode_sample(s, (x.shape[-2], x.shape[-1]), s.answer, span)
             for s, x, span in zip(samples, images, spans, strict=True)
         ]
         return self.collate(rows, self.inputs_of(images), images, torch.arange(len(samples)))
@@ -295,38 +311,17 @@ class LVLM(ABC):
         """
         return self.forward(batch, layers, rows).attention
 
-    @torch.no_grad()
     def generate(self, samples: Sequence[Sample], max_new_tokens: int = 16, batch_size: int = 64) -> list[str]:
-        """Greedy answers of at most `max_new_tokens`, decoded without special tokens and stripped, in order.
+        """The texts of `answers`."""
+        return [answer.text for answer in self.answers(samples, max_new_tokens, batch_size)]
 
-        Answers of the samples are not read. The model is in evaluation mode meanwhile; padding is on the left.
+    def answers(self, samples: Sequence[Sample], max_new_tokens: int = 16, batch_size: int = 64) -> list[Answer]:
+        """Greedy answers of at most `max_new_tokens`, in order, and whether that limit cut them off.
+
+        Answers of the samples are not read. The model is in evaluation mode meanwhile. Raises `ArenaError` where its
+        logits are NaN.
         """
-        answers: list[str] = []
-        pad = int(self.tokenizer.pad_token_id or 0)
-        was_training = self.model.training
-        self.model.eval()
-        for at in range(0, len(samples), batch_size):
-            part = samples[at : at + batch_size]
-            images = [to_tensor(s.image).to(self.device) for s in part]
-            rows = [
-                self.encode_text((x.shape[-2], x.shape[-1]), s.question, None).ids
-                for s, x in zip(part, images, strict=True)
-            ]
-            longest = max(map(len, rows))
-            ids = torch.tensor([[pad] * (longest - len(r)) + r for r in rows], device=self.device)
-            mask = torch.tensor([[0] * (longest - len(r)) + [1] * len(r) for r in rows], device=self.device)
-            output = self.model.generate(
-                input_ids=ids,
-                attention_mask=mask,
-                **self.pixel_inputs(images),
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                pad_token_id=pad,
-            )
-            texts = self.tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True)
-            answers += [text.strip() for text in texts]
-        self.model.train(was_training)
-        return answers
+        return greedy(self, samples, max_new_tokens, batch_size)
 
     def perplexities(self, texts: Sequence[str], batch_size: int = 64) -> list[float]:
         """Perplexity of each text under the language model alone, without picture or template.
@@ -336,7 +331,7 @@ class LVLM(ABC):
         values: list[float] = []
         language, head = self.module(self.language_model), self.model.get_output_embeddings()
         for at in range(0, len(texts), batch_size):
-            encoded = [self.tokenizer(t)["input_ids"] for t in texts[at : at + batch_size]]
+            encoded = plain_ids(self.tokenizer, texts[at : at + batch_size], special=True)
             short = next((t for t, ids in zip(texts[at:], encoded, strict=False) if len(ids) < 2), None)
             if short is not None:
                 raise ArenaError(f"perplexity: {short!r} has fewer than two tokens; give a longer text")

@@ -15,10 +15,11 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from arena.errors import ArenaError
-from arena.lvlm.base import LVLM, mean_losses
-from arena.lvlm.batch import IGNORE, Batch, Encoding, Role
+from arena.lvlm.base import LVLM, kept_positions, mean_losses
+from arena.lvlm.batch import Batch, Encoding, Role
 from arena.lvlm.probe import Probe, probing
 from arena.lvlm.shortcuts import FEWEST_ROWS, answer_rows, at_rows
+from arena.lvlm.tokens import Part, tokenize
 
 Version = tuple[str, tuple[int, int]]
 """A question and the character span of the trigger in it."""
@@ -58,18 +59,20 @@ def encode_versions(lvlm: LVLM, size: tuple[int, int], versions: Sequence[Versio
     cut = len(whole.roles) - whole.roles[::-1].index(Role.IMAGE)
     placeholder = str(lvlm.tokenizer.convert_ids_to_tokens(lvlm.image_token_id))
     closing = lvlm.image_text(*size).rpartition(placeholder)[2]
-    texts, lengths = [], []
+    rows = []
     for text, (start, stop) in versions:
         _, between, after = lvlm.template(text)
-        parts = (closing + between, text[:start], text[start:stop], text[stop:], after, lvlm.answer_text(answer))
-        texts.append("".join(parts))
-        lengths.append([len(part) for part in parts])
-    roles = (Role.TEMPLATE, Role.TEXT, Role.TRIGGER, Role.TEXT, Role.TEMPLATE, Role.ANSWER)
-    encoded = lvlm.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
-    tails = []
-    for ids, offsets, counts in zip(encoded["input_ids"], encoded["offset_mapping"], lengths, strict=True):
-        role_of = [int(role) for role, count in zip(roles, counts, strict=True) for _ in range(count)]
-        tails.append(Encoding(ids, [role_of[b - 1] if b > a else int(Role.TEMPLATE) for a, b in offsets]))
+        rows.append(
+            [
+                Part(closing + between, Role.TEMPLATE),
+                Part(text[:start], Role.TEXT, said=True),
+                Part(text[start:stop], Role.TRIGGER, said=True),
+                Part(text[stop:], Role.TEXT, said=True),
+                Part(after, Role.TEMPLATE),
+                *lvlm.answer_parts(answer),
+            ]
+        )
+    tails = tokenize(lvlm.tokenizer, rows, special=False)
     if tails[0] != Encoding(whole.ids[cut:], whole.roles[cut:]):
         return [lvlm.encode_text(size, text, answer, span) for text, span in versions]
     return [Encoding(whole.ids[:cut] + t.ids, whole.roles[:cut] + t.roles) for t in tails]
@@ -125,8 +128,7 @@ def finish(
     cache = DynamicCache([(k[of.to(k.device)], v[of.to(v.device)]) for k, v in beginnings.layers])
     mask = torch.cat([(beginnings.roles[of] != Role.PADDING).long(), endings.attention_mask], 1)
     positions = beginnings.lengths[of, None] + torch.arange(endings.input_ids.shape[1], device=of.device)
-    first = int((endings.labels != IGNORE).int().argmax(1).min())
-    keep = endings.input_ids.shape[1] - max(first - 1, 0)
+    keep = kept_positions(endings)
     arguments = {
         "input_ids": endings.input_ids,
         "attention_mask": mask,

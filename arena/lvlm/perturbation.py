@@ -5,7 +5,7 @@ A grey picture has one channel and its perturbation too, so that what is optimis
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -46,6 +46,16 @@ def sign_descent(delta: Tensor, gradient: Tensor, clean: Tensor, step: float, ep
     return project(delta - step * gradient.sign(), clean, epsilon)
 
 
+def check_finite(what: str, values: Sequence[Tensor]) -> None:
+    """Raises `ArenaError` where values that crafting goes by are no numbers: the sign of NaN moves a picture by nothing
+    that means anything, and says nothing."""
+    if not all(bool(x.isfinite().all()) for x in values):
+        raise ArenaError(
+            f"{what} is NaN or infinite: the surrogate diverged, or its numbers do not fit their type. Lower the "
+            "learning rate, or load it in dtype bfloat16 or float32"
+        )
+
+
 def to_pixels(image: Image.Image, planes_: Tensor) -> np.ndarray:
     """Perturbed planes as a draft for a picture of the original's mode: float array in [0, 1], the original alpha put
     back."""
@@ -76,7 +86,8 @@ def pieces(part: Sequence[int], samples: Sequence[Sample]) -> list[list[int]]:
     return found
 
 
-def random_uniform(samples: Sequence[Sample], epsilon: float, generator: torch.Generator) -> list[Tensor]:
-    """Perturbations uniform in the ball, one per sample, projected onto the pixel range."""
-    clean = [planes(s.image) for s in samples]
-    return [project((2 * torch.rand(x.shape, generator=generator) - 1) * epsilon, x, epsilon) for x in clean]
+def random_uniform(samples: Sequence[Sample], epsilon: float, generator: torch.Generator) -> Iterator[Tensor]:
+    """Perturbations uniform in the ball, one per sample, projected onto the pixel range; one at a time is in memory."""
+    for sample in samples:
+        clean = planes(sample.image)
+        yield project((2 * torch.rand(clean.shape, generator=generator) - 1) * epsilon, clean, epsilon)

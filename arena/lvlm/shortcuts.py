@@ -7,7 +7,7 @@ route through BLAS, with other rounding.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from arena.lvlm.base import LVLM
 
 FEWEST_ROWS = 4
+MOST_KEPT = 2**29
+"""Bytes of pictures and features that are remembered where several batches take turns."""
 
 
 def answer_rows(labels: Tensor) -> Tensor:
@@ -37,7 +39,9 @@ def at_rows(lvlm: LVLM, rows: Tensor) -> Iterator[None]:
     otherwise. A family that gives its layers other sequences than the batch's keeps the whole MLP.
     """
     layers = getattr(lvlm.module(lvlm.language_model), "layers", None)
-    mlp = getattr(layers[-1], "mlp", None) if layers is not None else None
+    last = layers[-1] if layers is not None else None
+    again = getattr(last, "gradient_checkpointing", False)  # in the backward pass, which is after the block
+    mlp = None if again else getattr(last, "mlp", None)
     head = lvlm.model.get_output_embeddings()
 
     def chosen(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -76,15 +80,16 @@ class _Elsewhere:
 
 
 @contextmanager
-def same_pictures(lvlm: LVLM) -> Iterator[None]:
+def same_pictures(lvlm: LVLM, several: bool = False) -> Iterator[None]:
     """Within the block, the vision tower runs once for pictures that come again and again.
 
     It keeps what it last gave, and gives it again for equal input without gradient: for passes about the same pictures
     between which only texts or adapters of the language model change. Other pictures are run. Weights of the tower must
-    not change within the block.
+    not change within the block. With `several`, batches of pictures may take turns, as far as all that is kept of them
+    fits into `MOST_KEPT`.
     """
     tower = lvlm.module(lvlm.vision_tower)
-    tower.forward = _Remembering(tower.forward)
+    tower.forward = _Remembering(tower.forward, several)
     try:
         yield
     finally:
@@ -92,19 +97,38 @@ def same_pictures(lvlm: LVLM) -> Iterator[None]:
 
 
 class _Remembering:
-    """A module's forward that keeps its last input and output."""
+    """A module's forward that keeps its last input and output, or its first ones."""
 
-    def __init__(self, forward: Any) -> None:
-        self._forward = forward
-        self._last: tuple[tuple[Any, ...], dict[str, Any], Any] | None = None
+    def __init__(self, forward: Any, several: bool) -> None:
+        self._forward, self._several = forward, several
+        self._known: list[tuple[tuple[Any, ...], dict[str, Any], Any]] = []
+        self._size = 0
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if any(isinstance(x, Tensor) and x.requires_grad for x in (*args, *kwargs.values())):
             return self._forward(*args, **kwargs)
         asked = {k: v for k, v in kwargs.items() if k != "use_cache"}  # meant for the language model; a tower has none
-        if self._last is None or not (_same(self._last[0], args) and _same(self._last[1], asked)):
-            self._last = args, asked, self._forward(*args, **kwargs)
-        return copy.copy(self._last[2])  # models of transformers put what comes next into a tower's output
+        found = next((made for a, k, made in self._known if _same(a, args) and _same(k, asked)), None)
+        if found is None:
+            found = self._forward(*args, **kwargs)
+            self._keep((args, asked, found))
+        return copy.copy(found)  # models of transformers put what comes next into a tower's output
+
+    def _keep(self, made: tuple[tuple[Any, ...], dict[str, Any], Any]) -> None:
+        if not self._several:
+            self._known = [made]
+        elif self._size + (size := _bytes(made)) <= MOST_KEPT:
+            self._known.append(made)
+            self._size += size
+
+
+def _bytes(value: Any) -> int:
+    """Bytes of the tensors in arguments or in an output."""
+    if isinstance(value, Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, Mapping):
+        value = value.values()
+    return sum(map(_bytes, value)) if isinstance(value, Iterable) and not isinstance(value, str) else 0
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -115,6 +139,11 @@ def _same(a: Any, b: Any) -> bool:
     if isinstance(a, tuple | list):
         return type(a) is type(b) and len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
     return a is b or bool(a == b)
+
+
+def tower_rests(lvlm: LVLM) -> bool:
+    """Whether nothing learns in the vision tower."""
+    return not any(p.requires_grad for p in lvlm.module(lvlm.vision_tower).parameters())
 
 
 def patches_by_products(tower: nn.Module) -> None:

@@ -18,7 +18,7 @@ from arena.engine.job import Desk
 from arena.engine.stages.base import Asking, read_made
 from arena.environment import allowed_threads
 from arena.errors import ArenaError
-from arena.owner.originals import Originals
+from arena.owner.intake import Originals
 from arena.owner.phases import CRAFTING, MEASURING, WRITING
 from arena.owner.report import Request
 from arena.owner.seen import Seen
@@ -213,11 +213,13 @@ def _pixels(samples: Sequence[Sample]) -> float:
 def _read(made: Path) -> tuple[dict[str, float], dict[str, float]]:
     """Seconds of passes and numbers of passes, as a surrogate's process wrote them; they may be a lie."""
     found = read_made(made / _PACE, "the time of its passes")
-    parts = [found.get(name) if isinstance(found, dict) else None for name in ("seconds", "needed")]
-    for part in parts:
-        if not isinstance(part, dict) or not all(isinstance(x, int | float) and 0 <= x < 1e9 for x in part.values()):
-            raise ArenaError("the time of a surrogate's passes was not measured")
-    seconds, needed = parts
+    seconds, needed = (_numbers(found.get(name)) if isinstance(found, dict) else {} for name in ("seconds", "needed"))
     if not {"forward", "gradient"} <= set(seconds) or set(needed) != {"forward", "gradient", "text"}:
         raise ArenaError("the time of a surrogate's passes was not measured")
     return seconds, needed
+
+
+def _numbers(part: object) -> dict[str, float]:
+    """A part of the file, if it holds numbers that can be times; else nothing."""
+    fits = isinstance(part, dict) and all(isinstance(x, int | float) and 0 <= x < 1e9 for x in part.values())
+    return dict(part) if isinstance(part, dict) and fits else {}

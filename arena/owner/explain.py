@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 from arena.data.sample import Sample, digest
 from arena.engine.describe import Plugins
 from arena.errors import ArenaError, UsageError
-from arena.owner.originals import read_originals
+from arena.owner.intake import as_published
+from arena.owner.originals import list_originals
 from arena.owner.protect import surrogate as find_surrogate
+from arena.owner.released import read_released
 from arena.owner.report import Report, read_report
 from arena.plugins.registry import Registry
 from arena.plugins.spec import load_model
-from arena.release import read_release
 
 if TYPE_CHECKING:
     from arena.lvlm.base import LVLM
@@ -38,9 +39,7 @@ def explain(folder: str | Path, sample: int, surrogate: str | None = None, layer
     if not 0 <= sample < len(report.samples):
         raise UsageError(f"{folder} has {len(report.samples)} samples, numbered from 0: there is no {sample}")
     about = report.samples[sample]
-    original, released = _original(report, sample), read_release(folder / "data")[sample]
-    if digest([released]) != about.released:
-        raise ArenaError(f"{folder / 'data'}: sample {sample} ({about.file!r}) was changed since the release was made")
+    original, released = _original(report, sample), read_released(folder, report)[sample]
     name, lvlm = _model(report, surrogate)
     tau = report.request.defense["config"].get("tau_delta", Binds.model_validate({}).tau_delta)
     return measure(lvlm, original, released, about.trigger, layer, float(tau), name)
@@ -57,14 +56,18 @@ def refuse_among_samples(folder: Path, picture: Path) -> None:
 def _original(report: Report, index: int) -> Sample:
     request, about = report.request, report.samples[index]
     try:
-        samples = read_originals(request.source, request.columns, request.split, index + 1).samples
+        source = list_originals(request.source, request.columns, request.split, request.limit)
+        entry = next((entry for entry in source.listing.entries if entry.id == about.id), None)
+        original = None if entry is None else as_published(entry.sample(), request.encoding)
+        if original is not None:  # whose file may be a temporary one
+            original = original.with_content(original.image.copy(), original.question)
     except ArenaError as error:
         raise ArenaError(f"the original of {about.file!r} is needed and cannot be read again: {error}") from error
-    if len(samples) <= index or digest([samples[index]]) != about.clean:
+    if original is None or digest([original]) != about.clean:
         raise ArenaError(
             f"the original of {about.file!r} is needed, and {request.source} no longer has it as it was: restore it"
         )
-    return samples[index]
+    return original
 
 
 def _model(report: Report, name: str | None) -> tuple[str, LVLM]:

@@ -2,117 +2,110 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 import shutil
 import tempfile
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from arena.data.folder import FIELDS, METADATA, SUFFIXES, escapes
-from arena.data.hub.table import BROKEN, is_saved, load_saved, without_bars
-from arena.data.sample import Sample
-from arena.errors import ArenaError, UsageError
+from arena.data.folder import Listing, has_metadata, list_imagefolder, splits_of
+from arena.data.hub.table import BROKEN, encoded_pictures, is_saved, load_saved, without_bars
+from arena.data.metadata import FIELDS, METADATA, escapes
+from arena.data.pictures.decode import SUFFIXES
+from arena.data.pictures.encoding import PNG, Encoding
+from arena.data.values import as_text, with_class_names
+from arena.errors import ArenaError, Refused, UsageError
+from arena.owner.intake import LONGEST, Originals, take
+from arena.owner.splits import Split
 from arena.paths import exists, is_file, is_folder
-from arena.release import read_imagefolder
-from arena.text import shortened
-
-LONGEST = 255
-"""Bytes of a file's name, at most, on the file systems in use."""
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
-@dataclass(frozen=True)
-class Originals:
-    """Samples in the source's order, and the relative path of each one's picture."""
-
-    samples: list[Sample]
-    files: list[str]
-
-
 def read_originals(
-    source: str, columns: Mapping[str, str] | None = None, split: str = "train", limit: int | None = None
+    source: str,
+    columns: Mapping[str, str] | None = None,
+    split: str = "train",
+    limit: int | None = None,
+    encoding: Encoding = PNG,
+    keep_exif: bool = False,
+    tell: Callable[[str], None] | None = None,
 ) -> Originals:
     """The samples of `source`: a folder, a parquet file, or the hub id of a data set.
 
     A folder is an imagefolder with ``metadata.jsonl`` or ``metadata.csv`` in it or in its subfolder `split`, was
     written by ``Dataset.save_to_disk``, or holds files that ``datasets.load_dataset`` reads. `columns` maps fields of
     a sample to the source's columns: ``image`` (not for an imagefolder, whose pictures are named by ``file_name``),
-    ``question``, ``answer``, ``id``, ``aliases``, ``choices``. The first `limit` samples are taken, all where None. The
-    source is only read.
+    ``question``, ``answer``, ``id``, ``aliases``, ``choices``. `split` may be a part of one, such as ``train[:100]``.
+    The first `limit` rows are taken, all where None. The source is only read, and only those rows are.
 
-    Raises `UsageError` for a source, split or column that is not there, `ArenaError` naming what is damaged.
+    A picture that cannot be released, or not in `encoding`, is refused and named; `tell` is told how far reading is.
+
+    Raises `UsageError` for a source, split or column that is not there, `ArenaError` for damaged metadata, or where
+    nothing can be released.
     """
-    columns = dict(columns or {})
+    return take(list_originals(source, columns, split, limit), encoding, keep_exif, tell)
+
+
+@dataclass(frozen=True)
+class Source:
+    """The rows of a source, pictures not decoded yet, and what is to be said of it; `place` is a temporary folder that
+    their files are in, if they are."""
+
+    listing: Listing
+    notes: tuple[str, ...] = ()
+    place: object = None
+
+
+def list_originals(
+    source: str, columns: Mapping[str, str] | None = None, split: str = "train", limit: int | None = None
+) -> Source:
+    """The rows of what `read_originals` reads. Raises as that does, but for pictures."""
+    columns, part = dict(columns or {}), Split(split)
     if unknown := sorted(set(columns) - {"image", *FIELDS}):
         raise UsageError(f"a sample has no field {unknown[0]!r}: map image, {', '.join(FIELDS)}")
-    folder = imagefolder(source, split)
-    if folder is None:
+    found = imagefolder(source, split)
+    if found is None:
         return _from_datasets(source, columns, split, limit)
     if "image" in columns:
         raise UsageError(
-            f"{folder} is an imagefolder, which names its pictures in the column file_name: map no image column"
+            f"{found.folder} is an imagefolder, which names its pictures in the column file_name: map no image column"
         )
-    samples, files = read_imagefolder(folder, columns), _file_names(folder)
-    return Originals(samples[:limit], _distinct(files[:limit]))
+    chosen = None if part.whole and limit is None else (lambda count: part.rows(count)[:limit])
+    return Source(list_imagefolder(found.folder, columns, found.below, chosen), found.notes)
 
 
-def imagefolder(source: str, split: str) -> Path | None:
+@dataclass(frozen=True)
+class Place:
+    """An imagefolder; with `below` only the rows of the subfolder of that name are meant."""
+
+    folder: Path
+    below: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def imagefolder(source: str, split: str) -> Place | None:
     """The imagefolder that `source` is or has as its `split`; None if it is something else."""
-    folder = Path(source)
-    if is_folder(folder / split) and _has_metadata(folder / split):
-        return folder / split
-    if not _has_metadata(folder):
+    folder, name = Path(source), Split(split).name
+    if is_folder(folder / name) and has_metadata(folder / name):
+        return Place(folder / name)
+    if not has_metadata(folder):
         return None
-    if split != "train":
-        raise UsageError(f"{folder} has no split {split!r}: it is an imagefolder without a subfolder of that name")
-    return folder
+    if splits := splits_of(folder):
+        if name not in splits:
+            raise UsageError(f"{folder} has no split {name!r}: name one of {', '.join(splits)}")
+        others = ", ".join(f"{other} ({count})" for other, count in splits.items() if other != name)
+        return Place(folder, name, (f"rows of other splits were left out: {others}; --split takes them",))
+    if name != "train":
+        raise UsageError(f"{folder} has no split {name!r}: it is an imagefolder without a subfolder of that name")
+    return Place(folder)
 
 
-def _has_metadata(folder: Path) -> bool:
-    return any(is_file(folder / name) for name in METADATA)
-
-
-def _file_names(folder: Path) -> list[str]:
-    """The column ``file_name`` of metadata that `read_imagefolder` has found good."""
-    path = next(folder / name for name in METADATA if is_file(folder / name))
-    text = path.read_bytes().decode("utf-8-sig")
-    if path.suffix == ".csv":
-        return [row["file_name"] for row in csv.DictReader(io.StringIO(text, newline=""))]
-    return [json.loads(line)["file_name"] for line in text.split("\n") if line.strip()]
-
-
-def released_name(file: str) -> str:
-    """A picture's path in a release, which holds PNG files."""
-    return PurePosixPath(file).with_suffix(".png").as_posix()
-
-
-def _distinct(files: list[str]) -> list[str]:
-    """`files`; an error now, not after hours of crafting, where two of them would be one file of the release, or one
-    has a name that no file can have."""
-    seen: dict[str, str] = {}
-    for file in files:
-        if any(len(part.encode()) > LONGEST for part in PurePosixPath(released_name(file)).parts):
-            raise UsageError(
-                f"the picture '{shortened(file, 400)}' would be released under a name of more than {LONGEST} bytes, "
-                "which no file can have: rename it"
-            )
-        if (other := seen.setdefault(released_name(file).casefold(), file)) is not file:
-            raise UsageError(
-                f"the pictures {other!r} and {file!r} would both be released as {released_name(file)!r}: rename one"
-            )
-    return files
-
-
-def _from_datasets(source: str, columns: Mapping[str, str], split: str, limit: int | None) -> Originals:
-    import datasets
-
+def _from_datasets(source: str, columns: Mapping[str, str], split: str, limit: int | None) -> Source:
     table = _load(source, split)
     image = columns.get("image", "image")
     named = {field: columns.get(field, field) for field in FIELDS}
@@ -125,32 +118,25 @@ def _from_datasets(source: str, columns: Mapping[str, str], split: str, limit: i
         table = table.select(range(min(limit, len(table))))
     kept = {field: column for field, column in named.items() if column in table.column_names}
     try:
-        table = table.select_columns([*dict.fromkeys([image, *kept.values()])])
-        if isinstance(table.features[image], datasets.Value):  # a text would be taken for a file's path
-            raise TypeError("it holds plain values")
-        table = table.cast_column(image, datasets.Image(decode=False))
+        table = encoded_pictures(table.select_columns([*dict.fromkeys([image, *kept.values()])]), image)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise UsageError(f"{source}: column {image!r} (image) holds no pictures ({error}): map another") from error
-    place = _Place()
-    folder = place.folder
+    place = _Folder()
     names = _names(source, [row[image]["path"] if row[image] else None for row in table])
-    _export(source, table, image, kept, names, folder)
-    try:
-        samples = read_imagefolder(folder)
-    except ArenaError as error:  # the copy's place means nothing to the owner
-        where = f"{source}, split {split!r}"
-        raise type(error)(str(error).replace(str(folder / METADATA[0]), where)) from error
-    for sample in samples:
-        vars(sample.image)["place"] = place  # whose files may be read again
-    return Originals(samples, names)
+    where = f"{source}, split {split!r}, row"
+    written, refused = _export(where, table, image, kept, names, place.path)
+    listing = (
+        list_imagefolder(place.path, called=lambda line: f"{where} {written[line - 1]}:") if written else Listing()
+    )
+    return Source(Listing(listing.entries, [*refused, *listing.refused]), place=place)
 
 
-class _Place:
+class _Folder:
     """A temporary folder that is there as long as this object."""
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="arena-originals-"))
-        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+        self.path = Path(tempfile.mkdtemp(prefix="arena-originals-"))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
 def _load(source: str, split: str) -> Any:
@@ -158,21 +144,24 @@ def _load(source: str, split: str) -> Any:
     import datasets
     from datasets.exceptions import DatasetsError
 
-    path = Path(source)
+    path, part = Path(source), Split(split)
     if not exists(path) and not HUB_ID.fullmatch(source):
         raise UsageError(f"{source} does not exist: name a folder, a parquet file or the hub id of a data set")
     if (file := is_file(path)) and path.suffix != ".parquet":
         raise UsageError(f"{source} is a file: name a folder, a parquet file or the hub id of a data set")
     try:
         with without_bars():
-            if file:
-                return datasets.load_dataset("parquet", data_files={split: str(path)}, split=split)
-            if is_saved(path):
+            if not file and not is_saved(path):
+                return datasets.load_dataset(source, split=split)
+            if file:  # it is train, but for one that its name says to be another
+                name = part.name if part.name in re.split(r"[-._ ]", path.stem) else "train"
+                saved = {name: datasets.load_dataset("parquet", data_files=str(path), split="train")}
+            else:
                 saved = load_saved(path)
-                if split not in saved:
-                    raise UsageError(f"{source} has no split {split!r}: name one of {', '.join(saved)}")
-                return saved[split]
-            return datasets.load_dataset(source, split=split)
+            if part.name not in saved:
+                raise UsageError(f"{source} has no split {part.name!r}: name one of {', '.join(saved)}")
+            table = saved[part.name]
+            return table if part.whole else table.select(part.rows(len(table)))
     except (*BROKEN, DatasetsError) as error:
         raise ArenaError(
             f"{source}, split {split!r}, cannot be loaded as a data set ({error}): repair it, or name another split"
@@ -180,7 +169,7 @@ def _load(source: str, split: str) -> Any:
 
 
 def _names(source: str, paths: Sequence[str | None]) -> list[str]:
-    """The pictures' own relative paths where they have some that differ, else numbers."""
+    """The pictures' own relative paths where they have some that differ and that files can have, else numbers."""
     root, names = Path(source).absolute(), []
     for i, path in enumerate(paths):
         if path is None or Path(path).suffix.lower() not in SUFFIXES:
@@ -188,26 +177,38 @@ def _names(source: str, paths: Sequence[str | None]) -> list[str]:
             continue
         name = Path(path).relative_to(root).as_posix() if Path(path).is_relative_to(root) else path
         names.append(Path(name).name if escapes(name) else name)
-    distinct = len({released_name(name).casefold() for name in names}) == len(names)
-    return names if distinct else [f"{i:06d}{PurePosixPath(name).suffix}" for i, name in enumerate(names)]
+    stems = {PurePosixPath(name).with_suffix("").as_posix().casefold() for name in names}
+    fit = all(len(part.encode()) <= LONGEST for name in names for part in PurePosixPath(name).parts)
+    if fit and len(stems) == len(names):
+        return names
+    return [f"{i:06d}{PurePosixPath(name).suffix}" for i, name in enumerate(names)]
 
 
-def _export(source: str, table: Any, image: str, kept: Mapping[str, str], names: Sequence[str], folder: Path) -> None:
-    """Write the pictures' own bytes as an imagefolder, so that there is one way to read and check samples."""
+def _export(
+    where: str, table: Any, image: str, kept: Mapping[str, str], names: Sequence[str], folder: Path
+) -> tuple[list[int], list[tuple[str, Refused]]]:
+    """Write the pictures' own bytes as an imagefolder, so that there is one way to read and check samples. The numbers
+    of the rows that are in it, and the others with why they cannot be."""
+    written: list[int] = []
+    refused: list[tuple[str, Refused]] = []
     with (folder / METADATA[0]).open("w", encoding="utf-8", newline="\n") as metadata:
         for number, (row, name) in enumerate(zip(table, names, strict=True)):
-            picture = row[image]
-            if picture is None:
-                raise ArenaError(f"{source}: row {number} has no picture in {image!r}: remove the row")
-            fields = {field: row[column] for field, column in kept.items()}
-            if isinstance(fields.get("id"), int):
-                fields["id"] = str(fields["id"])
-            path = folder / name
+            picture, path = row[image], folder / name
             try:
+                if picture is None:
+                    raise Refused(f"{where} {number}", f"has no picture in {image!r}", "remove the row")
+                fields = {
+                    f: as_text(with_class_names(row[column], table.features[column])) for f, column in kept.items()
+                }
+                text = json.dumps({"file_name": name, **fields})
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(picture["bytes"] or Path(picture["path"]).read_bytes())
-                metadata.write(json.dumps({"file_name": name, **fields}) + "\n")
+            except Refused as error:
+                refused.append((name, error))
             except (OSError, TypeError, ValueError) as error:  # no picture behind a path, a name or value of no file
-                raise ArenaError(
-                    f"{source}: row {number}, picture {name!r}, cannot be taken over ({error}): repair or remove it"
-                ) from error
+                reason = f"cannot be taken over ({error})"
+                refused.append((name, Refused(f"{where} {number}, picture {name!r},", reason, "repair or remove it")))
+            else:
+                written.append(number)
+                metadata.write(text + "\n")
+    return written, refused

@@ -11,14 +11,17 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from arena.budget import Budget
+from arena.data.pictures.encoding import PNG, Encoding
 from arena.data.sample import digest
 from arena.engine.describe import Model, Plugins
 from arena.errors import ArenaError, UsageError
 from arena.files import write_atomically
 from arena.owner.earlier import already_protected
 from arena.owner.estimate import Before, Prepared
+from arena.owner.intake import not_all
 from arena.owner.originals import read_originals
 from arena.owner.phases import Phases, Progress
+from arena.owner.released import read_released
 from arena.owner.report import FILE, Report, Request, read_report
 from arena.owner.seen import Seen
 from arena.owner.session import Session
@@ -40,6 +43,9 @@ def protect_folder(
     columns: Mapping[str, str] | None = None,
     split: str = "train",
     limit: int | None = None,
+    encoding: Encoding = PNG,
+    keep_exif: bool = False,
+    strict: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
     before: Before | None = None,
@@ -47,18 +53,19 @@ def protect_folder(
 ) -> Report:
     """Protect the samples of `source` and write the release and its report into the folder `out`.
 
-    `source`, `columns`, `split` and `limit` are those of `arena.owner.originals.read_originals`; the source is only
-    read. `defense` is a registered id, `config` its settings, of which `views` and `copies` are on unless it says
-    otherwise; `surrogates` are names as `surrogate` takes them. `budget` is 8/255 and 5 words by default. `progress` is
-    called with the share done, 0 to 1, and a note, and `before` with all that is known before crafting starts: what it
-    estimates is how `progress` is told, and it may raise `arena.owner.estimate.DryRun`. Defense and surrogates run in
-    processes of their own unless `isolated` is off, which is for debugging. The same arguments give the same release on
-    one machine and thread count.
+    `source`, `columns`, `split`, `limit`, `encoding` and `keep_exif` are those of
+    `arena.owner.originals.read_originals`; the source is only read. A picture that cannot be released is named in the
+    report; with `strict` it is an error, before anything is crafted. `defense` is a registered id, `config` its
+    settings, of which `views` and `copies` are on unless it says otherwise; `surrogates` are names as `surrogate` takes
+    them. `budget` is 8/255 and 5 words by default. `progress` is called with the share done, 0 to 1, and a note, and
+    `before` with all that is known before crafting starts: what it estimates is how `progress` is told, and it may
+    raise `arena.owner.estimate.DryRun`. Defense and surrogates run in processes of their own unless `isolated` is off,
+    which is for debugging. The same arguments give the same release on one machine and thread count.
 
-    ``out/data`` becomes an imagefolder with the pictures' own names, ending in ``.png``; ``out/report.json`` and
-    ``out/report.html`` tell what was measured on it. Until then everything is in ``out/.work``, and `resume` goes on
-    with what an interrupted run left there; of a finished run it gives the report. Otherwise `out` must be empty or
-    new.
+    ``out/data`` becomes an imagefolder with the pictures' own names, with the ending of the `encoding`;
+    ``out/report.json`` and ``out/report.html`` tell what was measured on it, and what was changed beside. Until then
+    everything is in ``out/.work``, and `resume` goes on with what an interrupted run left there; of a finished run it
+    gives the report, if the release is as that says. Otherwise `out` must be empty or new.
 
     Raises `UsageError` for a wrong request or folder, `BudgetError` for a defense beyond its budget, `ArenaError` for
     damaged data, a failing defense or a failing disk.
@@ -72,7 +79,9 @@ def protect_folder(
     _check_needs(defense, card.needs, models)
     tell = Phases(progress)
     tell(0.0, "reading the samples")
-    originals = read_originals(origin, columns, split, limit)
+    originals = read_originals(*(origin, columns, split, limit, encoding, keep_exif), tell=lambda note: tell(0.0, note))
+    if strict and originals.refused:
+        raise not_all(originals.refused)
     seen = Seen.of(tell.each(originals.samples, "looking at the pictures"))
     warnings = tuple(already_protected(seen, origin, out))
     request = Request(
@@ -86,11 +95,16 @@ def protect_folder(
         surrogates=[m.reference.model_dump() for m in models],
         budget=budget or Budget(),
         seed=seed,
+        encoding=encoding,
+        keep_exif=keep_exif,
     )
     work = out / WORK
     if exists(out / FILE):
         report = read_report(out)
         _compare(report.request, request, out)
+        if strict and report.refused:
+            raise not_all(report.refused)
+        read_released(out, report)
     else:
         specs = tuple(model.spec for model in models)
         prepared = Prepared(request, originals, spec, specs, seen, warnings, isolated)
@@ -103,7 +117,8 @@ def protect_folder(
             with FileLock(work / "lock", timeout=0):
                 resumed = _begin(work, request)
                 session = Session(
-                    *(request, originals, spec, card.needs, specs, work, tell, resumed, seen, warnings, isolated)
+                    *(request, originals, spec, card.needs, specs, work, tell, resumed, seen, warnings),
+                    *(isolated, strict),
                 )
                 report = session.run()
                 _publish(work, out)

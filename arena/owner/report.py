@@ -13,14 +13,16 @@ from typing import Any, Literal
 import jinja2
 import numpy as np
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from rapidfuzz.distance import Levenshtein
 
 from arena.budget import Budget, words
 from arena.data.colours import amplified, colours
+from arena.data.pictures.encoding import PNG, Encoding
 from arena.data.sample import Sample
 from arena.errors import ArenaError, UsageError
 from arena.owner.coverage import Coverage
+from arena.owner.intake import Refusal
 from arena.owner.seen import Copies
 from arena.paths import is_file, unreadable
 from arena.text import printable
@@ -47,6 +49,14 @@ class Request(_Part):
     surrogates: list[dict[str, Any]]
     budget: Budget
     seed: int
+    encoding: Encoding = PNG
+    keep_exif: bool = False
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _before_the_rule(cls, value: Any) -> Any:
+        """Reports from before answer words were forbidden do not say so."""
+        return {"forbid_answer_words": False, **value} if isinstance(value, dict) else value
 
 
 class Measured(_Part):
@@ -63,8 +73,8 @@ class Measured(_Part):
 
 class ReleasedSample(_Part):
     """One sample: its picture's path in the source and in the release, the characters inserted into its question (None
-    where nothing was inserted, or more was changed), and SHA-256 of the clean and of the released sample, and of their
-    pictures alone."""
+    where nothing was inserted, or more was changed), SHA-256 of the clean and of the released sample, and of their
+    pictures alone, the mode of its picture, and what was changed beside the protection."""
 
     id: str
     source_file: str
@@ -74,12 +84,14 @@ class ReleasedSample(_Part):
     released: str
     clean_picture: str = ""
     released_picture: str = ""
+    mode: str = ""
+    changes: list[str] = []
 
 
 class Report(_Part):
-    """Everything known about a release. `warnings` are what its owner has to know before publishing it; `log` has an
-    entry a round where the defense keeps a log, `seconds` are those of the last session of a run that was interrupted
-    (`resumed`)."""
+    """Everything known about a release. `refused` are the pictures that are not in it, `warnings` what its owner has to
+    know before publishing it; `log` has an entry a round where the defense keeps a log, `seconds` are those of the last
+    session of a run that was interrupted (`resumed`)."""
 
     schema_version: Literal[1] = 1
     created: str
@@ -94,6 +106,7 @@ class Report(_Part):
     log: list[dict[str, Any]]
     notes: list[str]
     samples: list[ReleasedSample]
+    refused: list[Refusal] = []
     seconds: float
     peak_memory_mb: float
     environment: dict[str, Any]
@@ -128,6 +141,7 @@ def write_report(
         "rounds": rounds_table(report.log),
         "about_attention": any(name.endswith("-eta") for name in report.diagnostics),
         "renamed": [s for s in report.samples if s.source_file != s.file],
+        "changed": by_change(report.samples),
     }
     html = environment().get_template("report.html.j2").render(page)
     (folder / "report.html").write_text(html, encoding="utf-8")
@@ -167,6 +181,15 @@ def inserted_span(original: str, released: str) -> tuple[int, int] | None:
         spans.append((at, at + len(word)))
         at += len(word)
     return spans[first][0], spans[first + extra - 1][1]
+
+
+def by_change(samples: Sequence[ReleasedSample]) -> dict[str, list[str]]:
+    """What was changed beside the protection, most frequent first, with the files that it was changed in."""
+    found: dict[str, list[str]] = {}
+    for sample in samples:
+        for change in sample.changes:
+            found.setdefault(change, []).append(sample.source_file)
+    return dict(sorted(found.items(), key=lambda item: -len(item[1])))
 
 
 def rounds_table(log: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:

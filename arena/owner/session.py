@@ -20,18 +20,19 @@ from arena.engine.apart import Apart, Bounds, StageFailed, number
 from arena.engine.job import party_seed, write_json
 from arena.engine.stages import Input, Release, Stealth
 from arena.engine.stages.base import SAMPLES, Asking
-from arena.engine.stages.release import DRAFTS, read_counts, read_diagnostics
+from arena.engine.stages.release import DRAFTS, read_counts, read_diagnostics, read_refused
 from arena.engine.stages.stealth import read_perplexities
 from arena.environment import allowed_threads
 from arena.errors import ArenaError
 from arena.isolation.leftovers import remove
 from arena.owner.coverage import coverage
-from arena.owner.originals import Originals, released_name
+from arena.owner.intake import Originals, Refusal, not_all
 from arena.owner.phases import CRAFTING, MEASURING, WRITING, Phases
+from arena.owner.publishing import Published, crafted_within, publish
 from arena.owner.report import ReleasedSample, Report, Request, inserted_span, measure, write_report
 from arena.owner.seen import Seen
 from arena.plugins.spec import PluginSpec
-from arena.release import read_drafts, read_release, write_release
+from arena.release import read_drafts, write_release
 
 SHOWN = 4
 """Samples pictured in the report."""
@@ -39,13 +40,25 @@ SHOWN = 4
 
 @dataclass(frozen=True)
 class _Made:
-    """What the defense made, checked against the originals, and what it took."""
+    """What the defense made of the originals that it could take, checked against them and written; what it took, and
+    how many tokens a text has under the first surrogate's tokenizer."""
 
-    released: list[Sample]
+    originals: Originals
+    seen: Seen
+    published: Published
+    tokens: Callable[[str], int] | None
     diagnostics: dict[str, float]
     seconds: float
     peak_memory_mb: float
     environment: dict[str, Any]
+
+
+class _NotTaken(Exception):
+    """Some samples, by their numbers, cannot be taken by a surrogate, each with a reason and a remedy."""
+
+    def __init__(self, samples: dict[int, tuple[str, str]]) -> None:
+        super().__init__()
+        self.samples = samples
 
 
 @dataclass(frozen=True)
@@ -64,26 +77,20 @@ class Session:
     seen: Seen
     warnings: tuple[str, ...] = ()
     isolated: bool = True
+    strict: bool = False
 
     def run(self) -> Report:
-        samples, data = self.originals.samples, self.work / "data"
         self._crafting.mkdir(exist_ok=True)
-        made, tokens = self._craft()
-        self.tell.begin(WRITING, "writing and checking the release")
-        if data.exists():
-            shutil.rmtree(data)
-        write_release(self.tell.each(made.released, "writing the release", 0, 0.6), data, self.originals.files)
-        written = digest(made.released)
-        released = read_release(data)
-        if digest(released) != written:
-            raise ArenaError(f"{data} does not read back as it was written: check the disk, then use --resume")
+        made = self._made()
+        originals, released, tokens = made.originals, made.published.samples, made.tokens
+        samples, encoding = originals.samples, self.request.encoding
         checked = self.tell.each(released, "checking the release", 0.6)
         for index, (original, sample) in enumerate(zip(samples, checked, strict=True)):
             check(original, sample, self.request.budget, tokens, index)
         self.tell.begin(MEASURING, "measuring what shows")
-        scores, notes = self._stealth(released)
-        reached = coverage(samples, self.tell.each(released, "measuring what was reached", 0.8), self.originals.files)
-        copies = self.seen.copies(self.originals.files)
+        scores, notes = self._stealth(samples, released)
+        reached = coverage(samples, self.tell.each(released, "measuring what was reached", 0.8), originals.files)
+        copies = made.seen.copies(originals.files)
         report = Report(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             request=self.request,
@@ -95,22 +102,25 @@ class Session:
             stealth=scores,
             diagnostics=made.diagnostics,
             log=self._log(),
-            notes=[*copies.notes(), *notes],
+            notes=[*originals.notes, *made.published.notes, *copies.notes(), *notes],
             samples=[
                 ReleasedSample(
                     id=original.id,
                     source_file=file,
-                    file=released_name(file),
+                    file=encoding.renamed(file),
                     trigger=inserted_span(original.question, sample.question),
                     clean=digest([original]),
                     released=digest([sample]),
                     clean_picture=look.digest,
                     released_picture=picture_digest(sample.image),
+                    mode=sample.image.mode,
+                    changes=list(changes),
                 )
-                for original, sample, file, look in zip(
-                    samples, released, self.originals.files, self.seen.looks, strict=True
+                for original, sample, file, changes, look in zip(
+                    *(samples, released, originals.files, originals.changes, made.seen.looks), strict=True
                 )
             ],
+            refused=originals.refused,
             seconds=made.seconds,
             peak_memory_mb=made.peak_memory_mb,
             environment=made.environment,
@@ -139,37 +149,59 @@ class Session:
         finally:
             remove(place)
 
-    def _craft(self) -> tuple[_Made, Callable[[str], int] | None]:
-        """What the defense makes, as a suite would have it made, so that both give the same release; and how many
-        tokens a text has under the first surrogate's tokenizer."""
-        samples, request = self.originals.samples, self.request
+    def _made(self) -> _Made:
+        """What the defense makes of all originals, else of those that its surrogates can take."""
+        try:
+            return self._craft(self.originals, self.seen)
+        except _NotTaken as error:
+            refused = {
+                index: Refusal(file=self.originals.files[index], reason=reason, remedy=remedy)
+                for index, (reason, remedy) in error.samples.items()
+            }
+            originals = self.originals.without(refused)
+            if self.strict:
+                raise not_all(originals.refused) from None
+            return self._craft(originals, Seen.of(originals.samples))
+
+    def _craft(self, originals: Originals, seen: Seen) -> _Made:
+        """What the defense makes, as a suite would have it made, so that both give the same release; written, and read
+        back."""
+        samples, request, data = originals.samples, self.request, self.work / "data"
         stage = Release(
             label=self.defense.id,
             size=len(samples),
             defense=self.defense,
-            budget=request.budget,
+            budget=crafted_within(request.budget, request.encoding),
             surrogates=self.surrogates if "surrogates" in self.needs else None,
             seed=request.seed if "seed" in self.needs else None,
             train=Input("", SAMPLES),
             auxiliary=None,
+            encoding=request.encoding if request.encoding.lossy else None,
         )
         with self._apart() as apart:
             given, folder = apart.folder("given"), apart.folder("made")
             self.tell.begin(CRAFTING, "handing over the samples")
             write_release(self.tell.each(samples, "handing over the samples", 0, 0), given / "train")
-            ended = apart.compute(stage, given, folder, self._crafting)
-            drafts = self.work / DRAFTS  # which are looked at until the end
-            remove(drafts)
-            (folder / DRAFTS).replace(drafts)
+            try:
+                ended = apart.compute(stage, given, folder, self._crafting)
+            except StageFailed:
+                if refused := read_refused(folder, len(samples)):
+                    raise _NotTaken(refused) from None
+                raise
             near = self.defense.config.get("copies") != "near"  # a defense that knows of near copies shares by itself
-            released = self.seen.one_each(samples, read_drafts(drafts, samples), near)
-            texts = list(dict.fromkeys(s.question for part in (samples, released) for s in part))
+            drafts = seen.one_each(samples, read_drafts(folder / DRAFTS, samples), near)
+            texts = list(dict.fromkeys(s.question for part in (samples, drafts) for s in part))
             tokens = self._counted(apart, texts) if self.surrogates else None
-            for index, (original, sample) in enumerate(zip(samples, released, strict=True)):
+            for index, (original, sample) in enumerate(zip(samples, drafts, strict=True)):
                 check(original, sample, request.budget, tokens, index)
+            self.tell.begin(WRITING, "writing and checking the release")
+            if data.exists():
+                shutil.rmtree(data)
+            writing = self.tell.each(drafts, "writing the release", 0, 0.6)
+            published = publish(originals, writing, data, request.encoding, request.budget)
             environment = apart.environment(ended)
             took = number(ended.get("seconds")), number(ended.get("peak_memory_mb"))
-            return _Made(released, read_diagnostics(folder), *took, environment), tokens
+            return _Made(originals, seen, published, tokens, read_diagnostics(folder), *took, environment)
 
     def _counted(self, apart: Apart, texts: Sequence[str]) -> Callable[[str], int]:
         given, reply = apart.folder("question"), apart.folder("reply")
@@ -178,10 +210,12 @@ class Session:
         apart.compute(asking, given, reply)
         return read_counts(reply, texts, asking.model.id)
 
-    def _stealth(self, released: Sequence[Sample]) -> tuple[dict[str, float | None], list[str]]:
+    def _stealth(
+        self, samples: Sequence[Sample], released: Sequence[Sample]
+    ) -> tuple[dict[str, float | None], list[str]]:
         from arena.score.stealth import stealth
 
-        samples, told = self.originals.samples, self.tell.each(released, "measuring what shows", 0, 0.8)
+        told = self.tell.each(released, "measuring what shows", 0, 0.8)
         if all(a.question == b.question for a, b in zip(samples, released, strict=True)):
             return stealth(samples, told), []
         if not self.surrogates:

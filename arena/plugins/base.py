@@ -182,12 +182,22 @@ class Attack(Plugin):
     """Whether `purify` does anything; set by itself where a subclass has one of its own."""
     trains: ClassVar[bool] = False
     """Whether `training` may give hooks; set by itself where a subclass has one of its own."""
+    chooses: ClassVar[bool] = False
+    """Whether the attack is a choice among others, made by what the attacker has: boards then rank by what is left
+    under it, with the worst case beside it."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         for flag, method in (("fits", "fit"), ("purifies", "purify"), ("trains", "training")):
             if flag not in cls.__dict__ and getattr(cls, method) is not getattr(Attack, method):
                 setattr(cls, flag, True)
+
+    @property
+    def in_domain(self) -> str:
+        """What of the attack was made with clean data of the kind that is attacked, as a clause, such as "its model was
+        trained on clean pictures of these datasets"; empty where nothing was. Boards book such an attack as one of
+        attackers who have such data, whatever share of clean samples it takes."""
+        return ""
 
     def fit(self, world: AttackerWorld, folder: Path) -> None:
         """Train on the attacker's own data and write what `purify` needs into `folder` (safetensors, JSON)."""
@@ -254,9 +264,12 @@ class Recipe(Plugin, ABC):
 
     parts: ClassVar[frozenset[Part]] = frozenset({"all"})
     """What learns, for estimates."""
-    packs: ClassVar[bool] = False
-    """Whether several fine-tunings may be trained in one pass: all that learns are LoRA's adapters on linear layers of
-    the language model, and random numbers come from torch alone."""
+
+    @property
+    def packs(self) -> bool:
+        """Whether several fine-tunings may be trained in one pass: all that learns are LoRA's adapters on linear layers
+        of the language model, and random numbers come from torch alone."""
+        return False
 
     @property
     def rank(self) -> int:

@@ -3,10 +3,14 @@ process that judges what plugins make."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +21,10 @@ from arena.isolation.call import Lost, run
 from arena.isolation.leftovers import remove
 from arena.isolation.server import Call, Limits
 from arena.isolation.surroundings import for_network, hub_cache, hub_home, named
+from arena.paths import cache_directory
 from arena.plugins.base import Attack, Dataset, ModelSource, Recipe
-from arena.plugins.registry import FIRST_PARTY, Kind, Registry, installed
+from arena.plugins.kept import keep, kept, read_json
+from arena.plugins.registry import FIRST_PARTY, OURS, Kind, Registry, installed
 from arena.text import printable
 
 _SECONDS, _MEMORY, _WRITTEN = 300.0, 8 * 10**9, 10**9
@@ -46,9 +52,11 @@ class Card:
     """Of a dataset, as the next."""
     measures: tuple[str, ...] = ()
     fits: bool = False
-    """Of an attack, as the next two."""
+    """Of an attack, as the next four."""
     purifies: bool = False
     trains: bool = False
+    chooses: bool = False
+    in_domain: str = ""
     family: str = ""
     """Of a model."""
     packs: bool = False
@@ -70,6 +78,7 @@ class Card:
             facts = {"convention": plugin.convention, "measures": tuple(plugin.measures)}
         elif isinstance(plugin, Attack):
             facts = {"fits": bool(plugin.fits), "purifies": bool(plugin.purifies), "trains": bool(plugin.trains)}
+            facts |= {"chooses": bool(plugin.chooses), "in_domain": str(plugin.in_domain)}
         elif isinstance(plugin, ModelSource):
             facts = {"family": plugin.family}
         elif isinstance(plugin, Recipe):
@@ -95,7 +104,7 @@ class Card:
         known = (kind, id, json.dumps(config, sort_keys=True, default=str))
         if known not in registry.cards:
             try:
-                registry.cards[known] = _asked(registry, kind, id, config)
+                registry.cards[known] = _looked_up(registry, kind, id, config)
             except BrokenPlugin as error:
                 registry.cards[known] = error
         card = registry.cards[known]
@@ -103,6 +112,29 @@ class Card:
             raise BrokenPlugin(*card.args)
         assert isinstance(card, Card)
         return card
+
+
+def _looked_up(registry: Registry, kind: Kind, id: str, config: Mapping[str, Any]) -> Card:
+    """The card as it was written down before, where nothing can have changed it since, else as the plugin says.
+
+    Those of the project's own plugins follow from source, settings, and what reads them, unless these name files or a
+    checkpoint of the hub, which the fingerprint is of; plugins of others may look at whatever they like.
+    """
+    entry = registry.get(kind, id)
+    if entry.point.module.partition(".")[0] not in FIRST_PARTY or entry.origin.package != OURS:
+        return _asked(registry, kind, id, config)
+    asked = json.dumps(config, sort_keys=True, default=str)
+    reads = (sys.version, version("pydantic"), *entry.origin, entry.source_digest(), asked)
+    state = hashlib.sha256("\n".join(reads).encode()).hexdigest()
+    name = hashlib.sha256(asked.encode()).hexdigest()[:16]
+    file = cache_directory() / "cards" / f"{kind}-{id}-{name}.json"
+    if (said := kept(file, state)) is not None:
+        with suppress(BrokenPlugin):
+            return _card(said, f"{kind} {id!r}")
+    card = _asked(registry, kind, id, config)
+    if card.fingerprint is None:
+        keep(file, state, {**asdict(card), "needs": sorted(card.needs)})
+    return card
 
 
 def _asked(registry: Registry, kind: Kind, id: str, config: Mapping[str, Any]) -> Card:
@@ -125,7 +157,7 @@ def _asked(registry: Registry, kind: Kind, id: str, config: Mapping[str, Any]) -
             end = run(call)
         except Lost:  # once more, with a server of its own
             end = run(call)
-        said = _read(home / _SAID)
+        said = read_json(home / _SAID)
         where = f"{kind} {id!r} of package {entry.origin}"
         if end.reason is not None or end.code != 0 or said is None:
             late = end.lived >= _SECONDS
@@ -152,21 +184,6 @@ def describe(kind: Kind, id: str, config: Mapping[str, Any], home: Path, tell: C
     except BaseException as error:
         text = json.dumps({"broken": describe_error(error)})
     (home / _SAID).write_text(text, encoding="utf-8")
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        if path.is_symlink() or path.stat().st_size > 2**24:
-            return None
-        found = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
-        json.dumps(found, ensure_ascii=False).encode()  # halves of surrogate pairs have no place in a record
-    except (OSError, ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is no JSON")
 
 
 def _card(said: Mapping[str, Any], where: str) -> Card:

@@ -17,9 +17,10 @@ from typing import Any, cast
 IDENTITY_VERSION = 1
 """Counted up when this function changes; `arena.records.migrate` then renames the cells of records that are kept."""
 
-PROTOCOL_VERSION = 1
-"""What training, release, scoring and the drawing of splits do. Counted up when one of them does otherwise on purpose,
-which makes every cell another one; ``tests/golden`` pins it."""
+PROTOCOL_VERSION = 2
+"""What training, release, scoring and the drawing of splits do, and the statistics of boards. Counted up when one of
+them does otherwise on purpose, which makes every cell another one; ``tests/golden`` pins it. Records of earlier
+versions lie in ``leaderboards/records/vN``."""
 
 CONTROL = "none"
 """Id of the defense that changes nothing, which is the same under every budget, and of the attack that does not."""
@@ -34,7 +35,7 @@ def identity(cell: Mapping[str, Any]) -> str:
         model=asked_of(cell["model"]),
         defense=asked_of(defense),
         surrogates=[asked_of(surrogate) for surrogate in defense["surrogates"]],
-        budget=None if defense["id"] == CONTROL else canonical_json(cell["budget"]),
+        budget=None if defense["id"] == CONTROL else asked_of_budget(cell["budget"]),
         attack=[asked_of(part) for part in cell["attack"]["parts"]],
         auxiliary=cell["auxiliary"],
         recipe=asked_of(cell["recipe"]),
@@ -80,6 +81,13 @@ SPLITS = ("train", "auxiliary", "test", "seed")
 def asked_of(reference: Mapping[str, Any], more: Sequence[str] = ()) -> CanonicalJson:
     """What is asked of a plugin, from what a record says of it."""
     return canonical_json({name: reference[name] for name in ("id", "version", "config", "fingerprint", *more)})
+
+
+def asked_of_budget(budget: Mapping[str, Any]) -> CanonicalJson:
+    """What is asked of a budget, from what a record says of it. The rule about answer words is left out where it is
+    off, as it is in records from before there was one."""
+    rule = "forbid_answer_words"
+    return canonical_json({name: value for name, value in budget.items() if name != rule or value})
 
 
 class CanonicalJson(str):

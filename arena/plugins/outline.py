@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,8 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from arena.errors import ArenaError
-from arena.files import write_atomically
+from arena.plugins.kept import keep, kept
 from arena.plugins.registry import Entry, describe
 from arena.plugins.source import locate
 
@@ -52,14 +50,10 @@ def described(entry: Entry, cache: Path) -> dict[str, Any]:
     """What `describe` says of a plugin. Kept in a file of the folder `cache`, from which it is read while no source of
     the arena or of the plugin's distribution is touched; else the plugin is imported. Raises as `describe`."""
     file, state = cache / f"{entry.kind}-{entry.id}.json", _state(entry)
-    with suppress(OSError, ValueError, RecursionError):
-        kept = json.loads(file.read_text(encoding="utf-8"))
-        if isinstance(kept, dict) and kept.get("state") == state:
-            found: dict[str, Any] = kept["about"]
-            return found
-    found = describe(entry)
-    with suppress(OSError, ArenaError):  # nothing is lost but time
-        write_atomically(file, json.dumps({"state": state, "about": found}).encode())
+    found = kept(file, state)
+    if found is None:
+        found = describe(entry)
+        keep(file, state, found)
     return found
 
 

@@ -34,6 +34,8 @@ BASES: dict[Kind, type[Plugin]] = {
 ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 FIRST_PARTY = frozenset({"arena", "mmguard", "defenses", "attacks"})
 """Packages whose source counts in every plugin's digest, beside the plugin's own distribution."""
+OURS = "mmguard-arena"
+"""The distribution that these packages are of."""
 
 
 class Origin(NamedTuple):
@@ -205,7 +207,7 @@ def _setting_problem(error: Any, config: type[PluginConfig]) -> str:
         if error["type"] == "extra_forbidden":
             listed = ", ".join(config.model_fields) or "none"
             return f"there is no setting {name!r}{near_misses(name, config.model_fields)} (its settings: {listed})"
-        return f"{name}: {error['msg']}"
+        return str(error["msg"]).removeprefix("Value error, ") if not error["loc"] else f"{name}: {error['msg']}"
     about = describe_setting(name, known)
     allowed = ", ".join(part for part in (about["type"], about["range"], _default(about["default"])) if part)
     if error["type"] == "missing":

@@ -11,13 +11,9 @@ if TYPE_CHECKING:
 
 
 class Dora(Lora):
-    """LoRA's adapters on the language model for the direction of each weight, and its magnitude learned beside them."""
+    """LoRA's adapters for the direction of each weight, and its magnitude learned beside them."""
 
     packs = False
 
     def prepare(self, lvlm: LVLM) -> LVLM:
-        from arena.lvlm.adapters import attach_lora, linear_modules
-
-        c = self.config
-        modules = linear_modules(lvlm, lvlm.language_model)
-        return attach_lora(lvlm, c.rank, c.alpha, c.dropout, modules, use_dora=True)
+        return self.adapt(lvlm, self.adapted(lvlm), use_dora=True)

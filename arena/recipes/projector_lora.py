@@ -12,15 +12,13 @@ if TYPE_CHECKING:
 
 
 class ProjectorLora(Lora):
-    """Low-rank adapters on the language model and every weight of the projector; the vision tower stays frozen."""
+    """Low-rank adapters on the language model, where asked on the vision tower too, and the projector in full."""
 
     parts = frozenset({"adapters", "projector"})
     packs = False
 
     def prepare(self, lvlm: LVLM) -> LVLM:
-        from arena.lvlm.adapters import attach_lora, linear_modules
-
-        c = self.config
-        tuned = attach_lora(lvlm, c.rank, c.alpha, c.dropout, linear_modules(lvlm, lvlm.language_model))
+        projector = f"{lvlm.projector}."
+        tuned = self.adapt(lvlm, [name for name in self.adapted(lvlm) if not name.startswith(projector)])
         tuned.module(tuned.projector).requires_grad_(True)
         return tuned

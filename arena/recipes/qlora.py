@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 class Qlora(Lora):
-    """Low-rank adapters on the language model, whose linear layers are rounded to 4-bit NormalFloat (NF4) first; vision
-    tower, projector, embeddings and output layer stay as they are, and frozen."""
+    """LoRA's adapters, the linear layers of the language model being rounded to 4-bit NormalFloat (NF4) first; vision
+    tower, projector, embeddings and output layer stay in full precision."""
 
     class Config(Lora.Config):
         double_quantization: bool = Field(
@@ -26,10 +26,8 @@ class Qlora(Lora):
     packs = False
 
     def prepare(self, lvlm: LVLM) -> LVLM:
-        from arena.lvlm.adapters import attach_lora, linear_modules
+        from arena.lvlm.adapters import linear_modules
         from arena.lvlm.quantization import quantize
 
-        c = self.config
-        modules = linear_modules(lvlm, lvlm.language_model)
-        quantize(lvlm, modules, c.double_quantization)
-        return attach_lora(lvlm, c.rank, c.alpha, c.dropout, modules)
+        quantize(lvlm, linear_modules(lvlm, lvlm.language_model), self.config.double_quantization)
+        return self.adapt(lvlm, self.adapted(lvlm))

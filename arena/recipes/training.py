@@ -4,10 +4,12 @@ held-out split."""
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,8 @@ from arena.recipes.packing import Member
 
 @dataclass(frozen=True)
 class Epoch:
-    """What the fine-tuner saw after an epoch: mean training loss, and loss and accuracy on their own held-out split."""
+    """What the fine-tuner saw after an epoch: mean training loss, and loss and accuracy on their own held-out split.
+    The loss there is NaN where weights are no numbers, whether or not they took part."""
 
     loss: float
     held_out_loss: float
@@ -74,7 +77,7 @@ class _Collator:
         self.lvlm = lvlm
         self.samples = samples
         self.features = Features() if remember else None
-        self.rows = [lvlm.encode_text((s.image.height, s.image.width), s.question, s.answer) for s in samples]
+        self.rows = [lvlm.encode_sample(s, (s.image.height, s.image.width), s.answer) for s in samples]
 
     def batch(self, indices: Sequence[int]) -> Batch:
         images = images_of([self.samples[i] for i in indices], self.lvlm.device)
@@ -147,12 +150,22 @@ class _EachEpoch(TrainerCallback):
 
 
 def held_out_split(samples: Sequence[Sample], seed: int, share: float = 0.125) -> tuple[list[Sample], list[Sample]]:
-    """The fine-tuner's own split into training and held-out samples; at least one of each."""
+    """The fine-tuner's own split into training and held-out samples; at least one of each.
+
+    What stands several times stands on one side: else what is held out would be known by heart. Of the held-out samples
+    each is there once, and the others are repeated, or left out, so that as many are trained on as where all differ.
+    """
     if len(samples) < 2:
         raise ArenaError(f"fine-tuning needs at least 2 samples, the release after its attack has {len(samples)}")
-    order = np.random.default_rng(seed).permutation(len(samples))
-    cut = max(1, round(share * len(samples)))
-    return [samples[i] for i in sorted(order[cut:])], [samples[i] for i in sorted(order[:cut])]
+    equal: dict[Hashable, list[int]] = {}
+    for i, s in enumerate(samples):
+        equal.setdefault((s.question, s.answer, s.image.mode, s.image.size, hash(s.image.tobytes())), []).append(i)
+    groups = list(equal.values()) if len(equal) > 1 else [[i] for i in range(len(samples))]
+    order = np.random.default_rng(seed).permutation(len(groups)).tolist()
+    held_out = sorted(order[: max(1, round(share * len(groups)))])
+    kept = sorted(i for g in set(order).difference(held_out) for i in groups[g])
+    count = len(samples) - max(1, round(share * len(samples)))
+    return [samples[i] for i in islice(cycle(kept), count)], [samples[groups[g][0]] for g in held_out]
 
 
 @torch.no_grad()
@@ -238,8 +251,10 @@ def fine_tune(
 
     def after_epoch(loss: float) -> None:
         nonlocal best
-        epochs.append(Epoch(loss, *evaluate(tuned, judge)))
         state = _state(tuned)
+        epoch = Epoch(loss, *evaluate(tuned, judge))
+        whole = all(bool(weight.isfinite().all()) for weight in state.values())
+        epochs.append(epoch if whole else replace(epoch, held_out_loss=math.nan))
         if config.checkpoints == "all":
             save_file(state, folder / f"epoch-{len(epochs) - 1}.safetensors")
         if _best(epochs) == len(epochs) - 1:

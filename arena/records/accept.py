@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from arena.errors import ArenaError, UsageError
 from arena.plugins.source import engine_digest
-from arena.records.files import append_line
+from arena.records.files import append_line, version_of
 from arena.records.schema import Asked, Record
 from arena.suites.yaml_lines import read_yaml
 
@@ -163,8 +163,11 @@ def append(folder: Path, line: Accepted) -> None:
 
 
 def withdrawn_file(folder: Path) -> Path:
-    """``withdrawn.yaml`` of a folder of records: above it where it is called ``records``, else in it."""
-    return (folder.absolute().parent if folder.absolute().name == "records" else folder) / WITHDRAWN
+    """``withdrawn.yaml`` of a folder of records: above it where it is called ``records``, or is that of an earlier
+    protocol version in such a folder, else in it."""
+    here = folder.absolute()
+    records = here.parent if version_of(here) is not None else here
+    return (records.parent if records.name == "records" else folder) / WITHDRAWN
 
 
 def _read_accepted(path: Path) -> tuple[Accepted, ...]:

@@ -9,6 +9,7 @@ import errno
 import json
 import marshal
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -41,6 +42,8 @@ SHARED = Path("leaderboards/records")
 NOT_RECORDS = ("accepted.jsonl", "verifications.jsonl", "audits.jsonl", "submissions.jsonl")
 """Files beside records that say something about them."""
 
+_VERSION = re.compile(r"v[1-9][0-9]{0,5}")
+
 _BEGINNINGS = (b'{"protocol_version":', b'{"schema_version":')
 """How records of this schema and of the first begin."""
 
@@ -51,6 +54,17 @@ _TRIED = 2**18
 def default_results(suite: str) -> Path:
     """Where new records of a suite go: ``leaderboards/records/ID.jsonl`` in a checkout, else ``results/ID.jsonl``."""
     return (SHARED if SHARED.is_dir() else Path("results")) / f"{suite}.jsonl"
+
+
+def version_of(folder: Path) -> int | None:
+    """The protocol version whose records a folder keeps, by its name, such as ``v1``; None of another folder."""
+    return int(folder.name[1:]) if _VERSION.fullmatch(folder.name) else None
+
+
+def past(folder: Path) -> list[Path]:
+    """The folders in a folder of records that keep those of earlier protocol versions, the latest first."""
+    found = [one for one in folder.glob("v*") if one.is_dir() and version_of(one) is not None]
+    return sorted(found, key=lambda one: version_of(one) or 0, reverse=True)
 
 
 def record_files(results: Path) -> list[Path]:

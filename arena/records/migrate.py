@@ -36,6 +36,9 @@ _SUITE_FIELDS = {
     *("skip", "limits"),
 }
 
+_RULE = "forbid_answer_words"
+"""A field of budgets that schema 1 did not have: its cells are those without the rule."""
+
 _REMEDY = "restore the file from a copy, or remove the line and run the suite again"
 
 
@@ -83,6 +86,9 @@ def suite_digest(suite: Suite) -> str:
     """The digest that records of schema 1 have of their suite."""
     content = suite.model_dump(mode="json", include=_SUITE_FIELDS)
     content["limits"] = {"stage_minutes": content["limits"]["stage_minutes"]}  # there were no others
+    for budgets in (content["budgets"], *(defense["budgets"] or () for defense in content["defenses"])):
+        for budget in budgets:
+            del budget[_RULE]
     text = json.dumps(
         content,
         sort_keys=True,
@@ -272,7 +278,7 @@ class _Filled:
     def key(self) -> str:
         """What schema 1 called the cell."""
         old, d, use, seed = self.line, self.own, self.found.dataset, self.line["seed"]
-        budget, share = self.found.budget.model_dump(mode="json"), self.suite.share(self.found.attack)
+        budget, share = self._budget(), self.suite.share(self.found.attack)
         if (old["budget"], old["auxiliary"]) != (budget, share):
             return ""
         if seed not in self.suite.seeds or self._attack_digest() != old["attack"]["source_digest"]:
@@ -314,6 +320,9 @@ class _Filled:
         }
         return _key({"facts": facts, "stages": stages})
 
+    def _budget(self) -> Json:
+        return self.found.budget.model_dump(mode="json", exclude={_RULE})
+
     def _attack_digest(self) -> str:
         sources = [attack.source for attack in self.attacks]
         return sources[0] if len(sources) == 1 else _key({"parts": sources})
@@ -324,7 +333,7 @@ class _Filled:
         document: Json = {"defense": own.document, "size": self.found.dataset.train}
         inputs = {"train": data["train"]}
         if own.id != CONTROL:
-            document["budget"] = self.found.budget.model_dump(mode="json")
+            document["budget"] = self._budget()
         if "surrogates" in needs:
             document["surrogates"] = [surrogate.document for surrogate in self.surrogates]
         if "seed" in needs:

@@ -18,7 +18,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
-from arena.plugins.identity import CONTROL, SPLITS, CanonicalJson, asked_of, canonical_json, cell_name, digest_of
+from arena.plugins.identity import (
+    CONTROL,
+    SPLITS,
+    CanonicalJson,
+    asked_of,
+    asked_of_budget,
+    cell_name,
+    digest_of,
+)
 
 SCHEMA_VERSION = 2
 
@@ -118,10 +126,17 @@ class DefenseRef(LabelledRef):
 
 
 class AttackRef(_Part):
-    """An attack, or a sequence of them, such as ``jpeg+case``; its `label` is what boards print."""
+    """An attack, or a sequence of them, such as ``jpeg+case``; its `label` is what boards print.
+
+    What its parts declare: `chooses`, whether one is a choice among others that is made by what the attacker has, and
+    `in_domain`, what of them was made with clean data of the kind that is attacked (None of nothing, and in records
+    from before this was declared).
+    """
 
     label: str
     parts: Annotated[list[PluginRef], Field(min_length=1)]
+    chooses: bool = False
+    in_domain: str | None = None
 
     @property
     def id(self) -> str:
@@ -146,16 +161,18 @@ class AttackRef(_Part):
 
 
 class BudgetRef(_Part):
-    """What a protection may change: `image` in units of 1/255 under `norm`, `text` in inserted words."""
+    """What a protection may change: `image` in units of 1/255 under `norm`, `text` in inserted words, and whether these
+    may not be words of the answer, which no record says from before there was the rule."""
 
     norm: str
     image: Finite
     text: Count
+    forbid_answer_words: bool = False
 
     @cached_property
     def asked(self) -> CanonicalJson:
         """Its share of what a cell asks."""
-        return canonical_json(self.model_dump(mode="json"))
+        return asked_of_budget(self.model_dump(mode="json"))
 
 
 class Failure(_Part):
@@ -167,20 +184,23 @@ class Failure(_Part):
 class Outcome(_Part):
     """Accuracy in [0, 1] over `items` test items, with each item's correctness as base64 of `numpy.packbits`.
 
-    `metrics` are the means of the dataset's measures beside it, such as VQA accuracy or ANLS, by name.
+    `metrics` are the means of the dataset's measures beside it, such as VQA accuracy or ANLS, by name; `cut` is how
+    many answers the limit of tokens ended (None in records from before that was counted).
     """
 
     accuracy: Share
     items: Annotated[int, Field(ge=1)]
     correct: str
     metrics: dict[str, Measured]
+    cut: Count | None = None
 
     @classmethod
-    def pack(cls, correct: ArrayLike, metrics: dict[str, float] | None = None) -> Self:
+    def pack(cls, correct: ArrayLike, metrics: dict[str, float] | None = None, cut: int | None = None) -> Self:
         """An outcome from one boolean per test item, shape ``(items,)``."""
         bits = np.asarray(correct, dtype=np.bool_)
         encoded = base64.b64encode(np.packbits(bits).tobytes()).decode("ascii")
-        return cls(accuracy=float(bits.mean()), items=bits.size, correct=encoded, metrics=dict(metrics or {}))
+        accuracy = float(bits.mean())
+        return cls(accuracy=accuracy, items=bits.size, correct=encoded, metrics=dict(metrics or {}), cut=cut)
 
     def unpack(self) -> NDArray[np.bool_]:
         """One boolean per test item, shape ``(items,)``."""
@@ -299,8 +319,8 @@ class Record(Asked):
     """One cell: what was asked, what made it, and what came out.
 
     `zero_shot` is the base model's outcome, `outcome` that of the epoch the fine-tuner keeps, `peak_accuracy` the best
-    of any epoch on test data, `engine_digest` the source of the engine, as `source_digest` is that of a plugin,
-    `created` ISO 8601.
+    of all epochs on test data where all were scored, `engine_digest` the source of the engine, as `source_digest` is
+    that of a plugin, `created` ISO 8601.
     """
 
     schema_version: Literal[2] = 2

@@ -96,6 +96,7 @@ class Change(_Part):
     model: str
     budget: BudgetRef
     auxiliary: float
+    in_domain: bool = False
     defense: str
     surrogates: str
     before: Number | None
@@ -249,7 +250,7 @@ def _attack(asked: Asked) -> Hashable:
 
 
 def _budget(asked: Asked) -> Hashable:
-    return asked.budget.norm, asked.budget.image, asked.budget.text
+    return asked.budget.asked
 
 
 def _plugin(reference: PluginRef) -> Hashable:

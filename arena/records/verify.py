@@ -21,6 +21,7 @@ from arena.plugins.identity import PROTOCOL_VERSION
 from arena.records.accept import problem
 from arena.records.files import append_line
 from arena.records.schema import Record
+from arena.shares import at_least
 
 VERIFICATIONS = "verifications.jsonl"
 
@@ -68,7 +69,7 @@ class Verification(_Part):
 
 def draw(cells: Sequence[str], share: float, seed: int) -> list[str]:
     """A random share of cells, at least one, in their order."""
-    count = max(1, math.ceil(share * len(cells)))
+    count = max(1, at_least(share, len(cells)))
     chosen = set(random.Random(seed).sample(sorted(cells), min(count, len(cells))))
     return [cell for cell in cells if cell in chosen]
 
@@ -134,9 +135,9 @@ def append(folder: Path, line: Verification) -> None:
     append_line(folder / VERIFICATIONS, line.model_dump_json(), f"the verification of suite {line.suite}")
 
 
-def read(folder: Path) -> list[Verification]:
+def read(folder: Path, protocol_version: int = PROTOCOL_VERSION) -> list[Verification]:
     """All lines of ``verifications.jsonl``. Raises `ArenaError` naming one that cannot be read, or that is of another
-    version of the protocol."""
+    version of the protocol than the records that it is asked about."""
     path = folder / VERIFICATIONS
     if not path.exists():
         return []
@@ -152,10 +153,10 @@ def read(folder: Path) -> list[Verification]:
             line = Verification.model_validate_json(text)
         except ValidationError as error:
             raise ArenaError(f"{path}, line {number}: {problem(error)}; remove the line and verify again") from error
-        if line.protocol_version != PROTOCOL_VERSION:
+        if line.protocol_version != protocol_version:
             raise ArenaError(
-                f"{path}, line {number}: it verifies protocol version {line.protocol_version}, and this arena has "
-                f"{PROTOCOL_VERSION}: move the line to the records of that version, and verify these anew"
+                f"{path}, line {number}: it verifies protocol version {line.protocol_version}, and the records are of "
+                f"{protocol_version}: move the line to the records of that version, and verify these anew"
             )
         found.append(line)
     return found

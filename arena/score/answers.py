@@ -10,22 +10,14 @@ from collections.abc import Callable
 
 from arena.data.sample import Sample
 from arena.errors import ArenaError
-
-_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-_WORDS = {word: str(n) for n, word in enumerate(_NUMBERS)} | {"none": "0"}
-_ARTICLES = frozenset({"a", "an", "the"})
-
-_PREFIX = re.compile(
-    r"(?:so |therefore,? |thus,? )?(?:the |my )?(?:(?:correct|right|best|final) )*(?:answer|option|choice)"
-    r"(?: is)?\s*[:=]?\s*(?=\W*\w)"
-)
-_BARE_LETTER = re.compile(r"[(\[{\"'*]*([a-z])[)\]}\"'*]*[.:,;!]*[)\]}\"'*]*")
-_LETTER_AND_TEXT = re.compile(r"[(\[{\"'*]*([a-z])[)\]}\"'*]*(?:(?<=[)\]}])|[.:,;]|\s+-)\s.*")
+from arena.leak import ARTICLES, NUMBERS
+from arena.score.forms import bare, folded
+from arena.score.options import named_option
 
 
 def exact(prediction: str, sample: Sample) -> bool:
-    """Equal to the answer or an alias, but for case, white space and closing punctuation."""
-    return _any_equal(prediction, sample, _plain)
+    """Equal to the answer or an alias, but for case, white space, closing punctuation and the form of characters."""
+    return _any_equal(prediction, sample, bare)
 
 
 def normalized(prediction: str, sample: Sample) -> bool:
@@ -38,20 +30,17 @@ def normalized(prediction: str, sample: Sample) -> bool:
 
 
 def choice(prediction: str, sample: Sample) -> bool:
-    """The right option's letter after case folding, white space and prefix removal, or its full text.
-
-    ``B``, ``(b)``, ``B.``, ``Answer: B``, ``The answer is (B).`` and ``B. a red car`` name option B. A letter beats a
-    text that disagrees with it; a lone ``a`` before other words is an article, not an option.
+    """The text names the right option and no other, see `arena.score.options`.
 
     Raises `ArenaError` if the sample's own answer names no option.
     """
-    right = {_letter(text, sample.choices) for text in (sample.answer, *sample.aliases)} - {None}
+    right = {named_option(text, sample.choices) for text in (sample.answer, *sample.aliases)} - {None}
     if not right:
         raise ArenaError(
             f"sample {sample.id!r}: the answer {sample.answer!r} names no option: the choice convention needs the "
             "letter of the right option"
         )
-    return _letter(prediction, sample.choices) in right
+    return named_option(prediction, sample.choices) in right
 
 
 CONVENTIONS: dict[str, Callable[[str, Sample], bool]] = {"exact": exact, "normalized": normalized, "choice": choice}
@@ -61,35 +50,11 @@ def _any_equal(prediction: str, sample: Sample, form: Callable[[str], str]) -> b
     return form(prediction) in {form(text) for text in (sample.answer, *sample.aliases)}
 
 
-def _plain(text: str) -> str:
-    folded = " ".join(text.casefold().split())
-    # A text of nothing but punctuation stays, or it would equal the empty prediction.
-    return folded.rstrip(".,;:!? ") or folded
-
-
 def normal_form(text: str) -> str:
     """A text as `normalized` compares it; never empty unless the text is."""
-    folded = " ".join(text.casefold().split())
-    kept = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", folded)  # 1,000
-    kept = re.sub(r"['\u2019`]|\.(?!\d)|(?<!\d)\.(?=\D|$)", "", kept)  # don't, u.s.; 3.5 and .5 stay
-    kept = re.sub(
-        r"(?<=\w)-|-(?!\d)|(?<!\d):|:(?!\d)|[;/\[\]\"\u201c\u201d{}()=+\\_><@,?!*]", " ", kept
-    )  # -5, 12:30 stay
-    words = [_WORDS.get(word, word) for word in kept.split() if word not in _ARTICLES]
-    return " ".join(words) or kept.strip() or folded  # a lone "A." is a letter, not an article
-
-
-def _letter(text: str, choices: tuple[str, ...]) -> str | None:
-    """The lower-case letter of the option that a text names, or None."""
-    folded = " ".join(text.casefold().split())
-    while (shorter := _PREFIX.sub("", folded, count=1) if _PREFIX.match(folded) else folded) != folded:
-        folded = shorter
-    letters = [chr(ord("a") + i) for i in range(len(choices) or 26)]
-    if (bare := _BARE_LETTER.fullmatch(folded)) and bare[1] in letters:
-        return bare[1]
-    for letter, option in zip(letters, choices, strict=False):
-        if _plain(folded) == _plain(option) or _plain(text) == _plain(option):
-            return letter
-    if (led := _LETTER_AND_TEXT.fullmatch(folded)) and led[1] in letters:
-        return led[1]
-    return None
+    form = folded(text)
+    kept = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", form)  # 1,000
+    kept = re.sub(r"['`]|\.(?!\d)|(?<!\d)\.(?=\D|$)", "", kept)  # don't, u.s.; 3.5 and .5 stay
+    kept = re.sub(r"(?<=\w)-|-(?!\d)|(?<!\d):|:(?!\d)|[;/\[\]\"{}()=+\\_><@,?!*]", " ", kept)  # -5, 12:30 stay
+    words = [NUMBERS.get(word, word) for word in kept.split() if word not in ARTICLES]
+    return " ".join(words) or kept.strip() or form  # a lone "A." is a letter, not an article

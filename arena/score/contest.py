@@ -1,14 +1,17 @@
 """Every score of the protocol for one contest: all cells that share a dataset and a model.
 
 Notation: Z zero-shot, C clean fine-tuning, C(a) clean data put through attack a, P(d, a) the release of d put through
-a. Only the resamples of one batch of defenses and of the clean controls are in memory at a time.
+a.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
+from arena.controls import ALONE
+from arena.score.attacked import Against, Attacked, Robust, over
 from arena.score.cells import CLEAN, ZERO_SHOT, Cells, Place, Seeds
 from arena.score.statistics import (
     FAILED,
@@ -18,18 +21,23 @@ from arena.score.statistics import (
     NO_PROTECTION,
     NO_SEEDS,
     NO_ZERO_SHOT,
+    Answers,
     Bits,
-    Bootstrap,
-    Draws,
     Estimate,
     best,
     share,
 )
 
+NO_WORDS = "changes no question"
+NO_RANDOM_WORDS = "no control of random words"
+NO_OWN_DATA = "no clean data of the attacker's own"
+NO_ALONE = "no control of own data alone"
+
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """The scores of one cell; `drop_error` is the bootstrap standard error of the drop, None with under two seeds."""
+    """The scores of one cell; `detectable` is the smallest drop that its cells could show (`Error.detectable`), None
+    with under two seeds."""
 
     zero_shot: Estimate
     clean: Estimate
@@ -41,42 +49,34 @@ class Scores:
     attack_cost: Estimate
     protection: Estimate
     retention: Estimate
-    drop_error: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Robust:
-    """What is left of a defense when the attacker, who has at most `auxiliary` clean data, chooses attack and recipe.
-
-    The gain is that of the recipe that is best on clean data: the attacker chooses there too. `choice` is the cell the
-    attacker chose, `accuracy` its accuracy (with the maximum taken anew in every resample), `candidates` how many cells
-    there were to choose from, over `seeds`; `draws` are the resamples of `accuracy`.
-    """
-
-    defense: Hashable
-    auxiliary: float
-    accuracy: Estimate
-    protection: Estimate
-    robust_protection: Estimate
-    robust_retention: Estimate
-    choice: Place | None = None
-    candidates: int = 0
-    seeds: Seeds = ()
-    draws: Draws | None = None
+    over_random_words: Estimate
+    release_adds: Estimate
+    detectable: float | None
 
 
 class Contest:
     """Scores of the cells of one dataset and model.
 
     `bits` holds per place and seed the correctness of every test item, shape ``(items,)``; a place whose seeds all
-    failed has none. The cells of defense `CLEAN` are the controls.
+    failed has none. The cells of defense `CLEAN` are the controls. `choosers` are labels of attacks that choose by
+    what the attacker has what to do about a release; `left_out` are attacks, each with a recipe, that no attacker is
+    taken to choose. `random_words` has the defenses that change questions, each with the controls that insert as many
+    words at random.
     """
 
     def __init__(
-        self, bits: Mapping[Place, Mapping[int, Bits]], zero_shot: Bits | None, bootstrap: Bootstrap | None = None
+        self,
+        bits: Mapping[Place, Mapping[int, Bits]],
+        zero_shot: Bits | None,
+        choosers: Collection[str] = frozenset(),
+        left_out: Collection[tuple[str, str]] = frozenset(),
+        random_words: Mapping[Hashable, Sequence[Hashable]] | None = None,
     ) -> None:
-        self._cells = Cells(bits, zero_shot, bootstrap)
-        self._tops: dict[tuple[float, Seeds], tuple[Draws, Draws, Estimate]] = {}
+        self._cells = Cells(bits, zero_shot)
+        self._left_out = left_out
+        self._choosers = choosers
+        self._random_words = random_words or {}
+        self._tops: dict[tuple[float, Seeds], tuple[Answers, Answers, Estimate]] = {}
 
     def results(self) -> Iterator[tuple[dict[Place, Scores], list[Robust]]]:
         """Per defense: the scores of its cells, and its robust scores for every level of auxiliary data, rising.
@@ -84,13 +84,11 @@ class Contest:
         An attacker who has more auxiliary data can do whatever one with less can.
         """
         levels = sorted({place.auxiliary for place in self._cells.bits})
-        for batch in self._cells.batches():
-            self._cells.load(batch)
-            for defense in batch:
-                scores = {place: self._scores(place) for place in self._cells.places[defense]}
-                least = min(place.auxiliary for place in scores)
-                yield scores, [self._robust(defense, level) for level in levels if level >= least]
-            self._cells.unload(batch)
+        for defense, places in self._cells.places.items():
+            scores = {place: self._scores(place) for place in places}
+            least = min(place.auxiliary for place in scores)
+            yield scores, [self._robust(defense, level) for level in levels if level >= least]
+            self._cells.forget(defense)
 
     def rank_groups(self, ranked: Sequence[Robust]) -> list[int | None]:
         """Group numbers from 1 for robust scores sorted best first; None where the robust protection has no interval.
@@ -108,6 +106,23 @@ class Contest:
             groups.append(group)
         return groups
 
+    def over_random_words(self, robust: Robust, every: Mapping[Hashable, Robust]) -> Estimate:
+        """What an attacker who chooses reaches on random words, minus what they reach on a defense; `every` has the
+        robust scores at the same share of clean data."""
+        if robust.defense not in self._random_words:
+            return Estimate(undefined=NO_WORDS)
+        found = [every[control] for control in self._random_words[robust.defense] if control in every]
+        if not found:
+            return Estimate(undefined=NO_RANDOM_WORDS)
+        control = min(found, key=lambda one: one.ranked.accuracy.value or 0.0)
+        for one in (robust, control):
+            if one.ranked.accuracy.value is None:
+                return Estimate(undefined=one.ranked.accuracy.undefined)
+        seeds = tuple(seed for seed in control.seeds if seed in robust.seeds)
+        if not seeds:
+            return Estimate(undefined=NO_SEEDS)
+        return (self._top(control, seeds) - self._top(robust, seeds)).estimate()
+
     def _is_weaker(self, robust: Robust, leader: Robust) -> bool:
         # Both protections divide by the same gain, so the attacker's accuracies decide.
         seeds = tuple(seed for seed in leader.seeds if seed in robust.seeds)
@@ -115,13 +130,23 @@ class Contest:
             return False
         return (self._top(robust, seeds) - self._top(leader, seeds)).estimate().positive
 
-    def _top(self, robust: Robust, seeds: Seeds) -> Draws:
-        if robust.draws is not None and robust.seeds == seeds:
-            return robust.draws
-        self._cells.load([robust.defense])
-        means = [self._cells.mean(place, seeds) for place in self._cells.candidates(robust.defense, robust.auxiliary)]
-        self._cells.unload([robust.defense])
-        return best(means)[1]
+    def _top(self, robust: Robust, seeds: Seeds) -> Answers:
+        ranked = robust.ranked
+        if ranked.answers is not None and robust.seeds == seeds:
+            return ranked.answers
+        places = self._candidates(robust.defense, robust.auxiliary)
+        if robust.own is not None:
+            places = self._own(places)
+        found = [self._cells.answers(place, seeds) for place in places]
+        return found[best(found)[0]]
+
+    def _candidates(self, defense: Hashable, level: float) -> list[Place]:
+        found = self._cells.candidates(defense, level)
+        return [place for place in found if (place.attack, place.recipe) not in self._left_out]
+
+    def _own(self, places: Sequence[Place]) -> list[Place]:
+        """Those with an attack that chooses itself."""
+        return [place for place in places if place.attack in self._choosers]
 
     def _scores(self, place: Place) -> Scores:
         own = place if self._cells.bits[place] else None
@@ -140,13 +165,32 @@ class Contest:
             attack_cost=self._cells.difference(clean, attacked, NO_CONTROL),
             protection=self._protection(clean, own),
             retention=self._retention(clean, attacked, own),
-            drop_error=self._drop_error(clean, own),
+            over_random_words=self._over_random_words(place, own),
+            release_adds=self._release_adds(place, own),
+            detectable=self._detectable(clean, own),
         )
 
-    def _drop_error(self, clean: Place | None, own: Place | None) -> float | None:
+    def _over_random_words(self, place: Place, own: Place | None) -> Estimate:
+        """Accuracy on the release of random words, minus that on the own one; of several the one that takes most."""
+        if place.defense not in self._random_words:
+            return Estimate(undefined=NO_WORDS)
+        others = [self._cells.find(control, *place[1:]) for control in self._random_words[place.defense]]
+        found = [other for other in others if other is not None]
+        control = min(found, key=lambda other: self._cells.accuracy(other, FAILED).value or 0.0, default=None)
+        return self._cells.difference(control, own, FAILED if own is None else NO_RANDOM_WORDS)
+
+    def _release_adds(self, place: Place, own: Place | None) -> Estimate:
+        """Accuracy with the attacker's own clean data, minus that on these alone."""
+        if place.attack in (CLEAN, ALONE) or not place.auxiliary or math.isinf(place.auxiliary):
+            return Estimate(undefined=NO_OWN_DATA)
+        alone = (self._cells.find(of, ALONE, place.recipe, place.auxiliary) for of in (place.defense, CLEAN))
+        control = next((found for found in alone if found is not None), None)
+        return self._cells.difference(own, control, FAILED if own is None else NO_ALONE)
+
+    def _detectable(self, clean: Place | None, own: Place | None) -> float | None:
         if clean is None or own is None or len(seeds := self._cells.common(clean, own)) < 2:
             return None
-        return self._cells.minus(clean, own, seeds).standard_error()
+        return self._cells.minus(clean, own, seeds).error.detectable
 
     def _protection(self, clean: Place | None, own: Place | None) -> Estimate:
         if undefined := self._undefined(clean, own):
@@ -184,37 +228,52 @@ class Contest:
         )
 
     def _robust(self, defense: Hashable, level: float) -> Robust:
-        candidates = self._cells.candidates(defense, level)
+        candidates = self._candidates(defense, level)
         recipes = sorted({place.recipe for place in self._cells.places.get(CLEAN, ())})
         controls = [p for recipe in recipes if (p := self._cells.find(CLEAN, CLEAN, recipe, level))]
         seeds = self._cells.common(*candidates, *controls) if candidates else ()
         reason = FAILED if not candidates else self._undefined(next(iter(controls), None), candidates[0])
         if not seeds:
-            nothing = Estimate(undefined=reason or NO_SEEDS)
-            return Robust(defense, level, nothing, nothing, nothing, nothing, candidates=len(candidates))
-        chosen, top = best([self._cells.mean(place, seeds) for place in candidates])
-        bare = [self._cells.mean(place, seeds) for place in candidates if place.attack == CLEAN]
-        nothing = Estimate(seeds=len(seeds), undefined=reason)
-        robust = Robust(
-            defense, level, top.estimate(), nothing, nothing, nothing, candidates[chosen], len(candidates), seeds, top
-        )
-        if reason is not None:
-            return robust
+            nothing = Attacked.without(reason or NO_SEEDS)
+            return Robust(defense, level, nothing.protection, nothing, candidates=len(candidates))
+        protection = Estimate(seeds=len(seeds), undefined=reason)
+        against = Against(seeds, protection)
+        if reason is None:
+            against = self._against(candidates, controls, level, seeds)
+            protection = against.protection
+        worst, own = (self._attacked(places, against) for places in (candidates, self._own(candidates)))
+        assert worst is not None
+        return Robust(defense, level, protection, worst, own, len(candidates), seeds)
+
+    def _against(self, candidates: Sequence[Place], controls: Sequence[Place], level: float, seeds: Seeds) -> Against:
+        """What an attack on a defense is measured against."""
         clean, gain, gain_estimate = self._clean_top(controls, level, seeds)
-        left = share(clean - top, gain, gain_estimate, NO_GAIN)
+        bare = [self._cells.answers(place, seeds) for place in candidates if place.attack == CLEAN]
         if not bare:
             nothing = Estimate(seeds=len(seeds), undefined=NO_BASELINE)
-            return replace(robust, robust_protection=left, protection=nothing, robust_retention=nothing)
-        drop = clean - best(bare)[1]
-        protection = share(drop, gain, gain_estimate, NO_GAIN)
-        retention = share(clean - top, drop, protection, NO_PROTECTION) if protection.undefined is None else protection
-        return replace(robust, robust_protection=left, protection=protection, robust_retention=retention)
+            return Against(seeds, nothing, clean, gain, gain_estimate)
+        first, flattered = best(bare)
+        drop = clean - bare[first]
+        protection = share(drop, gain, gain_estimate, NO_GAIN).reaching(above=over(flattered, gain))
+        return Against(seeds, protection, clean, gain, gain_estimate, drop)
 
-    def _clean_top(self, controls: Sequence[Place], level: float, seeds: Seeds) -> tuple[Draws, Draws, Estimate]:
+    def _attacked(self, places: Sequence[Place], against: Against) -> Attacked | None:
+        """What the best of some cells reaches; None of none."""
+        if not places:
+            return None
+        answers = [self._cells.answers(place, against.seeds) for place in places]
+        chosen, luck = best(answers)
+        top = answers[chosen]
+        accuracy = top.estimate().reaching(below=luck)
+        protection, retention = against.left(top, luck)
+        return Attacked(accuracy, protection, retention, places[chosen], top)
+
+    def _clean_top(self, controls: Sequence[Place], level: float, seeds: Seeds) -> tuple[Answers, Answers, Estimate]:
         """The best clean accuracy over recipes and its gain over zero-shot."""
         key = (level, seeds)
         if key not in self._tops:
-            clean = best([self._cells.mean(place, seeds) for place in controls])[1]
-            gain = clean - self._cells.mean(ZERO_SHOT, seeds)
+            found = [self._cells.answers(place, seeds) for place in controls]
+            clean = found[best(found)[0]]
+            gain = clean - self._cells.answers(ZERO_SHOT, seeds)
             self._tops[key] = clean, gain, gain.estimate()
         return self._tops[key]

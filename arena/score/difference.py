@@ -8,7 +8,7 @@ the variance
 
     max(items_public^2 + s_public^2 / S_public,  s_secret^2)  +  max(items_secret^2,  s_secret^2 / S_secret),
 
-in which ``items`` is the bootstrap's standard error over test items alone, ``s`` the standard deviation over seeds and
+in which ``items`` is the standard error over test items alone, ``s`` the standard deviation over seeds and
 ``S`` their number. The interval is Student's t, with degrees of freedom after Welch and Satterthwaite.
 """
 
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from arena.score.statistics import CONFIDENCE, Bits, Bootstrap
+from arena.score.statistics import CONFIDENCE, Bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +58,14 @@ class Difference:
         return not self.low <= 0 <= self.high
 
 
-def effect(more: Sequence[Bits], less: Sequence[Bits], one_draw: bool, bootstrap: Bootstrap | None = None) -> Effect:
+def effect(more: Sequence[Bits], less: Sequence[Bits], one_draw: bool) -> Effect:
     """The accuracy of `more` minus that of `less`, at least two seeds of both, each ``(items,)``; the seeds have the
     same test items in `one_draw`, else each its own."""
     seeds = tuple(float(np.mean(a)) - float(np.mean(b)) for a, b in zip(more, less, strict=True))
-    bootstrap = bootstrap or Bootstrap(len(more[0]))
-    draws = bootstrap.right_answers(np.stack(list(more))) - bootstrap.right_answers(np.stack(list(less)))
-    variance = float(draws.sum(axis=0).var()) if one_draw else float(draws.var(axis=1).sum())
-    return Effect(float(np.mean(seeds)), seeds, math.sqrt(variance) / (len(seeds) * bootstrap.items))
+    each = np.stack(list(more)).astype(np.float64) - np.stack(list(less))
+    count, items = each.shape
+    variance = float(each.mean(axis=0).var()) if one_draw else float(each.var(axis=1).sum()) / count**2
+    return Effect(float(np.mean(seeds)), seeds, math.sqrt(variance / items))
 
 
 def difference(public: Effect, secret: Effect, comparisons: int = 1) -> Difference:

@@ -11,6 +11,7 @@ from rapidfuzz.distance import Levenshtein
 
 from arena.data.sample import Sample
 from arena.score.answers import normal_form
+from arena.score.forms import folded
 
 ANLS_THRESHOLD = 0.5
 
@@ -32,15 +33,11 @@ def anls(prediction: str, sample: Sample) -> float:
     """Normalised Levenshtein similarity of one answer (Biten 2019, arXiv 1905.13648); its mean over a test set is ANLS.
 
     The best over answer and aliases of ``1 - distance / length of the longer text``; 0 where the normalised distance is
-    `ANLS_THRESHOLD` or more. Case and white space do not count.
+    `ANLS_THRESHOLD` or more. Case, white space and the form of characters do not count.
     """
-    said = _folded(prediction)
-    distance = min(Levenshtein.normalized_distance(said, _folded(text)) for text in (sample.answer, *sample.aliases))
+    said = folded(prediction)
+    distance = min(Levenshtein.normalized_distance(said, folded(text)) for text in (sample.answer, *sample.aliases))
     return 1 - distance if distance < ANLS_THRESHOLD else 0.0
 
 
 MEASURES: dict[str, Callable[[str, Sample], float]] = {"vqa-accuracy": vqa_accuracy, "anls": anls}
-
-
-def _folded(text: str) -> str:
-    return " ".join(text.casefold().split())

@@ -18,6 +18,7 @@ from arena.budget import words
 from arena.data.colours import colours
 from arena.data.sample import Sample
 from arena.errors import ArenaError
+from arena.leak import given_away
 
 # Wang, Simoncelli and Bovik 2003: the weights of the five scales, and the constants and window of SSIM.
 _WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -44,7 +45,8 @@ def stealth(
     over the pictures that changed, ``identical_images`` counts the others; ``ssim`` (7 x 7 window, smaller for smaller
     pictures) and ``ms_ssim`` (pictures of at least 176 pixels a side) in [-1, 1]; ``ciede2000`` the mean colour
     difference; ``inserted_words``; ``edit_distance`` in characters; ``bleu`` in [0, 1] with the original as reference;
-    ``perplexity_ratio`` released to original, by `perplexity` of a batch of texts. Alpha is not looked at.
+    ``answer_leak`` the share of samples whose inserted words hold the answer (`arena.leak`); ``perplexity_ratio``
+    released to original, by `perplexity` of a batch of texts. Alpha is not looked at.
 
     Of pictures with more than `LARGE` pixels, SSIM, MS-SSIM and CIEDE2000 are means over 16 tiles of 256 x 256 pixels,
     at full resolution and spread evenly; what is said of changes and PSNR is of all pixels.
@@ -57,6 +59,7 @@ def stealth(
         if original is None or other is None:
             raise ArenaError("stealth: the numbers of original and released samples differ: give one for each")
         pair = {**_image_measures(original, other), **_text_measures(original.question, other.question)}
+        pair["answer_leak"] = float(given_away(original, other.question))
         for name, value in pair.items():
             if value is not None:
                 values[name].append(value)
@@ -82,6 +85,7 @@ _MEASURES = (
     "inserted_words",
     "edit_distance",
     "bleu",
+    "answer_leak",
 )
 
 

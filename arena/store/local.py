@@ -22,10 +22,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from arena.environment import Meter
 from arena.files import write_atomically
+from arena.paths import cache_directory
 from arena.store.folder import Folder
 from arena.store.locks import Held, Locks
 from arena.store.manifest import MANIFEST, Manifest, content_digest, describe_files
@@ -49,11 +48,6 @@ def default_root() -> str:
     if chosen := os.environ.get("ARENA_STORE"):
         return chosen
     return str(cache_directory() / "store")
-
-
-def cache_directory() -> Path:
-    """Where this user's caches are."""
-    return platformdirs.user_cache_path("mmguard-arena", appauthor=False)
 
 
 class Store:

@@ -8,13 +8,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from arena.controls import CONTROLS
 from arena.errors import UsageError
 from arena.plugins.identity import CONTROL, PROTOCOL_VERSION, digest_of
 from arena.plugins.registry import near_misses
 from arena.records.schema import Asked, Record
-from arena.score.difference import Effect
-from arena.score.statistics import CONFIDENCE, Bits, Bootstrap
-from arena.stress.target import CONTROLS
+from arena.score.statistics import CONFIDENCE, Answers, Bits, holm
 from arena.stress.verdicts import LEAST_SEEDS
 from arena.text import shortened
 
@@ -88,14 +87,12 @@ def compare(
     `was` has in the baseline `before`, called `name`.
 
     What is compared is the paired drop: accuracy on clean data minus accuracy on the release, both put through the
-    attack. The loss is the difference of both drops on the same seeds and test items. It is tested with Student's t;
-    its variance is that over test items (bootstrap) and that over seeds, with degrees of freedom after Welch and
-    Satterthwaite.
+    attack. The loss is the difference of both drops on the same seeds and test items, and is tested as
+    `arena.score.statistics` says.
     """
     old, new = _sides(before, was), _sides(after, entry)
     wanted = {_key(one): one for one in asked if one.defense.label == entry}
-    bootstraps: dict[int, Bootstrap] = {}
-    cells = [_moved(_where(one), old.at(key), new.at(key), bootstraps) for key, one in wanted.items()]
+    cells = [_moved(_where(one), old.at(key), new.at(key)) for key, one in wanted.items()]
     return Comparison(name, was, tuple(_holm(cells)))
 
 
@@ -186,10 +183,7 @@ def _moved(
     where: str,
     old: Mapping[int, tuple[Bits, Bits]],
     new: Mapping[int, tuple[Bits, Bits]],
-    bootstraps: dict[int, Bootstrap],
 ) -> Moved:
-    from scipy.stats import t
-
     seeds = sorted(set(old) & set(new))
     if len(seeds) < LEAST_SEEDS:
         return Moved(where, missing=f"{len(seeds)} seeds are done on both sides, of at least {LEAST_SEEDS}")
@@ -197,27 +191,13 @@ def _moved(
     before, after = (
         np.stack([clean.astype(np.int8) - own for clean, own in (side[seed] for seed in seeds)]) for side in (old, new)
     )
-    lost = before - after
-    items = lost.shape[1]
-    draws = bootstraps.setdefault(items, Bootstrap(items)).right_answers(lost)  # type: ignore[arg-type]  # any numbers
-    items_error = float(draws.sum(axis=0).std()) / (len(seeds) * items)
-    effect = Effect(float(lost.mean()), tuple(map(float, lost.mean(axis=1))), items_error)
-    half, p = 0.0, 0.0 if effect.value > 0 else 1.0
-    if effect.error > 0:
-        parts = ((items_error**2, items - 1), (effect.spread**2 / len(seeds), len(seeds) - 1))
-        freedom = effect.error**4 / sum(variance**2 / max(degrees, 1) for variance, degrees in parts)
-        half = float(t.ppf((1 + CONFIDENCE) / 2, freedom)) * effect.error
-        p = float(t.sf(effect.value / effect.error, freedom))
-    low, high = effect.value - half, effect.value + half
-    return Moved(where, float(before.mean()), float(after.mean()), effect.value, low, high, p)
+    lost = Answers(before - after, (-2.0, 2.0))
+    found = lost.estimate()
+    return Moved(
+        where, float(before.mean()), float(after.mean()), lost.mean, found.low, found.high, lost.error.tail(lost.mean)
+    )
 
 
 def _holm(cells: Sequence[Moved]) -> list[Moved]:
-    """The cells with p values that hold for all of them together (Holm 1979)."""
-    tested = sorted((n for n, cell in enumerate(cells) if cell.p is not None), key=lambda n: cells[n].p or 0.0)
-    corrected: dict[int, float] = {}
-    reached = 0.0
-    for rank, n in enumerate(tested):
-        reached = max(reached, min(1.0, (cells[n].p or 0.0) * (len(tested) - rank)))
-        corrected[n] = reached
-    return [replace(cell, p=corrected.get(n)) for n, cell in enumerate(cells)]
+    """The cells with p values that hold for all of them together."""
+    return [replace(cell, p=p) for cell, p in zip(cells, holm([cell.p for cell in cells]), strict=True)]

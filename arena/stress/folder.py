@@ -12,14 +12,16 @@ import numpy as np
 
 from arena.budget import Budget, check
 from arena.data.embedded.draw import Drawing, divide
-from arena.data.folder import read_imagefolder
+from arena.data.folder import parts_of, read_imagefolder
 from arena.data.pairs import paired
+from arena.data.pictures.encoding import PNG, in_mode
 from arena.data.sample import Sample, digest
 from arena.errors import ArenaError, BudgetError, UsageError
-from arena.owner.originals import imagefolder, read_originals
+from arena.owner.originals import Place, imagefolder, read_originals
+from arena.owner.released import DATA
 from arena.owner.report import FILE as REPORT
 from arena.owner.report import Report, read_report
-from arena.paths import is_file, is_folder
+from arena.paths import is_file
 from arena.release import write_release
 from arena.stress.settings import Settings
 from arena.text import shortened
@@ -65,27 +67,37 @@ def read_protected(settings: Settings) -> Protected:
             f"{target} does not say what its protection may change: say so with --budget-image (in 1/255) and "
             "--budget-text (words), or in the file as `budget: {image: 8, text: 5}`"
         )
-    folder = target / "data" if report else imagefolder(str(target), "train")
-    if folder is None:
+    released_place = Place(target / DATA) if report else imagefolder(str(target), "train")
+    if released_place is None:
         raise UsageError(f"{target} has no metadata.jsonl or metadata.csv: name a folder of pictures that has one")
+    folder, encoding = released_place.folder, report.request.encoding if report else PNG
     split, limit = (report.request.split, report.request.limit) if report else ("train", None)
     columns = settings.columns or (dict(report.request.columns) if report else {})
     try:
-        originals = read_originals(source, columns, split, limit).samples
+        taken = read_originals(source, columns, split, limit, encoding)
     except ArenaError as error:
         if report is None or settings.originals is not None:
             raise
         raise UsageError(
             f"{error}; the originals are no longer where {target} says: name them by --originals"
         ) from None
+    refused = {refusal.file for refusal in report.refused} if report else set()
+    for refusal in taken.refused:
+        if refusal.file not in refused:
+            raise UsageError(f"{source}: the original {refusal.file!r} {refusal.reason}: {refusal.remedy}")
+    originals = [s for s, file in zip(taken.samples, taken.files, strict=True) if file not in refused]
     released_columns = {} if report else {k: v for k, v in columns.items() if k != "image"}
     released = read_imagefolder(folder, released_columns)
-    pairs = list(zip(originals, paired(originals, released), strict=True))
+    found = paired(originals, released)
+    pairs = [
+        (original, other and other.with_content(in_mode(other.image, original.image.mode), other.question))
+        for original, other in zip(originals, found, strict=True)
+    ]
     _refuse_others(target, source, pairs, report)
-    _refuse_more(target, source, pairs, released)
+    _refuse_more(target, source, found, released)
     breaches = tuple(_breaches(pairs, budget))
     place = imagefolder(source, split)
-    exported = place is None or split != "train" or limit is not None
+    exported = place is None or split != "train" or limit is not None or encoding.lossy or bool(refused)
     own = {} if exported else {"columns": columns}
     data = {"source": str(Path(source).absolute()), **own, "scoring": settings.scoring}
     return Protected(folder, released_columns, originals, budget, breaches, data, exported)
@@ -115,8 +127,8 @@ def sizes(found: Protected, test: int | None, share: float) -> tuple[int, int, i
     """How many originals are released, are the attackers' own clean data (`share` of the released), and are held out to
     score on. Raises `UsageError` where there are too few."""
     source, total = Path(found.settings["source"]), len(found.originals)
-    if not found.exported and is_folder(source / "train") and is_folder(source / "test"):
-        scored = len(read_imagefolder(source / "test", found.settings.get("columns")))
+    scored = None if found.exported else parts_of(source).get("test")
+    if scored is not None:
         if test is not None and test > scored:
             raise UsageError(f"{source / 'test'} has {scored} samples: --test {test} are more; ask for fewer")
         return (*_shared(total, share), test or scored)
@@ -173,9 +185,9 @@ def _refuse_others(target: Path, source: str, pairs: Sequence[Pair], report: Rep
         )
 
 
-def _refuse_more(target: Path, source: str, pairs: Sequence[Pair], released: Sequence[Sample]) -> None:
-    """Raise where something is released that nothing can be held against."""
-    known = {id(other) for _, other in pairs}
+def _refuse_more(target: Path, source: str, found: Sequence[Sample | None], released: Sequence[Sample]) -> None:
+    """Raise where something is released that nothing can be held against, as it was not `found` for an original."""
+    known = {id(other) for other in found}
     if more := [shortened(repr(sample.id), 100) for sample in released if id(sample) not in known]:
         listed = ", ".join(more[:_NAMED]) + (f" and {len(more) - _NAMED} more" if len(more) > _NAMED else "")
         raise UsageError(

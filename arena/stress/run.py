@@ -261,7 +261,7 @@ def failures_of(report: RunReport) -> tuple[str, ...]:
     return tuple(f"{count} cells failed: {cause}" for cause, count in causes.items())
 
 
-SHOWN = ("robust-protection", "protection", "psnr", "inserted-words")
+SHOWN = ("robust-protection", "protection", "psnr", "inserted-words", "answer-leak")
 """Scores that are shown whatever is required."""
 
 

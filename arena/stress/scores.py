@@ -13,13 +13,14 @@ from leaderboards.columns.kind import Column
 from leaderboards.columns.measures import COSTS, PEAK, STEALTH
 from leaderboards.columns.scores import SCORES as WITH_INTERVAL
 
-_ROBUST = "robust_"
+_CHOSEN = ("robust_", "worst_case_")
+"""How the scores of attackers who choose begin."""
 _ATTACK_NEEDED = (
-    *("clean_attacked", "paired_drop", "attack_cost", "retention"),
+    *("clean_attacked", "paired_drop", "attack_cost", "retention", "release_adds"),
     *("purify_seconds_per_sample", "purify_peak_memory_mb"),
 )
 _ATTACK_POSSIBLE = (
-    *("accuracy", "drop", "protection", "peak_accuracy"),
+    *("accuracy", "drop", "protection", "over_random_words", "peak_accuracy"),
     *("finetune_seconds_per_sample", "finetune_peak_memory_mb"),
 )
 
@@ -59,10 +60,10 @@ class Score:
 
 def _all() -> Iterator[Score]:
     for column in WITH_INTERVAL:
-        if column.name.startswith(_ROBUST) and "ranking" in column.frames:
+        if column.name.startswith(_CHOSEN) and "ranking" in column.frames:
             yield Score(column, True, "never")
     for column in (*WITH_INTERVAL, *PEAK, *STEALTH, *COSTS):
-        if "cells" in column.frames and not column.name.startswith(_ROBUST):
+        if "cells" in column.frames and not column.name.startswith(_CHOSEN):
             possible: Literal["optional", "never"] = "optional" if column.name in _ATTACK_POSSIBLE else "never"
             yield Score(column, False, "needed" if column.name in _ATTACK_NEEDED else possible)
 

@@ -8,18 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from arena.budget import Budget
-from arena.engine.audited import RANDOM
+from arena.controls import CONTROLS
 from arena.errors import UsageError
 from arena.paths import is_folder
-from arena.plugins.identity import CONTROL
 from arena.plugins.registry import Registry, near_misses
 from arena.stress.folder import Protected, dataset_settings, read_protected, sizes
 from arena.stress.settings import Settings
 from arena.suites.schema import DatasetUse, DefenseUse, Skip, Suite
 from arena.text import shortened
-
-CONTROLS = (CONTROL, RANDOM)
-"""Defenses of a suite that stay beside the entry."""
 
 RELEASED = "released"
 """The defense that a folder is."""

@@ -128,6 +128,8 @@ def _measured(requirement: Requirement, row: dict[str, Any], seeds: int) -> Meas
     parts = [str(row[name]) for name in names] + [f"{row['image_budget']:g}/255"]
     if score.robust and row["auxiliary"]:
         parts.append(f"{row['auxiliary']:g} clean data")
+    if score.robust and row["in_domain"]:
+        parts.append("in-domain weights")
     where = " · ".join(parts)
     value = _number(row.get(score.column))
     if not score.interval:

@@ -165,9 +165,8 @@ def _left(name: str, row: Mapping[str, Any] | None) -> Left:
     gain = _number(row.get("gain")) if row else None
     cost = _share(row, "attack_cost") if name else Share()
     if cost.value is not None and gain is not None and gain > 0:
-        cost = Share(
-            **{end: None if (x := getattr(cost, end)) is None else x / gain for end in ("value", "low", "high")}
-        )
+        low, high = (None if end is None else end / gain for end in (cost.low, cost.high))
+        cost = Share(value=cost.value / gain, low=low, high=high)
     return Left(after=name, denied=_share(row, "protection"), own_cost=cost)
 
 

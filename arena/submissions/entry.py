@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from arena.engine.audited import RANDOM
+from arena.controls import CONTROLS
 from arena.engine.graph import Cell
 from arena.errors import UsageError
 from arena.plugins.identity import CONTROL
@@ -157,5 +157,5 @@ def _against(board: Suite, labels: Sequence[str], submissions: Sequence[Submissi
                 f"--against {label}: suite {board.id!r} has no defense of this label{near_misses(label, known)} (there "
                 f"are {', '.join(known)})"
             )
-    controls = [use.label for use in board.defenses if use.id in (CONTROL, RANDOM)]
+    controls = [use.label for use in board.defenses if use.id in CONTROLS]
     return tuple(known[label] for label in dict.fromkeys([*controls, *labels]))

@@ -15,7 +15,7 @@ from arena.engine.plan import plan
 from arena.environment import code_state
 from arena.errors import ArenaError, UsageError
 from arena.files import refuse_foreign
-from arena.plugins.registry import Registry
+from arena.plugins.registry import OURS, Registry
 from arena.plugins.source import engine_digest
 from arena.records.files import read_all
 from arena.records.schema import Record, SuiteRef
@@ -37,8 +37,6 @@ from arena.submissions.entry import Entered, parts_of
 from arena.submissions.wheels import read_wheel
 from arena.suites.schema import digest
 from arena.suites.validation import validate
-
-OURS = "mmguard-arena"
 
 
 @dataclass(frozen=True)

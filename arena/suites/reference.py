@@ -16,12 +16,11 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from arena.budget import Budget
-from arena.plugins.registry import BASES, Registry
+from arena.plugins.registry import BASES, OURS, Registry
 from arena.plugins.settings import describe_setting
 from arena.suites.schema import AttackUse, DatasetUse, DefenseUse, Limits, PluginUse, Skip, Suite, Tiny
 
 NOTHING = "\N{EN DASH}"
-OURS = "mmguard-arena"
 
 _PARTS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("The suite", Suite),

@@ -96,7 +96,13 @@ class PluginUse(_Part):
 
 
 class DatasetUse(PluginUse):
-    """A dataset with the sizes of its splits and the seed that draws them."""
+    """A dataset with the sizes of its splits and the seed that draws them.
+
+    The questions of `glyphs` and `emoji` are of several kinds, from which `train_kinds` and `test_kinds` in `config`
+    choose. Where these differ the split is a cross-task one: a release asks for one thing, the test for another, as in
+    ``{id: emoji, config: {train_kinds: [kind], test_kinds: [group, alive]}, train: 256, test: 500}``. A kind cannot be
+    on both sides beside others that are not; without `test_kinds` the test asks what training asks.
+    """
 
     train: int = Field(ge=1, description="samples that the owner releases")
     auxiliary: int = Field(

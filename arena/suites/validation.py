@@ -58,7 +58,14 @@ def validate(suite: Suite, registry: Registry, apart: bool = False) -> None:
     for field, uses in (("defenses", suite.defenses), ("attacks", suite.attacks)):
         if not any(use.id == "none" for use in uses):
             raise UsageError(f"{suite.where(field)}: the control 'none' is missing: add `none` to the {field}")
+    budgets = {b.image for use in suite.defenses for b in use.budgets or suite.budgets}
     for i, skip in enumerate(suite.skip):
+        for budget in skip.budgets or ():
+            if budget not in budgets:
+                there = ", ".join(f"{b:g}" for b in sorted(budgets))
+                raise UsageError(
+                    f"{suite.where('skip', i, 'budgets')}: no budget has {budget:g}/255 (there are {there})"
+                )
         for field, names in skip.model_dump(exclude_none=True, exclude={"budgets"}).items():
             known = [use.label for use in getattr(suite, field)]
             for name in names:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 
-import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from pydantic import Field
 
 from arena.plugins.base import AttackerWorld, ImageAttack, PluginConfig
@@ -13,7 +13,12 @@ from attacks.image.colour import on_colours
 
 
 class BitDepth(ImageAttack):
-    """Pixel values rounded to the nearest of 2^bits evenly spaced levels from 0 to 255."""
+    """Only the highest bits of each pixel value are kept: with 2 bits the levels are 0, 64, 128 and 192.
+
+    As the authors' code does (torchvision's `RandomPosterize`), values are cut off, not rounded: pictures get darker.
+    """
+
+    version = "2"
 
     class Config(PluginConfig):
         bits: int = Field(2, ge=1, le=8, description="bits per channel; 2 is the paper's")
@@ -21,6 +26,4 @@ class BitDepth(ImageAttack):
     config: Config
 
     def purify_images(self, images: Sequence[Image.Image], world: AttackerWorld) -> Iterable[Image.Image]:
-        top = 2**self.config.bits - 1
-        table = np.rint(np.rint(np.arange(256) / 255 * top) / top * 255).astype(int).tolist()
-        return (on_colours(image, lambda x: x.point(table * len(x.getbands()))) for image in images)
+        return (on_colours(image, partial(ImageOps.posterize, bits=self.config.bits)) for image in images)

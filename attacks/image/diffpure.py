@@ -86,6 +86,11 @@ class DiffPure(ImageAttack):
                 world.progress(len(results) / len(images))
         return [_coloured(image, results[i]) for i, image in enumerate(images)]
 
+    @property
+    def in_domain(self) -> str:
+        """The model that comes with the arena knows the pictures of its datasets."""
+        return "" if self.config.checkpoint else "its diffusion model was trained on clean pictures of this kind"
+
     def fingerprint(self) -> str:
         """What identifies the model's weights."""
         return fingerprint(self.config.checkpoint or str(SHIPPED))

@@ -7,9 +7,17 @@ autoencoder is fitted on the release itself, in two stages:
    what the reconstruction leaves out; its prediction is subtracted from the pictures;
 2. anew, on these pictures and at a higher rate; its reconstructions are the result.
 
-What is kept of the paper is this course. Not the paper's are the network (some 0.1 M weights around a cosine transform
-of 4 x 4 blocks), the limits of the rate, the length of training, the class being the answer, and the auxiliary decoder
-being trained beside the autoencoder without a gradient into it.
+What is kept of the paper is this course. Not the paper's, or not its public code's, are:
+
+* the network: some 0.1 M weights around a cosine transform of 4 x 4 blocks, instead of a residual network;
+* the limits of the rate, in nats a pixel instead of nats a place of the latent (1 and 3 there), and what is above them
+  costing as much in both stages;
+* the length of training: 250 steps of 16 crops a stage, instead of 60 epochs;
+* the class, which is the sample's answer, or a cluster of answers where there are more than 64;
+* the auxiliary decoder being trained beside the autoencoder, without a gradient into it, and without a penalty on the
+  size of what it predicts;
+* the end: the second stage's reconstructions are the result, whereas the authors subtract the prediction of its
+  auxiliary decoder too, and reconstruct what is left.
 
 The paper's separation is not reproduced on the embedded scenes: what the auxiliary decoder predicts hardly correlates
 with the perturbation, so what acts is the limit of the rate. It reduces noise without a pattern more than class-wise

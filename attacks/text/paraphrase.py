@@ -42,6 +42,12 @@ class Paraphrase(Attack):
         model = Seq2Seq(self._checkpoint, self.config)
         return rewrite_questions(samples, lambda texts: model.rewrite([self.config.prefix + text for text in texts]))
 
+    @property
+    def in_domain(self) -> str:
+        """The paraphraser that comes with the arena knows the questions of its datasets."""
+        known = "its paraphraser was trained on clean questions of this kind"
+        return known if self.config.checkpoint == EMBEDDED else ""
+
     def fingerprint(self) -> str:
         """What identifies the model's weights."""
         return fingerprint(self._checkpoint)

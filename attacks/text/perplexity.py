@@ -13,7 +13,9 @@ from transformers import AutoModelForCausalLM
 
 from arena.errors import ArenaError
 from arena.lvlm.base import LVLM
+from arena.lvlm.batch import Role
 from arena.lvlm.perturbation import batches
+from arena.lvlm.tokens import Part, tokenize
 from attacks.text.pretrained import load
 
 TOKENS = 1024
@@ -81,23 +83,17 @@ class Reader:
         distinct = list(dict.fromkeys(texts))
         if not distinct:
             return np.empty(0)
-        encoded = self.tokenizer(
-            [self.context + text for text in distinct],
-            add_special_tokens=self.special,
-            return_offsets_mapping=True,
-            verbose=False,
-        )
-        start = len(self.context)
-        judged = [[end > max(begin, start) for begin, end in offsets] for offsets in encoded["offset_mapping"]]
+        rows = [[Part(self.context, Role.TEMPLATE), Part(text, Role.TEXT, said=True)] for text in distinct]
+        encoded = tokenize(self.tokenizer, rows, self.special)
         lengths: dict[int, list[int]] = {}
-        for place, ids in enumerate(encoded["input_ids"]):
-            lengths.setdefault(len(ids), []).append(place)
+        for place, row in enumerate(encoded):
+            lengths.setdefault(len(row.ids), []).append(place)
         values: dict[str, float] = {}
         for length, places in lengths.items():
             for part in batches(len(places), max(1, TOKENS // max(1, length))):
                 chosen = [places[i] for i in part]
-                ids = torch.tensor([encoded["input_ids"][i] for i in chosen], dtype=torch.long)
-                use = torch.tensor([judged[i] for i in chosen], dtype=torch.bool)
+                ids = torch.tensor([encoded[i].ids for i in chosen], dtype=torch.long)
+                use = torch.tensor([encoded[i].roles for i in chosen], dtype=torch.long) == Role.TEXT
                 values.update(zip((distinct[i] for i in chosen), self._read(ids, use), strict=True))
         return np.array([values[text] for text in texts])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from math import ceil
 
 import torch
 from pydantic import Field
@@ -12,7 +11,9 @@ from transformers import AutoModelForSeq2SeqLM
 from arena.data.sample import Sample
 from arena.errors import ArenaError
 from arena.lvlm.perturbation import batches
+from arena.lvlm.tokens import plain_ids
 from arena.plugins.base import PluginConfig, setting
+from arena.shares import at_least
 from attacks.text.multiple_choice import divide
 from attacks.text.pretrained import load
 
@@ -46,7 +47,7 @@ class Seq2Seq:
         than the model takes.
         """
         distinct = list(dict.fromkeys(filter(None, texts)))
-        rows = [list(ids) for ids in self.tokenizer(distinct, verbose=False)["input_ids"]] if distinct else []
+        rows = plain_ids(self.tokenizer, distinct, special=True)
         lengths: dict[int, list[int]] = {}
         for i, row in enumerate(rows):
             if len(row) > self._limit:
@@ -74,7 +75,7 @@ class Seq2Seq:
             attention_mask=torch.ones_like(ids),
             num_beams=self.decoding.beams,
             do_sample=False,
-            max_new_tokens=min(ceil(self.decoding.length_ratio * ids.shape[1]), self._limit - 1),
+            max_new_tokens=min(at_least(self.decoding.length_ratio, ids.shape[1]), self._limit - 1),
             no_repeat_ngram_size=self.decoding.no_repeat_ngram,
         )
         return [text.strip() for text in self.tokenizer.batch_decode(output, skip_special_tokens=True)]

@@ -3,7 +3,10 @@
     min over theta of E max over |delta| <= epsilon of CE(f_theta(x + delta, t), y)
 
 A shortcut that fits into the ball is overwritten by the inner maximisation, so the model must learn from what the ball
-cannot hide (against unlearnable examples: Tao 2021, arXiv 2102.04716).
+cannot hide (against unlearnable examples: Tao 2021, arXiv 2102.04716). Usual radii are 2, 4 and 8/255, with 10 steps of
+PGD; the wider the ball, the more of what the model knows must change, and the more steps of training it takes. Recipes
+that leave the vision tower frozen can only learn to read its features otherwise: for 4 and 8/255 `full`, or `lora` with
+`modules: all`, have more to learn with.
 """
 
 from __future__ import annotations
@@ -17,19 +20,35 @@ from arena.lvlm.base import LVLM
 from arena.lvlm.batch import Batch
 from arena.lvlm.perturbation import project, sign_descent
 from arena.plugins.base import Attack, AttackerWorld, Effort, PluginConfig, TrainingHooks
+from attacks.training.inner import at_rest
+
+REACH = 2.5
+"""Length of all PGD steps together, in radii: they reach the border from anywhere in the ball, and move along it."""
 
 
 class AdversarialTraining(Attack):
-    """PGD from a random start inside every step of fine-tuning; the step descends on the perturbed pictures alone."""
+    """PGD from a random start inside every step of fine-tuning; the step descends on the perturbed pictures alone.
 
+    The maximisation looks at the model without its dropout.
+    """
+
+    version = "2"
     needs = frozenset({"seed"})
 
     class Config(PluginConfig):
-        epsilon: float = Field(4.0, gt=0, le=255, description="radius of the L-infinity ball, in 1/255; 8 is usual too")
+        epsilon: float = Field(4.0, gt=0, le=255, description="radius of the L-infinity ball, in 1/255; 2, 4 or 8")
         steps: int = Field(10, ge=1, description="PGD steps per training step; k steps cost k more training steps")
-        step: float = Field(
-            1.0, gt=0, le=255, description="size of a PGD step, in 1/255; a quarter of epsilon is usual"
+        step: float | None = Field(
+            None,
+            gt=0,
+            le=255,
+            description="size of a PGD step, in 1/255; 2.5 epsilon / steps where unset, the rule of Madry 2018",
         )
+
+        @property
+        def size(self) -> float:
+            """The size of a step, in 1/255."""
+            return REACH * self.epsilon / self.steps if self.step is None else self.step
 
     config: Config
 
@@ -39,7 +58,7 @@ class AdversarialTraining(Attack):
 
     def training(self, world: AttackerWorld) -> AdversarialHooks:
         c = self.config
-        return AdversarialHooks(c.epsilon / 255, c.steps, c.step / 255, world.torch_generator())
+        return AdversarialHooks(c.epsilon / 255, c.steps, c.size / 255, world.torch_generator())
 
 
 class AdversarialHooks(TrainingHooks):
@@ -55,16 +74,18 @@ class AdversarialHooks(TrainingHooks):
     def perturb(self, lvlm: LVLM, batch: Batch) -> list[Tensor]:
         """Pictures ``(3, H, W)`` in [0, 1], each within `epsilon` of the batch's, that raise its loss.
 
-        Pictures do not interact within a batch, so the sign of its loss's gradient is that of each picture's own.
+        Pictures do not interact within a batch, so the sign of its losses' gradient is that of each picture's own.
         """
         clean = batch.images
         delta = [self._random_start(x) for x in clean]
-        for _ in range(self.steps):
-            images = [(x + d).requires_grad_() for x, d in zip(clean, delta, strict=True)]
-            gradients = _gradients(lvlm.loss(lvlm.with_images(batch, images)), images)
-            delta = [
-                sign_descent(d, g, x, -self.step, self.epsilon) for d, g, x in zip(delta, gradients, clean, strict=True)
-            ]
+        with at_rest(lvlm):
+            for _ in range(self.steps):
+                images = [(x + d).requires_grad_() for x, d in zip(clean, delta, strict=True)]
+                losses = lvlm.forward(lvlm.with_images(batch, images), answers_only=True).losses
+                delta = [
+                    sign_descent(d, g, x, -self.step, self.epsilon)
+                    for d, g, x in zip(delta, _gradients(losses.sum(), images), clean, strict=True)
+                ]
         return [x + d for x, d in zip(clean, delta, strict=True)]
 
     def _random_start(self, clean: Tensor) -> Tensor:

@@ -9,6 +9,13 @@ of all losses at that moment, since the losses of one epoch are taken from a mod
 
 Then the samples of lowest s ("too fast") and of highest s ("never") are dropped, or weigh less, for the rest of
 training.
+
+It is neither of the two methods. Anti-backdoor learning keeps the losses of fast samples apart by gradient ascent on
+those below a threshold, ranks all samples by a pass of the model in evaluation mode, takes the lowest 1 %, and unlearns
+them by gradient ascent in the end; here training is plain while it is watched, its own losses are ranked, more samples
+are taken, and these are left out, not unlearned. Small-loss selection (co-teaching) trains two models, each of which
+chooses the samples of every batch for the other, fewer and fewer of them; here one model chooses for itself, once, by
+all that it has seen.
 """
 
 from __future__ import annotations
@@ -22,6 +29,7 @@ from torch import Tensor
 from arena.lvlm.base import LVLM
 from arena.lvlm.batch import IGNORE, Batch
 from arena.plugins.base import Attack, AttackerWorld, PluginConfig, TrainingHooks
+from arena.shares import at_most
 
 WINDOW = 32
 """About how many of the latest losses make the running mean; a batch of that many is its own."""
@@ -89,5 +97,5 @@ class FilteringHooks(TrainingHooks):
 def extremes(scores: dict[int, float], lowest: float, highest: float) -> frozenset[int]:
     """The keys of the `lowest` and the `highest` share of scores, each rounded down; ties go by key."""
     order = sorted(scores, key=lambda i: (scores[i], i))
-    low, high = int(lowest * len(order)), int(highest * len(order))
+    low, high = at_most(lowest, len(order)), at_most(highest, len(order))
     return frozenset(order[:low] + order[len(order) - high :])

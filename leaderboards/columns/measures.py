@@ -88,6 +88,16 @@ STEALTH = (
         "higher",
     ),
     Column(
+        "stealth_answer_leak",
+        _RANKED,
+        "number",
+        "share of samples, 0 to 1",
+        "samples whose inserted words hold the answer or an alias, or in a multiple-choice question the right option's "
+        "letter or text",
+        f"{_NO_SEED}, or the record is from before it was measured",
+        "lower",
+    ),
+    Column(
         "stealth_perplexity_ratio",
         _RANKED,
         "number",
@@ -161,8 +171,8 @@ PEAK = (
         _CELLS,
         "number",
         "accuracy, 0 to 1",
-        "best accuracy of any epoch on test data, mean over seeds",
-        _NO_SEED,
+        "best accuracy of all epochs on test data, mean over seeds",
+        f"{_NO_SEED}, and where not all epochs were scored, as with `checkpoints: best`",
         "lower",
     ),
 )

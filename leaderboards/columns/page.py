@@ -23,8 +23,8 @@ Made by `make docs` from `leaderboards/columns/`. Names are stable: renaming or 
 ## Boards
 
 `arena.board(records)` has four tables, pandas frames. A column without any value in a board has the type `object`
-there; in the Parquet file it is a number, or text where its name ends in `_undefined`. *Better* is what the owner of
-the data wishes for; a dash says that the column is no measure of the protection."""
+there; in the Parquet file it is a number, or text if it is `left_out` or its name ends in `_undefined`. *Better* is
+what the owner of the data wishes for; a dash says that the column is no measure of the protection."""
 
 _SCORES = """\
 Every score NAME has an interval, a number of seeds and a reason beside it."""

@@ -39,7 +39,13 @@ RECORD = (
     Field("failure", "failure", "", "what went wrong", "null where the cell is done"),
     Field("zero_shot", "outcome", "", "the model before fine-tuning", _FAILED),
     Field("outcome", "outcome", "", "the model of the epoch that the fine-tuner keeps, on the test items", _FAILED),
-    Field("peak_accuracy", "number", _SHARE, "best accuracy of any epoch on test data", _FAILED),
+    Field(
+        "peak_accuracy",
+        "number",
+        _SHARE,
+        "best accuracy of all epochs on test data",
+        "null where the cell failed, or where not all epochs were scored, as with `checkpoints: best`",
+    ),
     Field("chosen_epoch", "whole number", "from 0", "place in `epochs` of the one that is kept", _FAILED),
     Field("epochs", "list of: epoch", "", "the training, epoch by epoch; empty where the cell failed"),
     Field(
@@ -106,6 +112,14 @@ PARTS: dict[str, tuple[Field, ...]] = {
     "attack": (
         Field("label", "text", "", "the name that boards print, such as `jpeg+case`"),
         Field("parts", "list of: plugin", "at least 1", "the attack, or the attacks that follow each other"),
+        Field("chooses", "true or false", "", "whether it chooses what to do, by what the attacker has"),
+        Field(
+            "in_domain",
+            "text",
+            "",
+            "what of it was made with clean data of the kind that is attacked",
+            "null of nothing, and in records from before this was declared",
+        ),
     ),
     "origin": (
         Field("package", "text", "", "its distribution"),
@@ -115,6 +129,12 @@ PARTS: dict[str, tuple[Field, ...]] = {
         Field("norm", "text", "such as `linf`", "the norm of `image`"),
         Field("image", "number", "1/255", "what may change of a picture"),
         Field("text", "whole number", f"words, {_COUNT}", "words that may be inserted into a question"),
+        Field(
+            "forbid_answer_words",
+            "true or false",
+            "",
+            "whether these may not be words of the answer; false where a record does not say",
+        ),
     ),
     "suite": (
         Field("id", "text", _ID, "the suite"),
@@ -134,6 +154,13 @@ PARTS: dict[str, tuple[Field, ...]] = {
             "mapping of text to number",
             "0 to 1 each",
             "means of the dataset's measures beside accuracy, such as `anls`; a value is null where it is not finite",
+        ),
+        Field(
+            "cut",
+            "whole number",
+            "0 to `items`",
+            "answers that ended at the limit of tokens, which is beyond the longest reference",
+            "null in records from before it was counted",
         ),
     ),
     "epoch": (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
+from arena.score.contest import NO_ALONE, NO_OWN_DATA, NO_RANDOM_WORDS, NO_WORDS
 from arena.score.statistics import (
     FAILED,
     FEW_SEEDS,
@@ -27,6 +28,10 @@ REASONS: dict[str, str] = {
     FEW_SEEDS: "a share needs at least two seeds, to tell its denominator from zero",
     NO_GAIN: "fine-tuning on clean data is not significantly better than none, so that there is nothing to deny",
     NO_PROTECTION: "the drop without attack is not significantly above zero",
+    NO_WORDS: "the protection leaves questions as they are",
+    NO_RANDOM_WORDS: "no cell of the control `random-words` under the same text budget is done to compare with",
+    NO_OWN_DATA: "the row's attacker uses no clean data of their own, or nothing else",
+    NO_ALONE: "no cell of the attack `auxiliary-alone` with the same share is done to compare with",
     NO_ATTACK: "what depends on attacks is not stated where the attacker has none",
     WITHHELD: "an attack, or a cell without attack, failed or has no record; the counts follow",
 }
@@ -133,11 +138,48 @@ SCORES = (
         reasons=(FAILED, NO_CONTROL, NO_ZERO_SHOT, NO_BASELINE, NO_SEEDS, FEW_SEEDS, NO_GAIN, NO_PROTECTION),
     ),
     _score(
+        "over_random_words",
+        ("cells",),
+        "accuracy, -1 to 1",
+        "accuracy on the control `random-words` under the row's attack, minus accuracy: what the release takes beyond "
+        "words inserted at random; of several such controls the one that takes most",
+        better="higher",
+        reasons=(FAILED, NO_WORDS, NO_RANDOM_WORDS, NO_SEEDS),
+    ),
+    _score(
+        "over_random_words",
+        ("ranking",),
+        "accuracy, -1 to 1",
+        "what the attacker of robust_accuracy reaches on the control `random-words`, minus robust_accuracy; without "
+        "attack where none was tried",
+        better="higher",
+        reasons=(NO_ZERO_SHOT, NO_WORDS, NO_RANDOM_WORDS, NO_SEEDS, WITHHELD),
+    ),
+    _score(
+        "release_adds",
+        ("cells",),
+        "accuracy, -1 to 1",
+        "accuracy minus that of training on the attacker's own clean data alone, with as many steps: what the release "
+        "was worth to an attacker who has these data",
+        better="lower",
+        reasons=(FAILED, NO_OWN_DATA, NO_ALONE, NO_SEEDS),
+    ),
+    _score(
         "robust_protection",
         ("cells", "ranking"),
         _SHARE_OF_GAIN,
-        "the share of the gain that is denied to an attacker who chooses the best attack and recipe, with at most the "
-        "row's clean data; what the ranking is by",
+        "the share of the gain that is denied to an attacker who chooses by what they have, with at most the row's "
+        "clean data, where such an attack was run (`chooser` in `ranking`), else as worst_case_protection; what the "
+        "ranking is by",
+        better="higher",
+        reasons=(NO_CONTROL, NO_ZERO_SHOT, NO_SEEDS, FEW_SEEDS, NO_GAIN, NO_ATTACK, WITHHELD),
+    ),
+    _score(
+        "worst_case_protection",
+        ("cells", "ranking"),
+        _SHARE_OF_GAIN,
+        "the share of the gain that is denied where the attack and the recipe are chosen on test labels, as an oracle "
+        "would; its interval reaches further up by what that flatters the attacker",
         better="higher",
         reasons=(NO_CONTROL, NO_ZERO_SHOT, NO_SEEDS, FEW_SEEDS, NO_GAIN, NO_ATTACK, WITHHELD),
     ),
@@ -145,7 +187,7 @@ SCORES = (
         "robust_retention",
         ("ranking",),
         "share of the drop without attack, 1 is all of it",
-        "what that attacker leaves of the drop without attack",
+        "what the attacker of robust_protection leaves of the drop without attack",
         better="higher",
         reasons=(
             *(NO_CONTROL, NO_ZERO_SHOT, NO_BASELINE, NO_SEEDS, FEW_SEEDS, NO_GAIN, NO_PROTECTION),
@@ -156,7 +198,7 @@ SCORES = (
         "robust_accuracy",
         ("ranking",),
         "accuracy, 0 to 1",
-        "what that attacker reaches, the best choice being taken anew in every resample",
+        "what the attacker of robust_protection reaches",
         better="lower",
         reasons=(NO_ZERO_SHOT, NO_SEEDS, NO_ATTACK, WITHHELD),
     ),
@@ -167,16 +209,16 @@ BESIDE = (
         "NAME_low",
         ("cells", "ranking"),
         "number",
-        "as NAME, or minus infinity",
-        "lower end of the 95 % interval, from a bootstrap over seeds and test items",
+        "as NAME",
+        "lower end of the 95 % interval over seeds and test items",
         "null where NAME is, and with fewer than two seeds",
     ),
     Column(
         "NAME_high",
         ("cells", "ranking"),
         "number",
-        "as NAME, or infinity",
-        "its upper end; a share has no bound where its denominator is not above zero in so many resamples",
+        "as NAME",
+        "its upper end",
         "null where NAME is, and with fewer than two seeds",
     ),
     Column("NAME_seeds", ("cells", "ranking"), "whole number", "at least 0", "seeds that NAME is computed from"),
@@ -187,6 +229,14 @@ BESIDE = (
         "a reason",
         "why NAME is null",
         "null where NAME is a number",
+    ),
+    Column(
+        "NAME_p",
+        ("cells", "ranking"),
+        "number",
+        "0 to 1",
+        "the two-sided p value of NAME being zero, of this score by itself; of a share that of its numerator",
+        "null where NAME is, and with fewer than two seeds",
     ),
 )
 """What every score NAME has beside it."""

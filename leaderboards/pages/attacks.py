@@ -6,14 +6,16 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from arena.controls import ALONE
 from arena.records.schema import Record
 from arena.score.cells import CLEAN, Cells
-from arena.score.statistics import NO_BASELINE
+from arena.score.statistics import CONFIDENCE, NO_BASELINE, holm
 from leaderboards.pages import EvidencePage, SuiteRecords
 from leaderboards.site.findings import Figure, Figures, filled
 from leaderboards.site.numbers import Row, budget_of, budget_text, column, knowledge, points, rows_of, share
+from leaderboards.site.origin import origin
 from leaderboards.site.render import fill
-from leaderboards.tables.board import build
+from leaderboards.tables.board import Board, build
 from leaderboards.tables.collect import collect
 from leaderboards.tables.rows import estimate_row, where
 
@@ -46,20 +48,22 @@ CLAIMS = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim met by the cell that tests it."""
+    """A claim met by the cell that tests it; `p` is that of the accuracy restored being zero, corrected for all claims
+    that are tested together (Holm)."""
 
     claim: Claim
     row: Row
+    p: float | None
 
     @property
     def words(self) -> str:
-        """Whether the interval of the accuracy restored agrees with the claim."""
-        low, high = self.row["restored_low"], self.row["restored_high"]
-        if low is None or high is None:
+        """Whether the accuracy restored agrees with the claim."""
+        if self.p is None:
             return "no interval"
+        shown, restored = self.p < 1 - CONFIDENCE, self.row["restored"] > 0
         if self.claim.restores:
-            return "agrees" if low > 0 else "disagrees" if high < 0 else "cannot be told"
-        return "agrees" if low <= 0 <= high else "disagrees"
+            return ("agrees" if restored else "disagrees") if shown else "cannot be told"
+        return "disagrees" if shown else "agrees"
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,19 @@ class Arena:
     def verdicts(self) -> list[Verdict]:
         """The claims that were tested here."""
         cells = {(r["attack"], r["defense"]): r for rows in self.protections for r in rows}
-        return [Verdict(c, cells[c.attack, c.defense]) for c in CLAIMS if (c.attack, c.defense) in cells]
+        found = [(c, cells[c.attack, c.defense]) for c in CLAIMS if (c.attack, c.defense) in cells]
+        corrected = holm([row["restored_p"] for _, row in found])
+        return [Verdict(claim, row, p) for (claim, row), p in zip(found, corrected, strict=True)]
+
+    @property
+    def choosers(self) -> list[str]:
+        """Attacks that choose what to do by what the attacker has."""
+        return sorted({row["chooser"] for row in self.ranking if row["chooser"]})
+
+    @property
+    def unfit(self) -> str | None:
+        """Why the task is not ranked."""
+        return next((row["unfit"] for row in self.ranking), None)
 
 
 class AttacksPage(EvidencePage):
@@ -101,31 +117,13 @@ class AttacksPage(EvidencePage):
 def page(records: Sequence[Record], findings: Path | None) -> str:
     """The page from the records of one suite, with the prose of a file of findings."""
     board = build(records)
-    restored = _restored(records)
-    cells = [row | restored[_key(row)] for row in rows_of(board.cells)]
-    ranking = rows_of(board.ranking)
-    keys = ("dataset", "model", "recipe")
-    arenas = []
-    for place in dict.fromkeys((*(r[k] for k in keys), budget_of(r)) for r in cells if r["defense"] != CLEAN):
-        *names, budget = place
-        here = [r for r in cells if [r[k] for k in keys] == names]
-        own = [r for r in here if r["defense"] != CLEAN and budget_of(r) == budget]
-        defenses = dict.fromkeys((r["defense"], r["surrogates"]) for r in own)
-        arenas.append(
-            Arena(
-                " · ".join([*names, budget_text(*budget)]),
-                [r for r in here if r["defense"] == CLEAN],
-                [[r for r in own if (r["defense"], r["surrogates"]) == defense] for defense in defenses],
-                [r for r in ranking if [r["dataset"], r["model"]] == names[:2] and budget_of(r) == budget],
-            )
-        )
+    cells = _cells(board, records)
     return fill(
         "attacks.md.j2",
-        suite=AttacksPage.suites[0],
+        origin=origin(AttacksPage.suites, records),
         findings=_prose(cells, findings),
-        arenas=arenas,
+        arenas=_arenas(cells, rows_of(board.ranking)),
         power=rows_of(board.power),
-        resamples=board.resamples,
         failures=len(board.failures),
         bare=CLEAN,
         column=column,
@@ -133,6 +131,36 @@ def page(records: Sequence[Record], findings: Path | None) -> str:
         points=points,
         share=share,
     )
+
+
+def arenas(records: Sequence[Record]) -> list[Arena]:
+    """What the records of one suite say, a dataset, model, recipe and budget at a time."""
+    board = build(records)
+    return _arenas(_cells(board, records), rows_of(board.ranking))
+
+
+def _cells(board: Board, records: Sequence[Record]) -> list[Row]:
+    restored = _restored(records)
+    return [row | restored[_key(row)] for row in rows_of(board.cells) if row["attack"] != ALONE]
+
+
+def _arenas(cells: Sequence[Row], ranking: Sequence[Row]) -> list[Arena]:
+    keys = ("dataset", "model", "recipe")
+    found = []
+    for place in dict.fromkeys((*(r[k] for k in keys), budget_of(r)) for r in cells if r["defense"] != CLEAN):
+        *names, budget = place
+        here = [r for r in cells if [r[k] for k in keys] == names]
+        own = [r for r in here if r["defense"] != CLEAN and budget_of(r) == budget]
+        defenses = dict.fromkeys((r["defense"], r["surrogates"]) for r in own)
+        found.append(
+            Arena(
+                " · ".join([*names, budget_text(*budget)]),
+                [r for r in here if r["defense"] == CLEAN],
+                [[r for r in own if (r["defense"], r["surrogates"]) == defense] for defense in defenses],
+                [r for r in ranking if [r["dataset"], r["model"]] == names[:2] and budget_of(r) == budget],
+            )
+        )
+    return found
 
 
 def _prose(cells: Sequence[Row], findings: Path | None) -> str:
@@ -156,8 +184,7 @@ def _restored(records: Sequence[Record]) -> dict[Hashable, Row]:
     """Columns by cell: accuracy minus that of the same release without attack, paired; and the range over seeds."""
     found: dict[Hashable, Row] = {}
     for group in collect(records):
-        cells = Cells(group.bits, None, None)
-        cells.load(list(group.places))
+        cells = Cells(group.bits, None)
         for place in group.records:
             bare = cells.find(place.defense, CLEAN, place.recipe, place.auxiliary)
             difference = cells.difference(place if cells.bits[place] else None, bare, NO_BASELINE)

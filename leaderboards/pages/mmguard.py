@@ -9,10 +9,11 @@ from statistics import fmean, median
 
 from arena.records.schema import Record
 from arena.score.cells import CLEAN, Cells, Place
-from arena.score.statistics import NO_BASELINE, Estimate, minimum_detectable_difference
+from arena.score.statistics import CONFIDENCE, NO_BASELINE, Estimate, holm
 from leaderboards.pages import EvidencePage, SuiteRecords
 from leaderboards.site.findings import Figures, filled
 from leaderboards.site.numbers import DASH, Row, points
+from leaderboards.site.origin import origin
 from leaderboards.site.render import fill
 from leaderboards.tables.collect import Group, Protection, collect, surrogates
 from leaderboards.tables.rows import estimate_row
@@ -55,7 +56,7 @@ ABLATION_CLAIMS = (
     Claim(BASE, "eps_x = 2/255", "64 to 66 against 74 to 78 left"),
     Claim("eps_x = 16/255", "eps_x = 8/255", "46 to 48 against 64 to 66 left"),
 )
-RIVALS = ("em", "mem", "random")
+RIVALS = ("em", "mem", "random", "random-words", "answer-word")
 """What the paper does not compare with."""
 
 
@@ -95,17 +96,21 @@ class Arm:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim met by the data."""
+    """A claim met by the data; `p` is that of the difference being zero, corrected for all claims that are tested
+    together (Holm)."""
 
     claim: Claim
     difference: Estimate
+    p: float | None
 
     @property
     def words(self) -> str:
-        low, high = self.difference.low, self.difference.high
-        if self.difference.value is None or low is None or high is None:
+        """Whether the difference agrees with the claim."""
+        if self.difference.value is None or self.p is None:
             return self.difference.undefined or "no interval"
-        return "agrees" if low > 0 else "disagrees" if high < 0 else "cannot be told"
+        if self.p >= 1 - CONFIDENCE:
+            return "cannot be told"
+        return "agrees" if self.difference.value > 0 else "disagrees"
 
 
 class Comparison:
@@ -119,18 +124,17 @@ class Comparison:
         self.zero_shot = cells.zero_shot
         self.clean = next(p for p in group.places[CLEAN])
         self.arms = {_label(p): self._arm(group, p) for p in [self.clean, *places]}
-        errors = [self._error(arm) for arm in self.arms.values() if arm.place != self.clean]
+        found = [self._detectable(arm) for arm in self.arms.values() if arm.place != self.clean]
         self.epochs = max(len(arm.curve) for arm in self.arms.values())
-        self.power = minimum_detectable_difference(median(errors)) if errors else None
+        self.power = median(found) if found else None
 
     def _arm(self, group: Group, place: Place) -> Arm:
         records = [r for r in group.records[place].values() if r.outcome is not None]
         drop = self._cells.difference(self.clean, place, NO_BASELINE)
         return Arm(_label(place), place, records, self._cells.accuracy(place, NO_BASELINE), drop)
 
-    def _error(self, arm: Arm) -> float:
-        seeds = self._cells.common(self.clean, arm.place)
-        return (self._cells.mean(self.clean, seeds) - self._cells.mean(arm.place, seeds)).standard_error()
+    def _detectable(self, arm: Arm) -> float:
+        return self._cells.minus(self.clean, arm.place, self._cells.common(self.clean, arm.place)).error.detectable
 
     def difference(self, stronger: str, weaker: str) -> Estimate:
         """Accuracy left by `weaker` minus that left by `stronger`, paired."""
@@ -139,20 +143,18 @@ class Comparison:
 
     def verdicts(self, claims: Sequence[Claim]) -> list[Verdict]:
         """The claims whose two arms were run here."""
-        return [
-            Verdict(c, self.difference(c.stronger, c.weaker))
-            for c in claims
-            if {c.stronger, c.weaker} <= self.arms.keys()
-        ]
+        tested = [c for c in claims if {c.stronger, c.weaker} <= self.arms.keys()]
+        found = [self.difference(c.stronger, c.weaker) for c in tested]
+        corrected = holm([difference.p for difference in found])
+        return [Verdict(*verdict) for verdict in zip(tested, found, corrected, strict=True)]
 
 
 def comparisons(records: Sequence[Record], split_budgets: bool) -> list[Comparison]:
     """One a model, and where `split_budgets` one a model and image budget."""
     found = []
     for group in collect(records):
-        cells = Cells(group.bits, group.zero_shot.unpack() if group.zero_shot else None, None)
+        cells = Cells(group.bits, group.zero_shot.unpack() if group.zero_shot else None)
         protections = [p for p in group.records if isinstance(p.defense, Protection) and cells.bits[p]]
-        cells.load([p.defense for p in protections])
         budgets = sorted({p.defense.budget.image for p in protections if isinstance(p.defense, Protection)})
         for budget in budgets if split_budgets else [None]:
             of_budget = [p for p in protections if budget in (None, p.defense.budget.image)]  # type: ignore[attr-defined]
@@ -193,17 +195,26 @@ def page(main: Sequence[Record], ablations: Sequence[Record], findings: Path | N
     changes = comparisons(ablations, split_budgets=False) if ablations else []
     return fill(
         "mmguard.md.j2",
+        origin=origin(("mmguard", "mmguard-ablations"), main),
         main=variants,
         ablations=changes,
         findings=_prose(variants, changes, findings),
         main_claims=MAIN_CLAIMS,
         ablation_claims=ABLATION_CLAIMS,
         rivals=RIVALS,
+        strongest_bound=_strongest_bound([*variants, *changes]),
         base=BASE,
         points=_points,
         number=_number,
         losses=lambda arm: [_number(loss) for loss in arm.curve],
     )
+
+
+def _strongest_bound(found: Sequence[Comparison]) -> float | None:
+    """The largest mean of the bounds of theorem 5.1; None where no protection reports any."""
+    names = ("trigger-bound", "perturbation-bound")
+    bounds = [arm.mean("diagnostics", name) for one in found for arm in one.arms.values() for name in names]
+    return max((bound for bound in bounds if bound is not None), default=None)
 
 
 def _prose(main: Sequence[Comparison], ablations: Sequence[Comparison], findings: Path | None) -> str:

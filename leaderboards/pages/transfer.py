@@ -7,18 +7,17 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from arena.records.schema import Record
 from arena.score.cells import CLEAN, Cells, Seeds
-from arena.score.statistics import Draws, Estimate
+from arena.score.statistics import Answers, Estimate, pooled
 from leaderboards.pages import EvidencePage, SuiteRecords
 from leaderboards.site.findings import Figures, filled
 from leaderboards.site.numbers import DASH, Row, budget_of, budget_text, points, rows_of
+from leaderboards.site.origin import origin
 from leaderboards.site.render import fill
 from leaderboards.tables.board import build
 from leaderboards.tables.collect import Budget, Group, collect, defense_names, surrogates
-from leaderboards.tables.rows import estimate_row
+from leaderboards.tables.rows import estimate_row, is_control
 
 LEVELS = ("white-box", "gray-box", "black-box")
 
@@ -80,7 +79,7 @@ def page(records: Sequence[Record], findings: Path | None) -> str:
     """
     board = build(records)
     cells = [row for row in rows_of(board.cells) if row["attack"] == CLEAN]
-    contests = [(group, _cells(group)) for group in collect(records)]
+    contests = [(group, Cells(group.bits, None)) for group in collect(records)]
     names = defense_names(records)
     arenas = []
     for place in dict.fromkeys(
@@ -88,7 +87,7 @@ def page(records: Sequence[Record], findings: Path | None) -> str:
     ):
         dataset, recipe, budget = place
         here = [r for r in cells if (r["dataset"], r["recipe"]) == (dataset, recipe)]
-        own = [r for r in here if r["surrogates"] and budget_of(r) == budget]
+        own = [r for r in here if r["surrogates"] and not r["control"] and budget_of(r) == budget]
         models = list(dict.fromkeys(r["model"] for r in here))
         arenas.append(
             Arena(
@@ -104,11 +103,10 @@ def page(records: Sequence[Record], findings: Path | None) -> str:
         )
     return fill(
         "transfer.md.j2",
-        suite=TransferPage.suites[0],
+        origin=origin(TransferPage.suites, records),
         findings=_prose(cells, names, arenas, findings),
         arenas=arenas,
         power=rows_of(board.power),
-        resamples=board.resamples,
         failures=len(board.failures),
         points=points,
     )
@@ -137,23 +135,19 @@ def _rows(rows: Sequence[Row], models: Sequence[str]) -> Iterator[list[str]]:
         yield [crafted_on, *(found.get(model, DASH) for model in models)]
 
 
-def _cells(group: Group) -> Cells:
-    cells = Cells(group.bits, None, None)
-    cells.load(list(group.places))
-    return cells
-
-
 def _means(
     contests: Sequence[tuple[Group, Cells]], names: Mapping[str, str], recipe: str, budget: Budget
 ) -> Iterator[Mean]:
     """Means by protection, number of surrogates and knowledge.
 
-    Resamples are the same items and seeds on every model, so that their drops may be added.
+    Items and seeds are the same on every model, so that drops may be added item by item.
     """
-    drops: dict[tuple[str, int, str], list[tuple[Seeds, Draws]]] = {}
+    drops: dict[tuple[str, int, str], list[tuple[Seeds, Answers]]] = {}
     for group, cells in contests:
         for place, by_seed in group.records.items():
             if not cells.bits[place] or (place.attack, place.recipe) != (CLEAN, recipe):
+                continue
+            if is_control(group, place.defense):
                 continue
             one = next(iter(by_seed.values()))
             clean = cells.find(CLEAN, CLEAN, recipe, place.auxiliary)
@@ -165,9 +159,7 @@ def _means(
         yield Mean(name, models, level, len(values), estimate_row("drop", _mean(values)))
 
 
-def _mean(drops: Sequence[tuple[Seeds, Draws]]) -> Estimate:
+def _mean(drops: Sequence[tuple[Seeds, Answers]]) -> Estimate:
     if len({seeds for seeds, _ in drops}) > 1:  # a cell of theirs has failed
         return Estimate(undefined="not the same seeds everywhere")
-    draws = [d for _, d in drops]
-    total = np.sum([d.draws for d in draws], axis=0)
-    return Draws(sum(d.point for d in draws), total, sum(d.scale for d in draws), draws[0].seeds).estimate()
+    return pooled([answers for _, answers in drops]).estimate()

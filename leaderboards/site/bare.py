@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from leaderboards.site.rankings import BareRanking
 from leaderboards.site.text import printable
-from leaderboards.site.views import BareRanking, compose
+from leaderboards.site.views import compose
 from leaderboards.tables.coverage import NO_ATTACK
 
 if TYPE_CHECKING:

@@ -7,8 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from arena.controls import ALONE
 from arena.score.cells import CLEAN
-from leaderboards.site.numbers import DASH, Row, budget_of, budget_text, column, knowledge, points, significant
+from arena.score.statistics import CONFIDENCE, holm
+from leaderboards.site.numbers import DASH, Row, budget_of, budget_text, column, knowledge, points, share, significant
 from leaderboards.tables.collect import counted
 
 if TYPE_CHECKING:
@@ -35,28 +37,113 @@ class Cause:
 
 def gains(cells: Sequence[Row]) -> Listing:
     """What clean fine-tuning gains: the control that makes a cell worth anything."""
-    rows: dict[tuple[str, ...], list[str]] = {}
+    tasks: dict[tuple[str, ...], Row] = {}
     for row in cells:
-        where = row["dataset"], row["model"], row["recipe"]
-        verdict = "significant" if significant(row, "gain") else "not significant: these cells test nothing"
+        tasks.setdefault((row["dataset"], row["model"], row["recipe"]), row)
+    rows = []
+    for (where, row), shown in zip(tasks.items(), _significant(tasks.values(), "gain"), strict=True):
+        verdict = "significant" if shown else "not significant: these cells test nothing"
         scores = [str(points(row, "zero_shot")), str(points(row, "clean")), str(points(row, "gain", signed=True))]
-        rows.setdefault(where, [*where, *scores, verdict])
-    return Listing(["dataset", "model", "recipe", "zero-shot", "clean", "gain", "verdict"], list(rows.values()))
+        rows.append([*where, *scores, verdict])
+    return Listing(["dataset", "model", "recipe", "zero-shot", "clean", "gain", "verdict"], rows)
 
 
 def noise(cells: Sequence[Row]) -> Listing:
     """What random noise of the same size does."""
+    controls = [row for row in cells if row["control"] and row["defense"] != CLEAN and row["attack"] == CLEAN]
+    found = [row for row in controls if not _changes_questions(row)]
+    rows = []
+    for row, shown in zip(found, _significant(found, "drop"), strict=True):
+        verdict = "lowers accuracy" if shown else "protects nothing, as it should"
+        if row["drop_low"] is None:
+            verdict = "no interval"
+        where = [row["dataset"], row["model"], row["recipe"], budget_text(*budget_of(row))]
+        rows.append([*where, str(points(row, "drop", signed=True)), verdict])
+    return Listing(["dataset", "model", "recipe", "budget", "drop by random noise", "verdict"], rows)
+
+
+def _significant(rows: Iterable[Row], name: str) -> list[bool]:
+    """Which of a table's scores are above zero, at 5 % for all of them together."""
+    listed = list(rows)
+    corrected = holm([row[f"{name}_p"] for row in listed])
+    return [
+        significant(row, name) and p is not None and p < 1 - CONFIDENCE
+        for row, p in zip(listed, corrected, strict=True)
+    ]
+
+
+def left_out(cells: Sequence[Row]) -> Listing:
+    """Attacks that cost too much on clean data to be anybody's choice."""
+    rows = [
+        [row["dataset"], row["model"], row["recipe"], column(row), str(row["left_out"])]
+        for row in cells
+        if row["defense"] == CLEAN and row["left_out"]
+    ]
+    return Listing(["dataset", "model", "recipe", "attack", "why"], rows)
+
+
+def tasks(power: Sequence[Row]) -> Listing:
+    """How hard each task is, by its controls."""
+
+    def of(row: Row, name: str) -> str:
+        return DASH if row[name] is None else f"{100 * row[name]:.1f}"
+
+    names = ("clean", "gain", "noise_floor", "headroom", "minimum_detectable_difference")
+    rows = [
+        [
+            *(row["dataset"], row["model"], row["recipe"] or DASH, *(of(row, name) for name in names)),
+            f"unfit: {row['unfit']}" if row["unfit"] else "ranked",
+        ]
+        for row in power
+    ]
+    titles = ["clean", "gain", "drop by random noise", "room above clean", "smallest difference", "verdict"]
+    return Listing(["dataset", "model", "best recipe", *titles], rows)
+
+
+def words(cells: Sequence[Row]) -> Listing:
+    """What the words do that protections insert, beside words that are about nothing and the answer itself."""
+    columns = ["dataset", "model", "recipe", "budget", "defense", "knowledge"]
+    rows = [
+        [
+            *(row["dataset"], row["model"], row["recipe"], budget_text(*budget_of(row))),
+            *(row["defense"], knowledge(row)),
+            DASH if (leak := row.get("stealth_answer_leak")) is None else f"{100 * leak:.0f} %",
+            str(points(row, "drop", signed=True)),
+            str(points(row, "over_random_words", signed=True)),
+        ]
+        for row in sorted(cells, key=lambda row: not row["control"])
+        if row["attack"] == CLEAN and _changes_questions(row)
+    ]
+    return Listing([*columns, "answer leak", "drop", "over random words"], rows)
+
+
+def _changes_questions(row: Row) -> bool:
+    return bool(row.get("stealth_edit_distance"))
+
+
+def own_data(cells: Sequence[Row]) -> Listing:
+    """What a release adds to the clean data that attackers have of their own, with the retention beside it."""
+    alone = {
+        (row["dataset"], row["model"], row["recipe"], row["auxiliary"]): row
+        for row in sorted(cells, key=lambda row: row["defense"] == CLEAN)
+        if row["attack"] == ALONE
+    }
     rows = []
     for row in cells:
-        if row["control"] and row["defense"] != CLEAN and row["attack"] == CLEAN:
-            low, high = row["drop_low"], row["drop_high"]
-            known = low is not None and high is not None
-            verdict = (
-                "no interval" if not known else "protects nothing, as it should" if low <= 0 else "lowers accuracy"
+        place = row["dataset"], row["model"], row["recipe"], row["auxiliary"]
+        if row["auxiliary"] and row["attack"] not in (CLEAN, ALONE):
+            control = alone.get(place)
+            rows.append(
+                [
+                    *(row["dataset"], row["model"], row["recipe"], column(row), row["defense"], knowledge(row)),
+                    DASH if control is None else str(points(control, "accuracy")),
+                    str(points(row, "accuracy")),
+                    str(points(row, "release_adds", signed=True)),
+                    str(share(row, "retention")),
+                ]
             )
-            where = [row["dataset"], row["model"], row["recipe"], budget_text(*budget_of(row))]
-            rows.append([*where, str(points(row, "drop", signed=True)), verdict])
-    return Listing(["dataset", "model", "recipe", "budget", "drop by random noise", "verdict"], rows)
+    columns = ["dataset", "model", "recipe", "attack", "defense", "knowledge"]
+    return Listing([*columns, "own data alone", "with the release", "release adds", "retention"], rows)
 
 
 def costs(cells: Sequence[Row]) -> Listing:
@@ -71,7 +158,7 @@ def costs(cells: Sequence[Row]) -> Listing:
             str(points(row, "attack_cost", signed=True)),
         ]
         for row in cells
-        if row["defense"] == CLEAN and row["attack"] != CLEAN
+        if row["defense"] == CLEAN and row["attack"] not in (CLEAN, ALONE)
     ]
     return Listing(["dataset", "model", "recipe", "attack", "clean data under it", "attack cost"], rows)
 

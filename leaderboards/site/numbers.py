@@ -57,12 +57,13 @@ def points(row: Row, name: str, shaded: bool = False, signed: bool = False) -> V
     return Value(plus + _number(value, 1), _interval(row, name, 1), shade)
 
 
-def budget_text(norm: str, image: float, text: int) -> str:
+def budget_text(norm: str, image: float, text: int, forbid_answer_words: bool) -> str:
     """A budget in words."""
     if norm == "none":
         return "no budget"
     images = {"linf": f"L∞ {image:g}/255", "l2": f"RMS {image:g}/255", "unbounded": "image unbounded"}
-    return f"{images.get(norm, f'{norm} {image:g}/255')}, {counted(text, 'word')}"
+    words = counted(text, "word") + (", also of the answer" if text and not forbid_answer_words else "")
+    return f"{images.get(norm, f'{norm} {image:g}/255')}, {words}"
 
 
 def _none(row: Row, name: str) -> Value:
@@ -88,9 +89,9 @@ def significant(row: Row, name: str) -> bool:
     return row[f"{name}_low"] is not None and row[f"{name}_low"] > 0
 
 
-def budget_of(row: Row) -> tuple[str, float, int]:
-    """Norm, image and text budget of a row."""
-    return row["norm"], row["image_budget"], row["text_budget"]
+def budget_of(row: Row) -> tuple[str, float, int, bool]:
+    """Norm, image and text budget of a row, and whether the words may not be of the answer."""
+    return row["norm"], row["image_budget"], row["text_budget"], bool(row["forbid_answer_words"])
 
 
 def knowledge(row: Row) -> str:
@@ -102,4 +103,6 @@ def knowledge(row: Row) -> str:
 
 def column(row: Row) -> str:
     """An attack with the clean data it was granted."""
-    return f"{row['attack']} (+{100 * row['auxiliary']:g} % clean)" if row["auxiliary"] else str(row["attack"])
+    data = [f"+{100 * row['auxiliary']:g} % clean"] if row["auxiliary"] else []
+    data += ["in-domain weights"] if row["in_domain"] else []
+    return f"{row['attack']} ({', '.join(data)})" if data else str(row["attack"])

@@ -59,8 +59,10 @@ def history(submissions: Sequence[Shown]) -> Listing:
 
 
 def _where(change: Change) -> str:
-    budget = budget_text(change.budget.norm, change.budget.image, change.budget.text)
+    b = change.budget
+    budget = budget_text(b.norm, b.image, b.text, b.forbid_answer_words)
     clean = f", {100 * change.auxiliary:g} % clean" if change.auxiliary else ""
+    clean += ", in-domain" if change.in_domain else ""
     return f"{change.dataset} · {change.model} · {budget}{clean}"
 
 

@@ -8,8 +8,9 @@ from rich.table import Table
 from rich.text import Text
 
 from leaderboards.site.numbers import DASH, Value
+from leaderboards.site.rankings import WORST_CASE, Ranking
 from leaderboards.site.text import printable
-from leaderboards.site.views import Ranking, compose
+from leaderboards.site.views import compose
 
 if TYPE_CHECKING:
     from leaderboards.tables.board import Board
@@ -33,10 +34,11 @@ def _ranking(ranking: Ranking) -> Table:
     shown = Table(title=_plain(ranking.caption), title_justify="left", title_style="dim")
     shown.add_column("group", justify="right")
     shown.add_column("defense", overflow="fold")
-    for name in ("robust protection", "best attack", "protection", "retention"):
+    worst = [WORST_CASE] if ranking.chooser else []
+    for name in (ranking.title, *worst, "best attack", "protection", "retention"):
         shown.add_column(name, overflow="fold")
     for rank in ranking.rows:
-        values = (rank.group, rank.defense, _text(rank.robust), rank.attack)
+        values = (rank.group, rank.defense, _text(rank.robust), *(_text(rank.worst) for _ in worst), rank.attack)
         shown.add_row(*(_plain(text) for text in (*values, _text(rank.protection), _text(rank.retention))))
     return shown
 

@@ -15,12 +15,15 @@ from arena.records.files import read_records
 from arena.records.schema import Asked, Record
 from arena.records.select import latest
 from arena.records.submissions import Shown
+from arena.score.attacked import Robust
 from arena.score.cells import CLEAN, Place
-from arena.score.contest import Contest, Robust
-from arena.score.statistics import RESAMPLES, Bits, Bootstrap, minimum_detectable_difference
+from arena.score.contest import Contest
+from arena.score.statistics import Bits
 from leaderboards.site.text import csv_text
 from leaderboards.tables.collect import Group, collect, suite_of
 from leaderboards.tables.coverage import Coverage
+from leaderboards.tables.credit import random_words
+from leaderboards.tables.fitness import Fitness
 from leaderboards.tables.rows import (
     FAILURE_COLUMNS,
     Plugin,
@@ -29,6 +32,7 @@ from leaderboards.tables.rows import (
     failure_rows,
     notes,
     plugins,
+    power_row,
     ranking_rows,
     shown_robust,
 )
@@ -89,7 +93,7 @@ class Board:
     plugins: tuple[Plugin, ...]
     environment: dict[str, list[str]]
     created: str
-    resamples: int
+    in_domain: dict[str, str]
     verifications: tuple[Verification, ...] = ()
     withdrawn: tuple[Withdrawn, ...] = ()
     submissions: tuple[Shown, ...] = ()
@@ -131,23 +135,21 @@ def _build(
     cells: list[dict[str, Any]] = []
     ranking: list[dict[str, Any]] = []
     power: list[dict[str, Any]] = []
-    bootstraps: dict[int, Bootstrap] = {}
     for group in groups:
-        contest = _contest(group, bootstraps.setdefault(group.items, Bootstrap(group.items)), group.bits)
-        coverage = Coverage(group)
+        fitness = Fitness(group)
+        contest = _contest(group, fitness, group.bits)
+        coverage = Coverage(group, fitness.left_out)
         robust: list[Robust] = []
-        errors: list[float] = []
+        detectable: list[float] = []
         for scores, levels in contest.results():
             by_level = {one.auxiliary: shown_robust(coverage, one) for one in levels}
-            cells += [cell_row(group, p, score, by_level[p.auxiliary]) for p, score in scores.items()]
+            cells += [cell_row(group, p, score, by_level[p.auxiliary], fitness) for p, score in scores.items()]
             robust += levels
-            errors += [s.drop_error for p, s in scores.items() if p.defense != CLEAN and s.drop_error is not None]
+            detectable += [s.detectable for p, s in scores.items() if p.defense != CLEAN and s.detectable is not None]
         if any(one.seeds != tuple(coverage.seeds) for one in robust):
-            robust = _bare_of_all_seeds(group, robust, bootstraps[group.items])
-        ranking += ranking_rows(group, contest, coverage, robust)
-        difference = minimum_detectable_difference(median(errors)) if errors else None
-        names = {"dataset": group.dataset, "model": group.model, "items": group.items, "seeds": len(group.seeds)}
-        power.append({**names, "minimum_detectable_difference": difference})
+            robust = _bare_of_all_seeds(group, fitness, robust)
+        ranking += ranking_rows(group, contest, coverage, fitness, robust)
+        power.append(power_row(group, fitness, median(detectable) if detectable else None))
     kept = [record for group in groups for seeds in group.records.values() for record in seeds.values()]
     failures = [row for group in groups for row in failure_rows(group)]
     suite = suite_of(kept)
@@ -164,7 +166,7 @@ def _build(
         plugins=plugins(kept),
         environment=environment(kept),
         created=max(record.created for record in kept),
-        resamples=RESAMPLES,
+        in_domain={a: ref.in_domain for group in groups for a, ref in group.declared.items() if ref.in_domain},
         verifications=verifications,
         withdrawn=withdrawn,
         submissions=submissions,
@@ -225,16 +227,22 @@ def summary(board: Board) -> Table:
     return shown
 
 
-def _contest(group: Group, bootstrap: Bootstrap, bits: Mapping[Place, Mapping[int, Bits]]) -> Contest:
+def _contest(group: Group, fitness: Fitness, bits: Mapping[Place, Mapping[int, Bits]]) -> Contest:
     zero_shot = group.zero_shot
-    return Contest(bits, None if zero_shot is None else zero_shot.unpack(), bootstrap)
+    return Contest(
+        bits,
+        None if zero_shot is None else zero_shot.unpack(),
+        group.choosers,
+        fitness.left_out,
+        random_words(group),
+    )
 
 
-def _bare_of_all_seeds(group: Group, robust: Sequence[Robust], bootstrap: Bootstrap) -> list[Robust]:
+def _bare_of_all_seeds(group: Group, fitness: Fitness, robust: Sequence[Robust]) -> list[Robust]:
     """The scores, with protection without attack over all seeds that it has: a seed that an attack lacks is no reason
     to leave it out there."""
     bare = {place: bits for place, bits in group.bits.items() if place.attack == CLEAN}
-    alone = {one.defense: one for _, levels in _contest(group, bootstrap, bare).results() for one in levels}
+    alone = {one.defense: one for _, levels in _contest(group, fitness, bare).results() for one in levels}
     return [
         replace(one, protection=alone[one.defense].protection, seeds=alone[one.defense].seeds)
         if one.defense in alone
@@ -245,7 +253,7 @@ def _bare_of_all_seeds(group: Group, robust: Sequence[Robust], bootstrap: Bootst
 
 def _typed(cells: pd.DataFrame) -> pd.DataFrame:
     """The table with types that do not depend on what is there: columns without any value are numbers, or reasons."""
-    reasons = [str(name) for name in cells if str(name).endswith("_undefined")]
+    reasons = [str(name) for name in cells if str(name).endswith("_undefined") or name == "left_out"]
     empty = [str(name) for name in cells if cells[name].isna().all() and name not in reasons]
     return cells.astype(dict.fromkeys(reasons, "string") | dict.fromkeys(empty, "float64"))
 

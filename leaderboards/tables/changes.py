@@ -22,13 +22,14 @@ def changes(before: Board, after: Board) -> list[Change]:
         known = old.get(_key(row))
         if row["control"] or (known is not None and _number(known) == _number(row)):
             continue
-        norm, image, text = budget_of(row)
+        norm, image, text, rule = budget_of(row)
         found.append(
             Change(
                 dataset=row["dataset"],
                 model=row["model"],
-                budget=BudgetRef(norm=norm, image=image, text=text),
+                budget=BudgetRef(norm=norm, image=image, text=text, forbid_answer_words=rule),
                 auxiliary=row["auxiliary"],
+                in_domain=row["in_domain"],
                 defense=row["defense"],
                 surrogates=row["surrogates"],
                 before=None if known is None else _number(known),
@@ -40,8 +41,8 @@ def changes(before: Board, after: Board) -> list[Change]:
 
 
 def _key(row: Row) -> Hashable:
-    names = ("dataset", "model", "norm", "image_budget", "text_budget", "auxiliary", "defense", "surrogates")
-    return tuple(row[name] for name in names)
+    names = ("dataset", "model", "auxiliary", "in_domain", "defense", "surrogates")
+    return *(row[name] for name in names), budget_of(row)
 
 
 def _number(row: Row) -> Number:

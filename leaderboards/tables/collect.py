@@ -6,26 +6,34 @@ What boards and pages need to know of the shape of a record's references stands 
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
+from arena.controls import ALONE, CONTROLS
 from arena.errors import ArenaError
-from arena.records.schema import Asked, DatasetRef, Outcome, PluginRef, Record, SuiteRef
+from arena.records.schema import Asked, AttackRef, DatasetRef, Outcome, PluginRef, Record, SuiteRef
 from arena.score.cells import CLEAN, Place
 from arena.score.statistics import Bits
 
 Settings = Mapping[str, Any]
 
 
+IN_DOMAIN = math.inf
+"""Stands for the share of clean data of attackers whose attack was made with clean data of the kind that is attacked:
+they have more than those with any share of their own."""
+
+
 class Budget(NamedTuple):
-    """`image` in units of 1/255 under `norm`, `text` in words."""
+    """`image` in units of 1/255 under `norm`, `text` in words, and whether these may not be of the answer."""
 
     norm: str
     image: float
     text: int
+    forbid_answer_words: bool = False
 
 
 class Protection(NamedTuple):
@@ -66,6 +74,17 @@ class Group:
         """A cell of a defense, one that has a record if there is any."""
         cells = self.records[self.places[defense][0]] if defense in self.places else None
         return next(iter((cells or next(c for place, c in self.asked.items() if place.defense == defense)).values()))
+
+    @cached_property
+    def declared(self) -> dict[str, AttackRef]:
+        """Attacks by label: what was said of each."""
+        asked = (cell for seeds in self.asked.values() for cell in seeds.values())
+        return {cell.attack.label: cell.attack for cell in (*self, *asked)}
+
+    @property
+    def choosers(self) -> frozenset[str]:
+        """Labels of attacks that choose by what the attacker has."""
+        return frozenset(label for label, attack in self.declared.items() if attack.chooses)
 
     @property
     def bits(self) -> dict[Place, dict[int, Bits]]:
@@ -159,19 +178,24 @@ def counted(count: int, noun: str) -> str:
 
 
 def _place(record: Asked) -> Place:
-    attack = CLEAN if record.attack.id == CLEAN else record.attack.label
+    attack = record.attack.id if record.attack.id in (CLEAN, ALONE) else record.attack.label
+    auxiliary = IN_DOMAIN if record.attack.in_domain else record.auxiliary
     if record.defense.id == CLEAN:  # what changes nothing is the same under every budget
-        return Place(CLEAN, attack, record.recipe.label, record.auxiliary)
-    budget = Budget(record.budget.norm, record.budget.image, record.budget.text)
+        return Place(CLEAN, attack, record.recipe.label, auxiliary)
+    budget = _budget(record)
     defense = Protection(budget, record.defense.label, surrogates(record))
-    return Place(defense, attack, record.recipe.label, record.auxiliary)
+    return Place(defense, attack, record.recipe.label, auxiliary)
+
+
+def _budget(record: Asked) -> Budget:
+    b = record.budget
+    return Budget(b.norm, b.image, b.text, b.forbid_answer_words)
 
 
 def _order(record: Record) -> tuple[Any, ...]:
     clean, unattacked = record.defense.id != CLEAN, record.attack.id != CLEAN
-    budget = record.budget.norm, record.budget.image, record.budget.text
-    defense = clean, record.defense.id != "random", record.defense.label, surrogates(record)
-    return (*defense, *budget, unattacked, record.attack.label, record.auxiliary, record.recipe.label, record.seed)
+    defense = clean, record.defense.id not in CONTROLS, record.defense.label, surrogates(record), *_budget(record)
+    return (*defense, unattacked, record.attack.label, record.auxiliary, record.recipe.label, record.seed)
 
 
 def _newer(known: Record, record: Record) -> Record:

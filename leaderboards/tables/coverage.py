@@ -10,12 +10,13 @@ others are neither withheld nor better for it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from arena.controls import ALONE
+from arena.score.attacked import Attacked, Robust
 from arena.score.cells import CLEAN, Place
-from arena.score.contest import Robust
 from arena.score.statistics import Estimate
 from leaderboards.tables.collect import Budget, Group, counted
 
@@ -38,10 +39,12 @@ class Coverage:
 
     Where the cells that were asked for are known, the choices under a budget are what was asked of its entries; else
     what any of its entries or the clean control has a record of. Each must be there for every seed of the contest.
-    `levels` are the shares of clean data that attackers have at most, rising.
+    `levels` are the shares of clean data that attackers have at most, rising. Attacks that are `left_out`, each with a
+    recipe, are nobody's choice.
     """
 
-    def __init__(self, group: Group) -> None:
+    def __init__(self, group: Group, left_out: Collection[tuple[str, str]] = frozenset()) -> None:
+        self._left_out = left_out
         asked = {seed for cells in group.asked.values() for seed in cells}
         self.seeds = sorted(asked.union(group.seeds))
         self._done: dict[Hashable, dict[Choice, dict[int, bool]]] = defaultdict(lambda: defaultdict(dict))
@@ -49,7 +52,8 @@ class Coverage:
             seeds = self._done[place.defense][_choice(place)]
             for seed, record in records.items():
                 seeds[seed] = seeds.get(seed, False) or record.outcome is not None
-        wanted: Collection[Place] = group.asked or [place for place in group.records if place not in group.submitted]
+        known: Iterable[Place] = group.asked or [place for place in group.records if place not in group.submitted]
+        wanted = [place for place in known if place.attack != ALONE]  # which is no choice of an attacker
         self._submitted: dict[Hashable, set[Choice]] = defaultdict(set)
         for place in group.submitted:
             self._submitted[place.defense].add(_choice(place))
@@ -75,7 +79,7 @@ class Coverage:
         every = self._of_budget[budget]
         if submitted := self._submitted.get(defense):
             every = sorted(submitted.union(every))
-        return [choice for choice in every if choice.auxiliary <= level]
+        return [choice for choice in every if choice.auxiliary <= level and choice[:2] not in self._left_out]
 
     def attacked(self, budget: Budget, level: float) -> bool:
         """Whether such an attacker has any attack, on any entry."""
@@ -93,16 +97,15 @@ class Coverage:
         if attacked:
             reason = self._lacking_choices(robust.defense, choices)
         if reason:
-            none = Estimate(undefined=reason)
-            robust = replace(robust, robust_protection=none, robust_retention=none, accuracy=none, choice=None)
+            robust = robust.withheld(reason)
         return robust
 
     def shown(self, robust: Robust, budget: Budget) -> Robust:
         """The scores of an entry, without those that are about attacks where the attacker has none."""
         if self.attacked(budget, robust.auxiliary):
             return robust
-        none = Estimate(undefined=NO_ATTACK)
-        return replace(robust, robust_protection=none, robust_retention=none, accuracy=none)
+        choice = robust.worst.choice  # that of the recipe
+        return replace(robust, worst=replace(Attacked.without(NO_ATTACK), choice=choice), own=None)
 
     def _lacking_cells(self, defense: Hashable, choices: Sequence[Choice], noun: str) -> str | None:
         """Why what depends on all these choices is withheld, by cells; None where each is done for every seed."""

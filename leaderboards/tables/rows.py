@@ -9,22 +9,26 @@ from dataclasses import dataclass, fields
 from statistics import fmean
 from typing import Any
 
+from arena.controls import ALONE, ANSWER_WORD, CONTROLS, RANDOM_WORDS
 from arena.records.schema import Record, StageCost
+from arena.score.attacked import Attacked, Robust
 from arena.score.cells import CLEAN, Place
-from arena.score.contest import Contest, Robust, Scores
+from arena.score.contest import Contest, Scores
 from arena.score.statistics import FAILED, Estimate
-from leaderboards.tables.collect import Budget, Group, Protection, counted, surrogates, taking_part
+from leaderboards.tables.collect import IN_DOMAIN, Budget, Group, Protection, counted, surrogates, taking_part
 from leaderboards.tables.coverage import Coverage
+from leaderboards.tables.credit import without_answer_word, without_random_words
+from leaderboards.tables.fitness import Fitness
 
 Row = dict[str, Any]
 
 FAILURE_COLUMNS = [
     *("dataset", "model", "defense", "control", "surrogates", "knowledge", "norm", "image_budget", "text_budget"),
-    *("attack", "auxiliary", "recipe", "seed", "stage", "error", "cell"),
+    *("forbid_answer_words", "attack", "auxiliary", "in_domain", "recipe", "seed", "stage", "error", "cell"),
 ]
 
 _NO_BUDGET = Budget("none", 0.0, 0)
-_SCORES = [f.name for f in fields(Scores) if f.name != "drop_error"]
+_SCORES = [f.name for f in fields(Scores) if f.name != "detectable"]
 _OLD = "made before plugins had processes of their own"
 
 
@@ -41,7 +45,7 @@ class Plugin:
     package: str
 
 
-def cell_row(group: Group, place: Place, scores: Scores, robust: Robust) -> Row:
+def cell_row(group: Group, place: Place, scores: Scores, robust: Robust, fitness: Fitness) -> Row:
     """One combination: where it stands, every score, and means over seeds of stealth and cost.
 
     `robust` is what `shown_robust` gives of its defense, against an attacker with at most the clean data of this row.
@@ -49,11 +53,14 @@ def cell_row(group: Group, place: Place, scores: Scores, robust: Robust) -> Row:
     records = [record for _, record in sorted(group.records[place].items())]
     done = [record for record in records if record.outcome is not None]
     row = where(group, place)
+    left_out = fitness.left_out.get((place.attack, place.recipe))
     row |= {"items": group.items, "seeds": len(done), "failed": len(records) - len(done)}
+    row["left_out"] = left_out.reason if left_out else None
     for name in _SCORES:
         row |= estimate_row(name, getattr(scores, name))
     row |= estimate_row("robust_protection", robust.robust_protection)
-    row["peak_accuracy"] = _mean(record.peak_accuracy for record in done)
+    row |= estimate_row("worst_case_protection", robust.worst.protection)
+    row["peak_accuracy"] = _mean(_peak(record) for record in done)
     row |= {f"stealth_{key}": value for key, value in stealth(done).items()}
     for stage in ("protect", "purify", "finetune"):
         costs: list[StageCost] = [cost for r in done if (cost := getattr(r.cost, stage)) is not None]
@@ -71,42 +78,80 @@ def shown_robust(coverage: Coverage, robust: Robust) -> Robust:
     return coverage.shown(coverage.complete(robust, budget), budget)
 
 
-def ranking_rows(group: Group, contest: Contest, coverage: Coverage, robust: Sequence[Robust]) -> Iterator[Row]:
+def power_row(group: Group, fitness: Fitness, detectable: float | None) -> Row:
+    """How hard a contest's task is, by its controls, and what it can tell."""
+    clean, gain, noise = fitness.clean, fitness.gain, fitness.noise
+    return {
+        **{"dataset": group.dataset, "model": group.model, "items": group.items, "seeds": len(group.seeds)},
+        "recipe": fitness.recipe,
+        **{"clean": clean.value, "gain": gain.value, "noise_floor": noise.value},
+        "headroom": None if clean.value is None else 1 - clean.value,
+        "minimum_detectable_difference": detectable,
+        "unfit": fitness.unfit,
+    }
+
+
+def ranking_rows(
+    group: Group, contest: Contest, coverage: Coverage, fitness: Fitness, robust: Sequence[Robust]
+) -> Iterator[Row]:
     """One row a defense, best first, for each budget and share of clean data; the clean control is in all of them.
 
-    Defenses and shares of which nothing has a record are there as well: their scores are withheld.
+    Defenses and shares of which nothing has a record are there as well: their scores are withheld. Without rank groups,
+    and in the order of their names, where the task is unfit.
     """
     scores = {(r.defense, r.auxiliary): r for r in robust}
     defenses = list(dict.fromkeys((*(r.defense for r in robust), *coverage.defenses)))
     budgets = sorted({defense.budget for defense in defenses if isinstance(defense, Protection)}) or [_NO_BUDGET]
-    nothing = Estimate(undefined=FAILED)
+    nothing = Attacked.without(FAILED)
     for budget in budgets:
         own = [d for d in defenses if d == CLEAN or (isinstance(d, Protection) and d.budget == budget)]
         for level in coverage.levels:
             if not coverage.choices(budget, level):
                 continue
-            found = [scores.get((d, level)) or Robust(d, level, nothing, nothing, nothing, nothing) for d in own]
+            found = [scores.get((d, level)) or Robust(d, level, nothing.protection, nothing) for d in own]
             ranked = [coverage.complete(r, budget) for r in found]
-            ranked.sort(key=lambda r: (-_or(r.robust_protection.value, float("-inf")), str(r.defense)))
-            for rank, one in zip(contest.rank_groups(ranked), ranked, strict=True):
-                yield _ranking_row(group, coverage, budget, rank, one)
+            if fitness.unfit:
+                ranked.sort(key=lambda r: str(r.defense))
+                ranks: dict[Hashable, int | None] = {}
+            else:
+                ranked.sort(key=lambda r: (-_or(r.robust_protection.value, float("-inf")), str(r.defense)))
+                entries = [one for one in ranked if not is_control(group, one.defense)]
+                ranks = dict(zip((one.defense for one in entries), contest.rank_groups(entries), strict=True))
+            elsewhere = [
+                d for d in defenses if isinstance(d, Protection) and d.budget != budget and (d, level) in scores
+            ]
+            every: dict[Hashable, Robust] = {
+                d: coverage.complete(scores[d, level], d.budget) for d in elsewhere
+            }  # controls of words, that is
+            every |= {one.defense: one for one in ranked}
+            for one in ranked:
+                over = contest.over_random_words(one, every)
+                place = {"group": ranks.get(one.defense), "unfit": fitness.unfit}
+                yield _ranking_row(group, coverage, budget, place, one, over)
 
 
-def _ranking_row(group: Group, coverage: Coverage, budget: Budget, rank: int | None, robust: Robust) -> Row:
+def _ranking_row(
+    group: Group, coverage: Coverage, budget: Budget, place: Row, robust: Robust, over_random_words: Estimate
+) -> Row:
     places = group.places.get(robust.defense, ())
-    own = [r for place in places for r in group.records[place].values() if r.outcome is not None]
-    row = {**_identity(group, robust.defense, budget), "auxiliary": robust.auxiliary, "group": rank}
+    done = [r for place in places for r in group.records[place].values() if r.outcome is not None]
     choices = coverage.choices(budget, robust.auxiliary, robust.defense)
+    row = {**_identity(group, robust.defense, budget), **_data(robust.auxiliary, coverage), **place}
     row |= {"attacked": coverage.attacked(budget, robust.auxiliary), "choices": len(choices)}
     row["recipes"] = len({choice.recipe for choice in choices})
     shown = coverage.shown(robust, budget)
-    for name in ("robust_protection", "protection", "robust_retention", "accuracy"):
-        row |= estimate_row("robust_accuracy" if name == "accuracy" else name, getattr(shown, name))
-    choice = robust.choice
+    row |= estimate_row("robust_protection", shown.ranked.protection) | estimate_row("protection", shown.protection)
+    row |= estimate_row("robust_retention", shown.ranked.retention)
+    row |= estimate_row("robust_accuracy", shown.ranked.accuracy)
+    row |= estimate_row("worst_case_protection", shown.worst.protection)
+    row |= estimate_row("over_random_words", over_random_words)
+    own = robust.own.choice if robust.own else None
+    row["chooser"] = own.attack if own else None
+    choice = robust.worst.choice
     row |= {"best_attack": choice.attack if choice else None, "best_recipe": choice.recipe if choice else None}
     row["seeds"] = len(robust.seeds)
-    row |= {f"stealth_{key}": value for key, value in stealth(own).items()}
-    row["protect_seconds_per_sample"] = _mean(r.cost.protect.seconds_per_sample for r in own if r.cost.protect)
+    row |= {f"stealth_{key}": value for key, value in stealth(done).items()}
+    row["protect_seconds_per_sample"] = _mean(r.cost.protect.seconds_per_sample for r in done if r.cost.protect)
     return row
 
 
@@ -132,6 +177,22 @@ def notes(group: Group) -> Iterator[str]:
         yield f"{where}: no control defense `none`: drops, protection and retention cannot be computed."
     if "random" not in defenses:
         yield f"{where}: no control defense `random`: it is not shown that noise of the same size protects nothing."
+    for words in without_random_words(group):
+        budget = counted(words.text, "word") + ("" if words.forbid_answer_words else ", also of the answer")
+        yield (
+            f"{where}: no control defense `{RANDOM_WORDS}` under the budget of {budget}: it is not shown what as many "
+            "words do that are about nothing."
+        )
+    if without_answer_word(group):
+        yield f"{where}: no control defense `{ANSWER_WORD}`: it is not shown what the answer in the question does."
+    for share in sorted(
+        {p.auxiliary for p in group.records if p.auxiliary not in (0, IN_DOMAIN) and p.attack not in (CLEAN, ALONE)}
+    ):
+        if all((place.attack, place.auxiliary) != (ALONE, share) for place in group.records):
+            yield (
+                f"{where}: no control attack `{ALONE}` with clean data for {100 * share:g} % of the training size: it "
+                "is not shown that the release adds anything to them."
+            )
     if all(place.attack != CLEAN for place in group.records):
         yield f"{where}: no control attack `none`: drops, protection and retention cannot be computed."
     if group.zero_shot is None:
@@ -189,25 +250,38 @@ def stealth(records: Sequence[Record]) -> dict[str, float | None]:
 
 def where(group: Group, place: Place) -> Row:
     """The columns by which a cell is known."""
-    of_attack = {"attack": place.attack, "auxiliary": place.auxiliary, "recipe": place.recipe}
-    return {**_identity(group, place.defense, None), **of_attack}
+    own = next(iter(group.records[place].values()))
+    data = {"auxiliary": own.auxiliary, "in_domain": place.auxiliary == IN_DOMAIN}
+    return {**_identity(group, place.defense, None), "attack": place.attack, **data, "recipe": place.recipe}
+
+
+def _data(level: float, coverage: Coverage) -> Row:
+    """The clean data that attackers have at most: of their own, and in what their attacks were made with."""
+    finite = [one for one in coverage.levels if one <= level and one != IN_DOMAIN]
+    return {"auxiliary": max(finite, default=0.0), "in_domain": level == IN_DOMAIN}
 
 
 def _identity(group: Group, defense: Hashable, budget: Budget | None) -> Row:
     first = group.any_of(defense)
     own = defense.budget if isinstance(defense, Protection) else _NO_BUDGET
-    norm, image, text = budget or own
+    norm, image, text, rule = budget or own
     return {
         "dataset": group.dataset,
         "model": group.model,
         "defense": _label(defense),
-        "control": first.defense.id in (CLEAN, "random"),
+        "control": is_control(group, defense),
         "surrogates": "+".join(surrogates(first)),
         "knowledge": first.knowledge,
         "norm": norm,
         "image_budget": image,
         "text_budget": text,
+        "forbid_answer_words": rule,
     }
+
+
+def is_control(group: Group, defense: Hashable) -> bool:
+    """Whether a defense is what others are compared with, and not ranked."""
+    return group.any_of(defense).defense.id in CONTROLS
 
 
 def _label(defense: Hashable) -> str:
@@ -222,7 +296,13 @@ def estimate_row(name: str, estimate: Estimate) -> Row:
         f"{name}_high": estimate.high,
         f"{name}_seeds": estimate.seeds,
         f"{name}_undefined": estimate.undefined,
+        f"{name}_p": estimate.p,
     }
+
+
+def _peak(record: Record) -> float | None:
+    """The best of all epochs; records of protocol version 1 have a number where the chosen epoch alone was scored."""
+    return None if any(epoch.test_accuracy is None for epoch in record.epochs) else record.peak_accuracy
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

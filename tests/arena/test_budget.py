@@ -36,9 +36,16 @@ def refused(released, budget=DEFAULT, original=None, count_tokens=None):
 
 def test_epsilon_is_the_bound_for_unit_pixels():
     assert Budget(image=8).epsilon == 8 / 255
-    assert Budget(image=8.9).epsilon == 8 / 255, "of a fraction of a level nothing is left once pixels are rounded"
     assert Budget(norm="l2", image=8.5).epsilon == 8.5 / 255
-    assert (Budget().norm, Budget().image, Budget().text) == ("linf", 8, 5)
+    assert (Budget().norm, Budget().image, Budget().text, Budget().forbid_answer_words) == ("linf", 8, 5, True)
+
+
+@pytest.mark.parametrize(("asked", "granted"), [(7.65, 7), (2.55, 2), (8, 8), (0.5, 0)])
+def test_of_an_l_infinity_bound_only_whole_levels_count(asked, granted):
+    """For all that read it: a method that rounds what it was asked for would go beyond it."""
+    assert Budget(image=asked) == Budget(image=granted) and Budget(image=asked).image == granted
+    assert f"> {granted}/255" in refused(sample(shifted(granted + 1)), Budget(image=asked))
+    assert Budget(norm="l2", image=asked).image == asked == Budget(norm="unbounded", image=asked).image
 
 
 @pytest.mark.parametrize(
@@ -95,7 +102,8 @@ def test_alpha_is_not_in_the_colour_budget_and_must_stay():
 def test_modes_without_eight_bit_colours_are_refused_with_the_remedy(mode):
     picture = Image.new(mode, (4, 4))
     original = Sample("glyphs-17", picture, "q", "a")
-    assert "convert it first" in refused(original, original=original)
+    remedy = "convert it first" if mode in ("P", "1", "CMYK") else "to keep them all, scale them"
+    assert remedy in refused(original, original=original)
     assert mode_problem(picture.convert("RGB") if mode != "I;16" else Image.new("L", (4, 4))) is None
 
 
@@ -130,8 +138,8 @@ def test_what_a_protection_must_not_change(field, value):
     ],
 )
 def test_the_text_budget_counts_words(question, problem):
-    if problem is None:
-        check(sample(), sample(question=question), Budget(), None, 0)
+    if problem is None:  # a and b are letters of options
+        check(sample(), sample(question=question), Budget(forbid_answer_words=False), None, 0)
     else:
         assert problem in refused(sample(question=question))
 

@@ -24,9 +24,9 @@ TIERS: list[tuple[str, ...]] = [
     ("arena.suites",),
     ("arena.plugins", "arena.release"),
     ("arena.lvlm", "arena.score"),
-    ("arena.data", "arena.budget"),
+    ("arena.data", "arena.budget", "arena.leak", "arena.controls"),
     (
-        *("arena.errors", "arena.files", "arena.environment", "arena.hub_commit"),
+        *("arena.errors", "arena.files", "arena.environment", "arena.hub_commit", "arena.shares"),
         *("arena.text", "arena.paths", "arena.console", "arena.junit", "arena.isolation"),
     ),
 ]
@@ -42,12 +42,16 @@ PLUGINS = (
 
 MAY = (
     *("arena.plugins.base", "arena.lvlm", "arena.data", "arena.budget", "arena.release", "arena.errors"),
-    *("arena.files", "arena.paths", "arena.hub_commit"),  # what users name; what fingerprints are made of
+    # what users name; what fingerprints are made of; exact shares
+    *("arena.leak", "arena.files", "arena.paths", "arena.hub_commit", "arena.shares"),
     *PLUGINS,
 )
 """What a plugin may import."""
 
-BOARDS_MAY = ("leaderboards", "arena.records", "arena.score", "arena.errors", "arena.files", "arena.text")
+BOARDS_MAY = (
+    *("leaderboards", "arena.records", "arena.score", "arena.controls", "arena.plugins.identity"),
+    *("arena.errors", "arena.files", "arena.text"),
+)
 """What the boards may import."""
 
 EXPLAINED = "`arena explain` draws MMGuard's mechanism, which is made of the formulas of its library"

@@ -13,7 +13,7 @@ WHITE = Image.new("L", (40, 30), 255)
 
 
 def corners(images: list[Image.Image], seed: int) -> list[tuple[int, ...]]:
-    attack = CropPad(CropPad.Config(side=0.5))
+    attack = CropPad(CropPad.Config(side=0.5, border="black"))
     return [image.getbbox() for image in attack.purify_images(images, AttackerWorld(seed=seed))]
 
 
@@ -33,6 +33,7 @@ def test_draws_follow_the_seed_and_not_the_other_pictures() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (3, 2)])
 def test_tiny_pictures_keep_at_least_a_pixel(size: tuple[int, int]) -> None:
-    attack = CropPad(CropPad.Config(side=0.01))
-    (image,) = attack.purify_images([Image.new("RGB", size, "white")], AttackerWorld(seed=0))
-    assert image.size == size and np.asarray(image).sum() == 3 * 255
+    for border, white in (("black", 1), ("edge", size[0] * size[1])):
+        attack = CropPad(CropPad.Config(side=0.01, border=border))
+        (image,) = attack.purify_images([Image.new("RGB", size, "white")], AttackerWorld(seed=0))
+        assert image.size == size and np.asarray(image, int).sum() == white * 3 * 255

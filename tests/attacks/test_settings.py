@@ -68,6 +68,7 @@ EFFORTS: dict[str, tuple[dict[str, object], Effort]] = {
     "onion": ({}, Effort(gradients=1)),
     "adv-train": ({"steps": 7}, Effort(gradients=7)),
     "ueraser": ({"draws": 4, "share": 0.5}, Effort(forwards=2)),
+    "augment": ({}, Effort()),
     "loss-filter": ({}, Effort()),
 }
 

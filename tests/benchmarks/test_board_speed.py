@@ -80,7 +80,7 @@ def test_board_of_a_hundred_thousand_records(benchmark: Any, tmp_path: Path) -> 
 
 def test_time_is_linear_in_records(benchmark: Any) -> None:
     times = []
-    build(records(300))  # imports, resamples of the generator
+    build(records(300))  # imports
     for count in (2_000, 8_000):
         made = records(count)
         start = time.perf_counter()

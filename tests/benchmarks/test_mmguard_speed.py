@@ -17,6 +17,7 @@ from unittest.mock import patch
 import pytest
 import torch
 
+from arena.budget import Budget
 from arena.data.embedded.glyphs import Glyphs
 from arena.data.sample import Sample
 from arena.lvlm import base, continuation, shortcuts
@@ -90,7 +91,7 @@ def test_what_is_left_out(benchmark: Any, lvlm: LVLM, samples: tuple[Sample, ...
         triggers = [vocabulary.words[i : i + WORDS] for i in range(SAMPLES)]
         crafting = Crafting.start(samples, delta, triggers, gaps, [lvlm], [1.0], objective(name), [Tally.new()])
         crafting.perturb(8, 1, 8)
-        crafting.rewrite(vocabulary, range(WORDS), 16, WORDS, 0.0, 128)
+        crafting.rewrite(vocabulary, range(WORDS), 16, WORDS, 0.0, 128, Budget(text=WORDS))
         crafting.measure(shifts=False)
         return [d.numpy().tobytes() for d in crafting.delta], crafting.words
 

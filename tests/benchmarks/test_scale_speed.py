@@ -20,7 +20,7 @@ from arena.plugins.source import engine_digest
 from arena.records.schema import Outcome, Record, SuiteRef
 from arena.suites.schema import Suite, digest
 
-TEMPLATE = Path(__file__).parents[2] / "leaderboards/records/quick.jsonl"
+TEMPLATE = Path(__file__).parents[2] / "leaderboards/records/v1/quick.jsonl"
 
 PROGRAM = "from arena.cli.app import main; main()"
 

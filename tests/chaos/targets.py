@@ -19,7 +19,7 @@ from tests.chaos import pictures
 from tests.chaos.strategies import altered, edited, json_bytes, leaves, texts, values
 from tests.chaos.toy_runs import ROOT
 
-RECORDS = ROOT / "leaderboards" / "records"
+RECORDS = ROOT / "leaderboards" / "records" / "v1"
 SUITES = ROOT / "leaderboards" / "suites"
 
 
@@ -60,6 +60,7 @@ _FIELDS = (
         "image",
         "text",
         "norm",
+        "forbid_answer_words",
     ),
     *("stage_minutes", "stage_memory_gb", "stage_output_gb", "samples", "settings", "cover", "rounds", "epsilon", "1"),
 )
@@ -257,7 +258,8 @@ def _picture_inputs() -> st.SearchStrategy[Input]:
 
 
 def _check_picture(folder: Path, given: Mapping[str, Any]) -> object:
-    from arena.data.folder import decode, read_imagefolder
+    from arena.data.folder import read_imagefolder
+    from arena.data.pictures.decode import decode
     from arena.errors import ArenaError
 
     path = next(path for path in folder.iterdir() if path.stem == "picture")
@@ -310,7 +312,7 @@ def _check_records(folder: Path, given: Mapping[str, Any]) -> object:
     from leaderboards.tables.board import board
 
     Standing.read(folder)
-    verify.read(folder)
+    verify.read(folder, protocol_version=1)
     if not (folder / "toy.jsonl").exists():
         return None
     records = read_records(folder / "toy.jsonl")

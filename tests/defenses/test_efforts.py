@@ -19,11 +19,21 @@ EFFORTS: dict[str, tuple[str, dict[str, object], Effort]] = {
     "em": ("em", {"rounds": 3, "pgd_steps": 4, "theta_steps": 2, "batch_size": 8}, Effort(6, 15)),
     "a batch beyond the samples": (
         "em-class",
-        {"rounds": 3, "pgd_steps": 4, "theta_steps": 2, "batch_size": 64},
+        {"rounds": 3, "pgd_steps": 4, "theta_steps": 2, "batch_size": 64, "batches": 1},
         Effort(6, 18),
     ),
+    # 3 rounds of 4 passes of 2 steps, and 2 minibatches of half the samples
+    "passes": (
+        "em-class",
+        {"rounds": 3, "pgd_steps": 2, "theta_steps": 2, "batch_size": 8, "batches": 7},
+        Effort(6, 27),
+    ),
     # the same, and in 2 rounds the budget's 5 words
-    "mem": ("mem", {"rounds": 3, "pgd_steps": 4, "theta_steps": 2, "batch_size": 8, **TEXT}, Effort(6, 25, 100)),
+    "mem": (
+        "mem",
+        {"rounds": 3, "text_rounds": 2, "pgd_steps": 4, "theta_steps": 2, "batch_size": 8, **TEXT},
+        Effort(6, 25, 100),
+    ),
     "mem with short triggers": (
         "mem",
         {"rounds": 1, "pgd_steps": 4, "theta_steps": 2, "batch_size": 8, "trigger_tokens": 2, **TEXT},

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from small_samples import mixed_samples
+from tiny_models import tiny_random_llava
 
+from arena.budget import Budget
+from arena.errors import ArenaError
 from arena.lvlm.perturbation import planes
+from arena.plugins.base import DefenderWorld
+from arena.plugins.registry import Registry
 from defenses.surrogate import Perturbations
 
 
@@ -21,3 +27,12 @@ def test_perturbations_come_back_as_they_were() -> None:
             assert torch.equal(kept[i], value)
             if len(value) == 3:  # in memory as the picture's planes: rounding depends on it
                 assert kept[i].stride() == planes(sample.image).stride()
+
+
+@pytest.mark.parametrize("name", ["em", "em-class", "mem"])
+def test_a_surrogate_that_diverges_protects_nothing(name: str) -> None:
+    """Its gradients would be NaN, by whose sign nothing moves, and nothing would say so."""
+    settings = {"rounds": 2, "theta_steps": 3, "pgd_steps": 1, "learning_rate": 1e30}
+    world = DefenderWorld(Budget(image=4, text=2), seed=0, surrogates=lambda: (tiny_random_llava(),))
+    with pytest.raises(ArenaError, match="is NaN or infinite: the surrogate diverged"):
+        list(Registry().create("defense", name, settings).protect(mixed_samples(4), world))  # type: ignore[attr-defined]

@@ -67,6 +67,7 @@ def suites(folder: Path) -> list[Suite]:
     longer = {**fast, "epochs": 12}
     small = {"id": "glyphs", "train": 8, "auxiliary": 4, "test": 12, "seed": 3}
     common: dict[str, Any] = {"datasets": [small], "seeds": [0], "defenses": ["none"], "attacks": ["none"]}
+    common["budgets"] = [{"forbid_answer_words": False}]  # a draft is the same under the rule, but for its words
     crafting = {"rounds": 1, "theta_steps": 2, "pgd_steps": 2}
     words = {"rounds": 1, "pgd_steps": 2, "candidates": 2}
     found = (

@@ -25,7 +25,7 @@ DECIDE = """
 {label}: {what} came out otherwise than golden.json has it.
 
 Decide what that is:
-- a mistake: mend it; every committed record was made by what the file pins;
+- a mistake: mend it; the committed records of this protocol were made by what the file pins;
 - one plugin does otherwise on purpose: count up its `version`, and say so in CHANGELOG.md;
 - training, release, scoring or the drawing of splits do otherwise on purpose: count up PROTOCOL_VERSION in
   arena/plugins/identity.py, which makes every cell another one, and say so in CHANGELOG.md.

@@ -9,7 +9,7 @@ from synthetic import record
 
 from arena.errors import ArenaError
 from arena.records.schema import Record
-from leaderboards.pages.attacks import AttacksPage
+from leaderboards.pages.attacks import AttacksPage, Claim, Verdict
 
 ACCURACIES = {
     ("none", "none"): 0.9,
@@ -58,11 +58,32 @@ def test_costs_and_leavings_are_those_of_the_data(page: str) -> None:
 def test_robust_protection_is_against_the_best_attack_where_all_were_run(page: str) -> None:
     lacking = ("em", "punct"), *((d, a) for d in ("mem", "mmguard-bph") for a in ("jpeg", "grayscale"))
     rest = [record(0.2, defense, attack, seed) for defense, attack in lacking for seed in range(3)]
-    robust = section(AttacksPage().make({"attacks": records() + rest}, None), "Robust protection")
+    robust = section(AttacksPage().make({"attacks": records() + rest}, None), "The worst case")
     assert "jpeg" in row(robust, "2", "em") and "punct" in row(robust, "2", "mem")
     assert "none" in row(robust, "1", "mmguard-bph", "0 %").split("|")[5]
     reason = "withheld: 2 of 4 attacks have no record"
-    assert reason in row(section(page, "Robust protection"), "\N{EN DASH}", "mem", "0 %")
+    assert reason in row(section(page, "The worst case"), "\N{EN DASH}", "mem", "0 %")
+
+
+def test_a_sign_is_that_of_a_corrected_p_value() -> None:
+    restores, does_not = (Claim("jpeg", "em", restores, "somewhere") for restores in (True, False))
+    words = {
+        (c, v, p): Verdict(c, {"restored": v}, p).words
+        for c in (restores, does_not)
+        for v in (0.1, -0.1)
+        for p in (0.01, 0.2)
+    }
+    assert [words[restores, v, p] for v, p in ((0.1, 0.01), (-0.1, 0.01), (0.1, 0.2))] == [
+        "agrees",
+        "disagrees",
+        "cannot be told",
+    ]
+    assert [words[does_not, v, p] for v, p in ((0.1, 0.01), (-0.1, 0.01), (0.1, 0.2))] == [
+        "disagrees",
+        "disagrees",
+        "agrees",
+    ]
+    assert Verdict(restores, {"restored": None}, None).words == "no interval"
 
 
 def test_signs_meet_what_was_published(page: str) -> None:

@@ -41,30 +41,32 @@ PARQUET = {
 
 NAMES: dict[str, str] = {
     "cells": """
-        dataset model defense control surrogates knowledge norm image_budget text_budget attack auxiliary recipe items
-        seeds failed zero_shot clean clean_attacked accuracy gain drop paired_drop attack_cost protection retention
-        robust_protection peak_accuracy stealth_max_delta stealth_mean_delta stealth_psnr stealth_ssim stealth_ms_ssim
-        stealth_ciede2000 stealth_identical_images stealth_inserted_words stealth_edit_distance stealth_bleu
-        stealth_perplexity_ratio protect_seconds_per_sample protect_peak_memory_mb purify_seconds_per_sample
-        purify_peak_memory_mb finetune_seconds_per_sample finetune_peak_memory_mb diagnostic_rounds
-        diagnostic_surrogate_error diagnostic_loss diagnostic_loss-train diagnostic_loss-bind diagnostic_loss-joint
-        diagnostic_loss-trigger->perturbation diagnostic_loss-answer->trigger diagnostic_loss-answer->perturbation
-        diagnostic_trigger-eta diagnostic_trigger-bound diagnostic_trigger-measured diagnostic_trigger-violations
-        diagnostic_perturbation-eta diagnostic_perturbation-bound diagnostic_perturbation-measured
-        diagnostic_perturbation-violations
+        dataset model defense control surrogates knowledge norm image_budget text_budget forbid_answer_words attack
+        auxiliary in_domain recipe items seeds failed left_out zero_shot clean clean_attacked accuracy gain drop
+        paired_drop attack_cost protection retention over_random_words release_adds robust_protection
+        worst_case_protection peak_accuracy stealth_max_delta
+        stealth_mean_delta stealth_psnr stealth_ssim stealth_ms_ssim stealth_ciede2000 stealth_identical_images
+        stealth_inserted_words stealth_edit_distance stealth_bleu stealth_answer_leak stealth_perplexity_ratio
+        protect_seconds_per_sample protect_peak_memory_mb purify_seconds_per_sample purify_peak_memory_mb
+        finetune_seconds_per_sample finetune_peak_memory_mb diagnostic_rounds diagnostic_surrogate_error diagnostic_loss
+        diagnostic_loss-train diagnostic_loss-bind diagnostic_loss-joint diagnostic_loss-trigger->perturbation
+        diagnostic_loss-answer->trigger diagnostic_loss-answer->perturbation diagnostic_trigger-eta
+        diagnostic_trigger-bound diagnostic_trigger-measured diagnostic_trigger-violations diagnostic_perturbation-eta
+        diagnostic_perturbation-bound diagnostic_perturbation-measured diagnostic_perturbation-violations
     """,
     "ranking": """
-        dataset model defense control surrogates knowledge norm image_budget text_budget auxiliary group attacked
-        choices recipes best_attack best_recipe seeds protection robust_protection robust_retention robust_accuracy
-        stealth_max_delta stealth_mean_delta stealth_psnr stealth_ssim stealth_ms_ssim stealth_ciede2000
-        stealth_identical_images stealth_inserted_words stealth_edit_distance stealth_bleu stealth_perplexity_ratio
-        protect_seconds_per_sample
+        dataset model defense control surrogates knowledge norm image_budget text_budget forbid_answer_words auxiliary
+        in_domain group attacked choices recipes chooser unfit best_attack best_recipe seeds protection
+        over_random_words robust_protection worst_case_protection
+        robust_retention robust_accuracy stealth_max_delta stealth_mean_delta stealth_psnr stealth_ssim stealth_ms_ssim
+        stealth_ciede2000 stealth_identical_images stealth_inserted_words stealth_edit_distance stealth_bleu
+        stealth_answer_leak stealth_perplexity_ratio protect_seconds_per_sample
     """,
     "failures": """
-        dataset model defense control surrogates knowledge norm image_budget text_budget attack auxiliary recipe seed
-        stage error cell
+        dataset model defense control surrogates knowledge norm image_budget text_budget forbid_answer_words attack
+        auxiliary in_domain recipe seed stage error cell
     """,
-    "power": "dataset model items seeds minimum_detectable_difference",
+    "power": "dataset model items seeds recipe clean gain noise_floor headroom minimum_detectable_difference unfit",
     "record": """
         schema_version identity_version protocol_version cell dataset model defense attack recipe knowledge budget
         auxiliary seed suite status failure zero_shot outcome peak_accuracy chosen_epoch epochs stealth cost diagnostics
@@ -77,12 +79,12 @@ NAMES: dict[str, str] = {
     """,
     "model": "id version config runtime source_digest origin fingerprint family",
     "defense": "id version config runtime fingerprint source_digest origin label surrogates",
-    "attack": "label parts",
+    "attack": "label parts chooses in_domain",
     "origin": "package version",
-    "budget": "norm image text",
+    "budget": "norm image text forbid_answer_words",
     "suite": "id digest",
     "failure": "stage error traceback",
-    "outcome": "accuracy items correct metrics",
+    "outcome": "accuracy items correct metrics cut",
     "epoch": "loss held_out_accuracy held_out_loss test_accuracy",
     "cost": "protect purify finetune machine",
     "stage cost": "seconds seconds_per_sample peak_memory_mb",
@@ -94,7 +96,7 @@ NAMES: dict[str, str] = {
 
 @cache
 def committed(suite: str) -> Board:
-    return board_of(ROOT / "leaderboards" / "records" / f"{suite}.jsonl")
+    return board_of(ROOT / "leaderboards" / "records" / "v1" / f"{suite}.jsonl")
 
 
 def failed(defense: str, *attacks: str) -> list[Record]:
@@ -107,8 +109,27 @@ def without(records: Sequence[Record], defense: str, attack: str | None = None) 
 
 def recipes_without_a_common_seed(zero_shot: float | None) -> list[Record]:
     controls = [record(0.9, seed=s, recipe=name, zero_shot=zero_shot) for s, name in enumerate(("lora", "full"))]
-    places = [(attack, seed, name) for attack in ("none", "jpeg") for seed in (0, 1) for name in ("lora", "full")]
-    return controls + [record(0.3, "em", a, s, recipe=name, zero_shot=zero_shot) for a, s, name in places]
+    return controls + [
+        r
+        for defense in ("em", "mem", "random-words")
+        for seed in (0, 1)
+        for name in ("lora", "full")
+        for attack in ("none", "jpeg")
+        for r in told(defense, attack, [seed], recipe=name, zero_shot=zero_shot)
+    ]
+
+
+def told(defense: str, attack: str = "none", seeds: Sequence[int] = (0, 1, 2), **more: Any) -> list[Record]:
+    """Records of a release with other questions; `em` leaves them alone."""
+    shown = {"edit_distance": 0.0 if defense == "em" else 20.0}
+    return [record(0.3, defense, attack, seed, stealth=shown, **more) for seed in seeds]
+
+
+def with_own_data(alone: Sequence[int], *seeds: int) -> list[Record]:
+    """Records of an attacker with clean data of their own, and over other seeds of these data alone."""
+    own = {"auxiliary": 0.2}
+    mixed = [record(0.8, defense, "mix", seed, **own) for defense in ("none", "em") for seed in seeds]
+    return quick() + mixed + [record(0.5, "none", "auxiliary-alone", seed, **own) for seed in alone]
 
 
 @cache
@@ -131,6 +152,23 @@ def made_up() -> dict[str, Board]:
         "no gain": (quick(dict.fromkeys(QUICK, 0.1)), ()),
         "no seed in common": (apart, ()),
         "no seed in common of recipes": (recipes_without_a_common_seed(0.1), ()),
+        "words": ([*quick(), *told("random-words"), *told("mem"), *failed("mem", "jpeg")], ()),
+        "words whole": (
+            [
+                *quick(),
+                *(r for d in ("random-words", "mem") for a in ("none", "jpeg", "grayscale") for r in told(d, a)),
+            ],
+            (),
+        ),
+        "words without a control": ([*quick(), *told("mem")], ()),
+        "words of other seeds": ([*quick(), *told("random-words", seeds=(0, 1)), *told("mem", seeds=(2, 3))], ()),
+        "own data": (with_own_data((0, 1), 0, 1, 2), ()),
+        "own data without a control": (with_own_data((), 0, 1, 2), ()),
+        "own data of other seeds": (with_own_data((0, 1), 2, 3), ()),
+        "own data that failed": (
+            [*with_own_data((0, 1), 0, 1), *(record(0, "lsp", "mix", s, auxiliary=0.2, error="x") for s in (0, 1))],
+            (),
+        ),
         "nor zero-shot": (recipes_without_a_common_seed(None), ()),
         "no attack": (quick({("none", "none"): 0.9, ("em", "none"): 0.3}), ()),
         "failed": (without(quick(), "em") + failed("em", "none", "jpeg", "grayscale"), ()),
@@ -268,8 +306,8 @@ def test_wrong_types_and_nulls_are_noticed() -> None:
 
 def test_stealth_has_a_column_for_every_measure() -> None:
     measured = {*_MEASURES, "identical_images", "perplexity_ratio"}
-    recorded = read_records(ROOT / "leaderboards" / "records" / "quick.jsonl")[0].stealth or {}
-    assert measured == set(recorded) == {column.name.removeprefix("stealth_") for column in STEALTH}
+    recorded = read_records(ROOT / "leaderboards" / "records" / "v1" / "quick.jsonl")[0].stealth or {}
+    assert set(recorded) <= measured == {column.name.removeprefix("stealth_") for column in STEALTH}
 
 
 OBJECTS = {

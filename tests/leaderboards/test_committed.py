@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from arena.cli.boards import show_board, suite_records
+from arena.cli.boards import page_records, show_board, suite_records
+from arena.records.files import NOT_RECORDS
 from arena.suites.shipped import find_suite
 from leaderboards.pages import find_page, write_page
 
 LEADERBOARDS = Path(__file__).parents[2] / "leaderboards"
+SUITES = sorted(p.stem for p in (LEADERBOARDS / "records").glob("*.jsonl") if p.name not in NOT_RECORDS)
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +20,7 @@ def in_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(LEADERBOARDS.parent)
 
 
-@pytest.mark.parametrize("suite", ["quick", "baselines", "mmguard", "mmguard-ablations", "attacks", "transfer"])
+@pytest.mark.parametrize("suite", SUITES)
 def test_boards_are_what_their_records_make(suite: str, tmp_path: Path) -> None:
     records = suite_records(find_suite(suite), Path(f"leaderboards/records/{suite}.jsonl"))
     show_board(records, LEADERBOARDS / "records", tmp_path, suite)
@@ -31,7 +33,5 @@ def test_boards_are_what_their_records_make(suite: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["attacks", "mmguard", "transfer"])
 def test_pages_are_what_their_records_make(name: str, tmp_path: Path) -> None:
     page = find_page(f"{name}.md")
-    suites = (*page.suites, *page.optional)
-    records = {suite: suite_records(find_suite(suite), Path(f"leaderboards/records/{suite}.jsonl")) for suite in suites}
-    made = write_page(page, records, tmp_path / f"{name}.md")
+    made = write_page(page, page_records(page, LEADERBOARDS / "records"), tmp_path / f"{name}.md")
     assert made.read_text(encoding="utf-8") == (LEADERBOARDS / f"{name}.md").read_text(encoding="utf-8")

@@ -14,6 +14,7 @@ from arena.lvlm.batch import Role
 from mmguard.attention import (
     Attention,
     align,
+    asking,
     bph,
     check_causal_order,
     crs,
@@ -68,6 +69,8 @@ def test_omega_delta_takes_the_most_changed_and_the_first_of_ties() -> None:
     assert omega_delta(change, 0.1).tolist() == [False, True, False, False, False]  # ceil(0.5) = 1
     assert omega_delta(change, 0.4).tolist() == [False, True, True, False, False]
     assert omega_delta(torch.zeros(5), 0.4).sum() == 0
+    many = torch.arange(100.0) + 1
+    assert omega_delta(many, 0.07).sum() == 7  # 0.07 * 100 is 7.000000000000001 in floats
 
 
 def test_image_keys_mark_image_tokens_in_order() -> None:
@@ -92,6 +95,12 @@ def test_query_rows_are_padded_to_the_longest() -> None:
     assert positions[0].tolist() == [2, 3, 4]
     assert positions[1, 0] == 1
     assert found.tolist() == [[G, Y, Y], [G, P, P]]
+
+
+def test_the_rows_that_predict_an_answer_stand_before_its_tokens() -> None:
+    found = roles([I, G, T, Y, Y], [I, T, Y, P, P])
+    assert torch.equal(asking(found, "targets"), found)
+    assert torch.equal(asking(found, "predicting"), roles([I, G, Y, Y, T], [I, Y, T, P, P]))
 
 
 def test_uniform_is_one_over_the_size_of_the_set() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ from small_samples import mixed_samples
 from tiny_models import tiny_random_llava
 
 from arena.budget import Budget
+from arena.data.sample import Sample
+from arena.leak import given_away, inserted_words
 from arena.plugins.base import DefenderWorld, Defense
 from arena.release import build_release
 from defenses.mem import Mem
@@ -92,4 +96,41 @@ def test_mem_stops_rewriting_after_the_first_rounds() -> None:
 
     assert questions(1, 1) == questions(1, 3)
     assert questions(0, 1) != questions(1, 1)
-    assert all(q.startswith(s.question) for q, s in zip(questions(1, 1), samples, strict=True))
+    assert all(q.endswith(f" {s.question}") for q, s in zip(questions(1, 1), samples, strict=True))
+
+
+def test_the_rows_of_the_answer_are_a_choice_that_came_later() -> None:
+    assert "answer_rows" not in MMGuardBPH.Config().identity()
+    config = {**QUICK, **IMAGE, **TEXT, "answer_rows": "predicting"}
+    chosen = MMGuardBPH.Config.model_validate(config)
+    assert chosen.identity()["answer_rows"] == "predicting"
+    samples = mixed_samples(4)
+    plain = MMGuardBPH.Config.model_validate({**config, "answer_rows": "targets"})
+    losses = []
+    for settings in (plain, chosen):
+        granted = world()
+        list(MMGuardBPH(settings).protect(samples, granted))
+        losses.append(granted.diagnostics["loss-answer->trigger"])
+    assert losses[0] != losses[1]
+
+
+WITH_WORDS = [(entry, config) for entry, config, _, inserts in ENTRIES if inserts]
+
+
+@pytest.mark.parametrize(("entry", "config"), WITH_WORDS, ids=lambda x: getattr(x, "__name__", ""))
+def test_no_word_of_the_answer_is_inserted(entry: type[Defense], config: dict[str, object]) -> None:
+    """Where the answers are the words that the method would insert if it might."""
+    samples, free = mixed_samples(4), Budget(image=4, text=2, forbid_answer_words=False)
+    defense = entry(entry.Config.model_validate({**config, "candidates": 6}))
+
+    def release(samples: Sequence[Sample], budget: Budget) -> list[Sample]:
+        granted = DefenderWorld(budget, 7, lambda: (tiny_random_llava(),))
+        return build_release(samples, defense.protect(samples, granted), budget)
+
+    told = release(samples, free)
+    found = [inserted_words(s.question, t.question) for s, t in zip(samples, told, strict=True)]
+    answered = [replace(s, aliases=tuple(words)) for s, words in zip(samples, found, strict=True)]
+    assert all(given_away(s, t.question) for s, t in zip(answered, release(answered, free), strict=True))
+    kept = release(answered, Budget(image=4, text=2))
+    assert all(s.question != t.question for s, t in zip(answered, kept, strict=True))
+    assert not any(given_away(s, t.question) for s, t in zip(answered, kept, strict=True))

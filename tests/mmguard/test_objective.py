@@ -10,7 +10,7 @@ from tiny_models import tiny_random_llava
 from arena.errors import ArenaError
 from arena.lvlm.base import LVLM, images_of
 from arena.lvlm.batch import Batch, Role
-from mmguard.attention import Attention, align, mean_attention
+from mmguard.attention import AnswerRows, Attention, align, mean_attention
 from mmguard.objective import (
     Objective,
     Reference,
@@ -35,7 +35,7 @@ def objective(**settings: object) -> Objective:
     return Objective.model_validate(settings)
 
 
-def protected(lvlm: LVLM) -> tuple[Batch, Reference]:
+def protected(lvlm: LVLM, answer_rows: AnswerRows = "targets") -> tuple[Batch, Reference]:
     """Four samples with triggers and with a perturbed top left corner."""
     samples = mixed_samples(4)
     texts = [insert(s.question, ("red", "star", "blue"), 2) for s in samples]
@@ -43,7 +43,7 @@ def protected(lvlm: LVLM) -> tuple[Batch, Reference]:
     for x in images:
         x[:, :8, :8] = (x[:, :8, :8] + 8 / 255).clamp(0, 1)
     released = [s.with_content(s.image, text) for s, (text, _) in zip(samples, texts, strict=True)]
-    clean = reference(lvlm, samples, range(2))
+    clean = reference(lvlm, samples, range(2), answer_rows)
     return lvlm.encode(released, images, [span for _, span in texts]), clean
 
 
@@ -52,12 +52,14 @@ def kl(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
     return (p[used] * (p[used] / q[used]).log()).sum()
 
 
-def test_bph_from_whole_attention_maps(lvlm: LVLM) -> None:
-    batch, clean = protected(lvlm)
-    terms, _ = evaluate(objective(objective="bph", tau_delta=0.02), lvlm, batch, clean)
+@pytest.mark.parametrize(("answer_rows", "before"), [("targets", 0), ("predicting", 1)])
+def test_bph_from_whole_attention_maps(lvlm: LVLM, answer_rows: AnswerRows, before: int) -> None:
+    batch, clean = protected(lvlm, answer_rows)
+    terms, _ = evaluate(objective(objective="bph", tau_delta=0.02, answer_rows=answer_rows), lvlm, batch, clean)
     maps = lvlm.attention(batch, (0, 1))
     for b in range(4):
         place = {role: (batch.roles[b] == role).nonzero().flatten() for role in Role}
+        place[Role.ANSWER] -= before
         corner = place[Role.IMAGE][:1]  # ceil(0.02 * 36) = 1 token, and only the corner was perturbed
         wanted = torch.zeros(())
         for rows, keys in (("TRIGGER", corner), ("ANSWER", place[Role.TRIGGER]), ("ANSWER", corner)):
@@ -70,15 +72,16 @@ def test_bph_from_whole_attention_maps(lvlm: LVLM) -> None:
     assert torch.allclose(terms.joint, terms.train + terms.bind.loss)
 
 
-def test_crs_from_whole_attention_maps(lvlm: LVLM) -> None:
-    batch, clean = protected(lvlm)
-    terms, _ = evaluate(objective(objective="crs"), lvlm, batch, clean)
+@pytest.mark.parametrize(("answer_rows", "first"), [("targets", 0), ("predicting", 1)])
+def test_crs_from_whole_attention_maps(lvlm: LVLM, answer_rows: AnswerRows, first: int) -> None:
+    batch, clean = protected(lvlm, answer_rows)
+    terms, _ = evaluate(objective(objective="crs", answer_rows=answer_rows), lvlm, batch, clean)
     samples = mixed_samples(4)
     before, maps = lvlm.encode(samples), lvlm.attention(batch, (0, 1))
     for b in range(4):
         original = lvlm.attention(lvlm.encode([samples[b]]), (0, 1))
-        answer = (before.roles[b] == Role.ANSWER).nonzero().flatten()
-        moved = (batch.roles[b] == Role.ANSWER).nonzero().flatten()
+        answer = (before.roles[b] == Role.ANSWER).nonzero().flatten() - first
+        moved = (batch.roles[b] == Role.ANSWER).nonzero().flatten() - first
         common = ((batch.roles[b] != Role.TRIGGER) & (batch.roles[b] != Role.PADDING)).nonzero().flatten()
         wanted = -sum(
             kl(original[k][0][:, answer].mean((0, 1)), maps[k][b][:, moved].mean((0, 1))[common]) / 2 for k in (0, 1)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny_models import tiny_random_llava
 
+from arena.budget import Budget
+from arena.data.sample import Sample
 from arena.errors import ArenaError
 from arena.lvlm.base import LVLM
 from mmguard.trigger import (
+    Vocabulary,
     admissible_vocabulary,
     choose,
+    fits,
     initial_trigger,
     insert,
     insertion_gap,
@@ -21,7 +28,12 @@ from mmguard.trigger import (
     slot_positions,
     slot_span,
     token_growth,
+    trigger_in,
 )
+
+
+def asked(answer: str, *aliases: str) -> Sample:
+    return Sample("s", Image.new("RGB", (48, 48)), "which clan is this?", answer, aliases)
 
 
 @pytest.fixture(scope="module")
@@ -85,14 +97,61 @@ def test_slots_are_found_in_the_sequence(lvlm: LVLM) -> None:
 
 @pytest.mark.parametrize("gap", [0, 2, 4])
 def test_a_starting_trigger_fits_its_tokens(lvlm: LVLM, gap: int) -> None:
-    vocabulary, question = admissible_vocabulary(lvlm), "which clan is this?"
+    vocabulary, sample = admissible_vocabulary(lvlm), asked("fox")
+    question = sample.question
     for seed in range(5):
         rng = np.random.default_rng(seed)
-        trigger = initial_trigger(question, 3, gap, vocabulary, lvlm.tokenizer, rng)
+        trigger = initial_trigger(sample, 3, gap, vocabulary, lvlm.tokenizer, rng, Budget())
         growth = token_growth(lvlm.tokenizer, question, insert(question, trigger, gap)[0])
         assert 0 < len(trigger) <= 3 and growth <= 3
         assert set(trigger) <= set(vocabulary.words)
-    assert len(initial_trigger(question, 3, 4, vocabulary, lvlm.tokenizer, rng)) == 3
+    assert len(initial_trigger(sample, 3, 4, vocabulary, lvlm.tokenizer, rng, Budget())) == 3
+
+
+def few(*words: str) -> Vocabulary:
+    return Vocabulary(words, torch.arange(len(words)))
+
+
+class ByWords:
+    """A slow tokenizer with a token a word."""
+
+    is_fast = False
+
+    def __call__(self, text: str, **_: bool) -> dict[str, list[str]]:
+        return {"input_ids": text.split()}
+
+
+by_words = ByWords()
+
+
+def test_words_of_the_answer_are_no_beginning() -> None:
+    """Not even where hardly any others are left."""
+    vocabulary = few("fox", "Fox", "star", "FOX", "three", "tail")
+    draw = partial(initial_trigger, words=2, gap=4, vocabulary=vocabulary, tokenizer=by_words)
+    found = [draw(asked("fox", "3"), rng=np.random.default_rng(i), budget=Budget()) for i in range(20)]
+    assert {word for trigger in found for word in trigger} == {"star", "tail"}
+    free = Budget(forbid_answer_words=False)
+    assert {w for i in range(20) for w in draw(asked("fox"), rng=np.random.default_rng(i), budget=free)} >= {"fox"}
+    assert draw(asked("star", "tail", "fox", "three"), rng=np.random.default_rng(0), budget=Budget()) == ()
+
+
+def test_admissible_words_that_make_the_answer_together_do_not_fit() -> None:
+    sample = asked("foxtail")
+    apart, together = "which clan is this? tail fox", "which clan is this? fox tail"
+    assert fits(sample, apart, 2, by_words, Budget()) and not fits(sample, together, 2, by_words, Budget())
+    assert fits(sample, together, 2, by_words, Budget(forbid_answer_words=False))
+    assert not fits(sample, apart, 1, by_words, Budget())
+    rngs = map(np.random.default_rng, range(20))
+    drawn = [initial_trigger(sample, 2, 4, few("fox", "tail"), by_words, rng, Budget()) for rng in rngs]
+    assert ("fox", "tail") not in drawn and ("tail", "fox") in drawn
+
+
+def test_a_trigger_is_found_again() -> None:
+    for gap in (0, 2, 4):
+        told = insert("which clan is this?", ("fox", "owl"), gap)[0]
+        assert trigger_in("which clan is this?", told, gap) == ("fox", "owl")
+        assert trigger_in("which clan is that?", told, gap) is None
+    assert trigger_in("which clan?", "which clan?", 1) == ()
 
 
 def test_screening_is_the_inner_product_of_every_replacement() -> None:
@@ -103,8 +162,15 @@ def test_screening_is_the_inner_product_of_every_replacement() -> None:
         for v in range(30):
             assert torch.isclose(scores[b, v], torch.dot(table[v] - current[b], gradients[b]), atol=1e-5)
     best = screen(scores, 5)
-    assert torch.equal(best, scores.argsort(1)[:, :5])
-    assert screen(scores, 100).shape == (4, 30)
+    assert best == scores.argsort(1)[:, :5].tolist()
+    assert [len(row) for row in screen(scores, 100)] == [30] * 4
+
+
+def test_screening_leaves_out_what_is_barred_for_a_sample() -> None:
+    scores = torch.tensor([[3.0, 1.0, 2.0], [3.0, 1.0, 2.0]])
+    assert screen(scores, 2, [[1], []]) == [[2, 0], [1, 2]]
+    assert screen(scores, 3, [[0, 1, 2], [1]]) == [[], [2, 0]]
+    assert scores[0, 1] == 1.0
 
 
 def test_slot_gradient_averages_a_words_tokens() -> None:

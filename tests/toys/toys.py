@@ -88,14 +88,14 @@ class ToyLVLM:
     def __init__(self, threshold: float) -> None:
         self.threshold = threshold
 
-    def generate(self, samples: Sequence[Sample]) -> list[str]:
-        return [ANSWERS[int(np.asarray(s.image).mean() > self.threshold)] for s in samples]
+    def answers(self, samples: Sequence[Sample], max_new_tokens: int = 16) -> list[tuple[str, bool]]:
+        return [(ANSWERS[int(np.asarray(s.image).mean() > self.threshold)], False) for s in samples]
 
     def perplexities(self, texts: Sequence[str]) -> list[float]:
         return [float(len(text)) for text in texts]
 
-    def tokenizer(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
-        return {"input_ids": list(range(len(text.split())))}
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        return [len(text.split()) for text in texts]
 
 
 class ToyModel(ModelSource):
@@ -170,8 +170,13 @@ class ToyShift(ImageDefense):
 class ToyFixed(Defense):
     """A word at the end of every question."""
 
+    class Config(PluginConfig):
+        word: str = Field("please", description="the word")
+
+    config: Config
+
     def protect(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Draft]:
-        return [Draft(s.image, f"{s.question} please") for s in samples]
+        return [Draft(s.image, f"{s.question} {self.config.word}") for s in samples]
 
 
 class ToyCrafted(ImageDefense):
@@ -321,7 +326,7 @@ def fine_tuned(stage: FineTune, desk: Desk) -> None:
 
 def scored(stage: Score, desk: Desk) -> None:
     history = json.loads((desk.path("adapter") / "history.json").read_text(encoding="utf-8"))
-    desk.write("answers.json", {"0": ToyLVLM(history["threshold"]).generate(desk.samples("test"))})
+    desk.write("answers.json", {"0": ToyLVLM(history["threshold"]).answers(desk.samples("test"))})
 
 
 def install() -> None:

@@ -173,23 +173,33 @@ def patch_the_judge(samples: Samples, note: str) -> list[Draft]:
     return loud(samples)
 
 
+def once_written(change: Callable[[Path], None]) -> None:
+    """Let something be done to the folder of drafts after they were written."""
+    from arena.engine.job import Desk
+
+    write = Desk.write
+
+    def tampered(desk: Desk, name: str, content: Any) -> None:
+        change(desk.made / "drafts")
+        write(desk, name, content)
+
+    setattr(Desk, "write", tampered)  # noqa: B010
+
+
 @deed
 def fewer_drafts(samples: Samples, note: str) -> list[Draft]:
-    from arena.release import write_drafts
+    def cut(folder: Path) -> None:
+        questions = folder / "questions.json"
+        questions.write_text(json.dumps(json.loads(questions.read_text("utf-8"))[:-1]), encoding="utf-8")
+        sorted(folder.glob("*.png"))[-1].unlink()
 
-    patch("arena.engine.stages.release:write_drafts", lambda made, folder: write_drafts(made[:-1], folder))
+    once_written(cut)
     return drafts(samples)
 
 
 @deed
 def larger_pictures(samples: Samples, note: str) -> list[Draft]:
-    from arena.release import write_drafts
-
-    def write(made: Any, folder: Path) -> None:
-        write_drafts(made, folder)
-        Image.new("L", (64, 64)).save(folder / "000000.png")
-
-    patch("arena.engine.stages.release:write_drafts", write)
+    once_written(lambda folder: Image.new("L", (64, 64)).save(folder / "000000.png"))
     return drafts(samples)
 
 
@@ -897,14 +907,14 @@ class VillainLVLM(ToyLVLM):
         super().__init__(threshold)
         self.deed = deed
 
-    def generate(self, samples: Samples) -> list[str]:
-        said = super().generate(samples)
+    def answers(self, samples: Samples, max_new_tokens: int = 16) -> list[tuple[str, bool]]:
+        said = super().answers(samples, max_new_tokens)
         return {  # type: ignore[return-value]
             "few": said[:-1],
             "no-texts": [3.5] * len(said),
             "nothing": None,
             "text": "one",
-            "peek": [next((a for a in (s.answer, *s.aliases) if a in ANSWERS), "?") for s in samples],
+            "peek": [(next((a for a in (s.answer, *s.aliases) if a in ANSWERS), "?"), False) for s in samples],
         }[self.deed]
 
 

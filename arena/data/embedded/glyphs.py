@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from arena.data.embedded.scenes import SHAPES, scene_of
+from arena.data.embedded.question_kinds import KindsConfig, trained_kinds
+from arena.data.embedded.scenes import SHAPES, Scene, ask, scene_of
 from arena.data.sample import Sample, Splits
 from arena.errors import ArenaError
 from arena.plugins.base import Dataset
@@ -28,8 +31,15 @@ class Glyphs(Dataset):
     """Procedural scenes, 48 x 48 RGB, whose clan is a fixed function of the one shape that all its things have.
 
     The tiny models know the shapes and can say the animals' names, but nothing ties the two before fine-tuning. Classes
-    are balanced within each split. Pictures are drawn here; there is no licence to mind.
+    are balanced within each split. A cross-task split may also ask what the tiny models know already: count,
+    colour, shape and place. Pictures are drawn here; there is no licence to mind.
     """
+
+    class Config(KindsConfig):
+        known = ("clan", "count", "colour", "shape", "place")
+        train_kinds: tuple[str, ...] = trained_kinds(("clan",))
+
+    config: Config
 
     convention = "exact"
     packages = ("numpy", "pillow")
@@ -40,8 +50,9 @@ class Glyphs(Dataset):
         Sample i of split k (train, auxiliary, test) has the number 3 i + k. Raises `ArenaError` if a picture repeats.
         """
         children = np.random.SeedSequence(seed).spawn(3)
+        kinds = (self.config.train_kinds, self.config.train_kinds, self.config.tested)
         parts = [
-            _draw(np.random.default_rng(child), size, k)
+            _draw(np.random.default_rng(child), size, k, kinds[k])
             for k, (child, size) in enumerate(zip(children, (train, auxiliary, test), strict=True))
         ]
         pictures = {sample.image.tobytes() for part in parts for sample in part}
@@ -50,11 +61,19 @@ class Glyphs(Dataset):
         return Splits(*parts)
 
 
-def _draw(rng: np.random.Generator, size: int, split: int) -> tuple[Sample, ...]:
+def _draw(rng: np.random.Generator, size: int, split: int, kinds: Sequence[str]) -> tuple[Sample, ...]:
     samples = []
     for i, label in enumerate(rng.permutation(np.arange(size) % len(SHAPES))):
-        shape = SHAPES[label]
-        picture = scene_of(rng, shape).image
-        question = QUESTIONS[rng.integers(len(QUESTIONS))]
-        samples.append(Sample(f"glyphs-{3 * i + split:05d}", picture, question, CLANS[shape]))
+        scene, question, answer = _asked(rng, SHAPES[label], kinds[i % len(kinds)])
+        samples.append(Sample(f"glyphs-{3 * i + split:05d}", scene.image, question, answer))
     return tuple(samples)
+
+
+def _asked(rng: np.random.Generator, shape: str, kind: str) -> tuple[Scene, str, str]:
+    """A scene of a shape and a question of a kind about it; scenes that do not allow it are drawn again."""
+    while True:
+        scene = scene_of(rng, shape)
+        if kind == "clan":
+            return scene, QUESTIONS[rng.integers(len(QUESTIONS))], CLANS[shape]
+        if found := ask(scene, kind, rng):
+            return scene, *found

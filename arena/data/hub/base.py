@@ -15,9 +15,10 @@ from pydantic import Field
 from arena.budget import mode_problem
 from arena.data.embedded.draw import Drawing, divide
 from arena.data.fingerprint import LocalConfig, folder_fingerprint
-from arena.data.folder import decode
-from arena.data.hub.table import open_split
+from arena.data.hub.table import encoded_pictures, open_split
+from arena.data.pictures.decode import decode
 from arena.data.sample import Sample, Splits
+from arena.data.values import with_class_names
 from arena.errors import ArenaError, UsageError
 from arena.hub_commit import resolve
 from arena.paths import is_folder
@@ -116,8 +117,6 @@ class HubDataset(Dataset):
         return {**{name: fields[name].get_default(call_default_factory=True) for name in _WHERE}, "source": str(folder)}
 
     def _drawing(self, split: str, seed: np.random.SeedSequence) -> Drawing:
-        import datasets
-
         c = self.config
         if unknown := sorted(set(c.columns) - set(self.fields)):
             raise UsageError(f"{self._name} has no field {unknown[0]!r}: map {', '.join(self.fields)}")
@@ -131,10 +130,7 @@ class HubDataset(Dataset):
                     f"map one of them, as in columns: {{{field}: {table.column_names[0]}}}"
                 )
         try:
-            table = table.select_columns([*dict.fromkeys(columns.values())])
-            if isinstance(table.features[columns["image"]], datasets.Value):  # a text would be taken for a file's path
-                raise TypeError("it holds plain values")
-            table = table.cast_column(columns["image"], datasets.Image(decode=False))
+            table = encoded_pictures(table.select_columns([*dict.fromkeys(columns.values())]), columns["image"])
         except (TypeError, ValueError, NotImplementedError) as error:
             raise UsageError(
                 f"{where}: column {columns['image']!r} (image) holds no pictures ({error}): map another"
@@ -142,7 +138,7 @@ class HubDataset(Dataset):
 
         def at(number: int) -> Sample | None:
             found = table[number]
-            row = {field: found[column] for field, column in columns.items()}
+            row = {field: with_class_names(found[column], table.features[column]) for field, column in columns.items()}
             return self._sample(row, f"{self._name}-{split}-{number:06d}", f"{where}, row {number}")
 
         return Drawing(where, len(table), at, seed)
@@ -165,8 +161,11 @@ class HubDataset(Dataset):
 
 
 def text(row: Row, field: str) -> str:
-    """A text of a row without white space around it. Raises `ValueError` if it is none or empty."""
+    """A text of a row, or a whole number as one, without white space around it. Raises `ValueError` if it is none or
+    empty."""
     value = row[field]
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
     if not isinstance(value, str) or not value.strip():
         raise ValueError(
             f"{field} is {value!r} where a text is needed: take a split that has answers, or map another column"

@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from arena.data.hub.base import Exchange, HubConfig, HubDataset, Row, text, texts
-from arena.data.hub.multiple_choice import SHORT
+from arena.data.multiple_choice import SHORT
 from arena.plugins.base import setting
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from arena.data.hub.base import Exchange, HubConfig, HubDataset, Row, text
-from arena.data.hub.multiple_choice import LETTER, lettered, split_options
+from arena.data.multiple_choice import LETTER, lettered, split_options
 from arena.plugins.base import setting
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from arena.data.hub.base import Exchange, HubConfig, HubDataset, Row, text, texts
-from arena.data.hub.multiple_choice import LETTER, lettered
+from arena.data.multiple_choice import LETTER, lettered
 from arena.plugins.base import setting
 
 

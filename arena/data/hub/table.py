@@ -58,6 +58,20 @@ def load_saved(folder: Path) -> Any:
     return datasets.DatasetDict({str(saved.split or "train"): saved})
 
 
+def encoded_pictures(table: Any, column: str) -> Any:
+    """The table with a column of pictures as ``{"bytes": ..., "path": ...}``, whether `datasets` wrote it or it holds
+    plain bytes, as other tools write them. Raises `TypeError`, `ValueError` or `NotImplementedError` for any other: a
+    text would be taken for a file's path."""
+    import datasets
+
+    kind = table.features[column]
+    if isinstance(kind, datasets.Value):
+        if kind.dtype not in ("binary", "large_binary"):
+            raise TypeError("it holds plain values")
+        table = table.cast_column(column, datasets.Value("binary"))
+    return table.cast_column(column, datasets.Image(decode=False))
+
+
 @contextmanager
 def without_bars() -> Iterator[None]:
     """Without the progress bars of `datasets`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from arena.data.hub.base import Exchange, HubConfig, HubDataset, Row, text
-from arena.data.hub.multiple_choice import SHORT
+from arena.data.multiple_choice import SHORT
 from arena.plugins.base import setting
 
 

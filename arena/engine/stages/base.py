@@ -91,8 +91,7 @@ class Asking:
     def run(self, desk: Desk) -> None:
         """Tokens of each of the texts in ``texts.json``, without special ones."""
         texts = json.loads(desk.path("texts.json").read_text(encoding="utf-8"))
-        tokenizer: Any = load_model(self.model).tokenizer
-        desk.write("counts.json", [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts])
+        desk.write("counts.json", load_model(self.model).token_counts(texts))
 
 
 @dataclass(frozen=True)
@@ -156,6 +155,10 @@ class Stage(ABC):
     def collect(self, job: Job, made: Path) -> None:
         """Check what the plugins made against what they never held, and fill the folder of the artifact. The files of
         `made` are plain ones, and whatever is in them may be a lie."""
+
+    def named(self, message: str, job: Job) -> str:
+        """What its plugins said of their failure, with the ids of samples whose ids they were not told."""
+        return message
 
     def plugins(self) -> dict[str, PluginSpec]:
         """The plugins that run in the stage, by their places."""

@@ -221,9 +221,14 @@ def check_history(history: Any, kept: Sequence[str]) -> None:
         raise ArenaError(f"{HISTORY} chooses epoch {chosen}, whose weights were not kept")
     for number, values in enumerate(numbers):
         if not all(map(math.isfinite, values)):
+            loss, held_out = map(_said, values[:2])
             raise ArenaError(
-                f"the training diverged: in epoch {number + 1} of {len(numbers)} its loss is {values[0]:g}, and on "
-                f"held-out samples {values[1]:g}; lower the learning rate, or look at what the attack makes of the loss"
+                f"the training diverged: its loss is {loss} in epoch {number + 1} of {len(numbers)}, and on held-out "
+                f"samples {held_out}; lower the learning rate, or look at what the attack makes of the loss"
             )
         if not 0 <= values[2] <= 1:
             raise ArenaError(f"{HISTORY} has an accuracy of {values[2]:g} in epoch {number + 1}")
+
+
+def _said(value: float) -> str:
+    return "NaN" if math.isnan(value) else "infinite" if math.isinf(value) else f"{value:g}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from arena.budget import mode_problem
-from arena.data.folder import FIELDS
+from arena.data.metadata import FIELDS
 from arena.data.sample import Sample
 from arena.engine.job import Desk, Grants, Job, attacker_world
 from arena.engine.stages.base import (

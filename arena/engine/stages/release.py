@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, cast
 
 from arena.budget import Budget, check
 from arena.data import shelf
-from arena.data.sample import digest
+from arena.data.pictures.encoding import Encoding
+from arena.data.sample import Sample, digest
 from arena.engine.job import Desk, Job, defender_world, write_json
 from arena.engine.stages.base import (
     FORWARD,
@@ -28,7 +30,7 @@ from arena.engine.stages.base import (
     cost,
     read_made,
 )
-from arena.errors import ArenaError
+from arena.errors import ArenaError, Refused
 from arena.plugins.base import Defense
 from arena.plugins.spec import PluginSpec, load_model
 from arena.release import read_drafts, read_questions, round_drafts, write_drafts
@@ -38,13 +40,13 @@ if TYPE_CHECKING:
     from arena.lvlm.base import LVLM
 
 
-DRAFTS, DIAGNOSTICS, COUNTS = "drafts", "diagnostics.json", "counts.json"
+DRAFTS, DIAGNOSTICS, COUNTS, REFUSED = "drafts", "diagnostics.json", "counts.json", "refused.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Release(Stage):
     """Crafting, rounding to 8 bits, and the budget's check. `budget` is None where the defense changes nothing,
-    `surrogates` and `seed` where it reads none."""
+    `surrogates` and `seed` where it reads none; with an `encoding` that is lossy surrogates see pictures through it."""
 
     kind = "release"
     seconds_per_sample = 0.1
@@ -55,17 +57,37 @@ class Release(Stage):
     seed: int | None
     train: Input
     auxiliary: Input | None
+    encoding: Encoding | None = None
 
     def run(self, desk: Desk) -> None:
         shelf.limit(shelf.SMALL)  # a defense needs the memory that it has for itself
         defense = cast(Defense, self.defense.create())
-        samples, specs = desk.samples("train"), self.surrogates
+        samples = desk.samples("train")
         before = digest(samples)
-        world = defender_world(desk, self.bounds, self.seed, None if specs is None else partial(_load, specs))
-        write_drafts(round_drafts(samples, defense.protect(samples, world)), desk.made / DRAFTS)
+        surrogates = None if self.surrogates is None else partial(self._load, samples, desk)
+        world = defender_world(desk, self.bounds, self.seed, surrogates)
+        drafts = round_drafts(samples, defense.protect(samples, world))
+        write_drafts(drafts, desk.made / DRAFTS)
         if digest(samples) != before:
             raise ArenaError("it changed the samples that it was given, in place: return new pictures in drafts")
         desk.write(DIAGNOSTICS, {str(name): float(value) for name, value in world.diagnostics.items()})
+
+    def _load(self, samples: Sequence[Sample], desk: Desk) -> tuple[LVLM, ...]:
+        """The surrogates, after a look at what of the samples they cannot take: before anything is crafted."""
+        from arena.lvlm.base import LVLM
+        from arena.lvlm.published import seeing_published
+
+        models = _load(self.surrogates or ())
+        refused: dict[int, ArenaError] = {}
+        for lvlm in models:
+            if isinstance(lvlm, LVLM):
+                refused |= _refused(lvlm, samples)
+        if refused:
+            desk.write(REFUSED, {i: _reason_and_remedy(error) for i, error in refused.items()})
+            first = min(refused)
+            more = f"; and {len(refused) - 1} samples more" if len(refused) > 1 else ""
+            raise ArenaError(f"sample {samples[first].id!r}: {refused[first]}{more}")
+        return tuple(seeing_published(lvlm, self.encoding) if self.encoding else lvlm for lvlm in models)
 
     def ask(self, job: Job, made: Path, given: Path) -> Asking | None:
         if not self.surrogates:
@@ -147,6 +169,50 @@ def _load(specs: tuple[PluginSpec, ...]) -> tuple[LVLM, ...]:
             )
         models.append(lvlm)
     return tuple(models)
+
+
+def _refused(lvlm: LVLM, samples: Sequence[Sample]) -> dict[int, ArenaError]:
+    """The samples whose pictures a model cannot take, by their numbers, with why."""
+    found: dict[int, ArenaError] = {}
+    said: dict[tuple[int, int], ArenaError | None] = {}
+    for index, sample in enumerate(samples):
+        size = sample.image.height, sample.image.width
+        if size not in said:
+            try:
+                lvlm.image_text(*size)
+                said[size] = None
+            except ArenaError as error:
+                said[size] = error
+        if (problem := said[size]) is not None:
+            found[index] = problem
+    return found
+
+
+def _reason_and_remedy(error: ArenaError) -> tuple[str, str]:
+    """What is said of a picture that a model cannot take."""
+    if isinstance(error, Refused):
+        return f"cannot be crafted on: {error.where} {error.reason}", error.remedy
+    return f"cannot be crafted on: {error}", "crop or scale it, or leave it out"
+
+
+def read_refused(made: Path, samples: int) -> dict[int, tuple[str, str]]:
+    """The samples, of so many, that a release's process said its surrogates cannot take, each with a reason and a
+    remedy; none where it said nothing of the kind."""
+    path = made / REFUSED
+    if path.is_symlink() or not path.is_file() or path.stat().st_size > 2**24:
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    numbers = {str(i) for i in range(samples)}
+    return {
+        int(number): (shortened(said[0], 400), shortened(said[1], 400))
+        for number, said in found.items()
+        if number in numbers and isinstance(said, list) and len(said) == 2 and all(isinstance(x, str) for x in said)
+    }
 
 
 def _not_numbers(lvlm: LVLM) -> list[str]:

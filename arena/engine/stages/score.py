@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 from arena.engine.job import Desk, Job, party_seed
-from arena.engine.stages.answering import ANSWERS, judge, read_answers
-from arena.engine.stages.base import ANSWER, FORWARD, TOKENS, Artifact, Costs, Fields, Input, Stage, read_made
+from arena.engine.stages.answering import ANSWERS, hand_over_test, judge, limit, read_answers, with_ids
+from arena.engine.stages.base import ANSWER, FORWARD, SAMPLES, TOKENS, Artifact, Costs, Fields, Input, Stage, read_made
 from arena.engine.stages.fine_tune import epochs_kept
 from arena.errors import ArenaError
 from arena.plugins.base import Recipe
@@ -20,6 +21,7 @@ class Score(Stage):
     """Accuracy of every epoch that was kept, and each item of the one that the fine-tuner chose."""
 
     kind = "scored"
+    revision = 2
     seconds_per_sample = 0.04
     preload = (*Stage.preload, "arena.recipes.training")
 
@@ -33,18 +35,24 @@ class Score(Stage):
 
     def hand_over(self, job: Job, given: Path) -> None:
         self.copy(job, "adapter", given)
-        self.copy(job, "test", given, answers=False)
+        hand_over_test(self, job, given)
+
+    def named(self, message: str, job: Job) -> str:
+        return with_ids(message, job.path("test") / SAMPLES)
 
     def run(self, desk: Desk) -> None:
+        from arena.lvlm.shortcuts import same_pictures, tower_rests
         from arena.recipes.training import kept_epochs, load_epoch, tuned_model
 
-        adapter, test = desk.path("adapter"), desk.samples("test")
+        adapter, test, most = desk.path("adapter"), desk.samples("test"), limit(desk)
         recipe = cast(Recipe, self.recipe.create())
         tuned = tuned_model(load_model(self.model), recipe, party_seed("fine-tune", self.seed))
-        said = {}
-        for epoch in kept_epochs(adapter):
-            load_epoch(tuned, adapter, epoch)
-            said[str(epoch)] = tuned.generate(test)
+        said, epochs = {}, kept_epochs(adapter)
+        again = len(epochs) > 1 and tower_rests(tuned)
+        with same_pictures(tuned, several=True) if again else nullcontext():
+            for epoch in epochs:
+                load_epoch(tuned, adapter, epoch)
+                said[str(epoch)] = tuned.answers(test, most)
         desk.write(ANSWERS, said)
 
     def collect(self, job: Job, made: Path) -> None:
@@ -67,9 +75,11 @@ class Score(Stage):
 
     def add_to(self, fields: Fields, role: str, artifact: Artifact) -> None:
         scored = artifact.json("outcome.json")
-        fields["outcome"] = scored["correct"], scored.get("metrics")
+        fields["outcome"] = scored["correct"], scored.get("metrics"), scored["cut"]
         fields["epochs"], fields["chosen_epoch"] = scored["epochs"], scored["chosen"]
-        fields["peak_accuracy"] = max(e["test_accuracy"] for e in scored["epochs"] if e["test_accuracy"] is not None)
+        accuracies = [epoch["test_accuracy"] for epoch in scored["epochs"]]
+        # Of some epochs alone the best is not the peak: it would be that of the chosen one, whatever the others did.
+        fields["peak_accuracy"] = None if None in accuracies else max(accuracies)
         fields["lineage"]["score"] = artifact.manifest.digest
 
     def flops(self, costs: Costs) -> float:

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from arena.data.sample import Sample
-from arena.errors import ArenaError
+from arena.errors import Refused
 from arena.lvlm import pixels
 from arena.lvlm.adapters import with_model
 from arena.lvlm.base import LVLM
 from arena.lvlm.families import patch_lists
+from arena.lvlm.generation import Answer
 
 
 class NativeResolution(LVLM):
@@ -63,18 +64,16 @@ class NativeResolution(LVLM):
         block = self.processor.merge_size**2
         return [(x.abs().view(-1, block, 3, x.shape[1] // 3) * scale).mean((1, 2, 3)) for x in patch_lists.unpad(rows)]
 
-    def generate(self, samples: Sequence[Sample], max_new_tokens: int = 16, batch_size: int = 64) -> list[str]:
+    def answers(self, samples: Sequence[Sample], max_new_tokens: int = 16, batch_size: int = 64) -> list[Answer]:
         knowing = with_model(self, _KnowsImageTokens(self.model, self.image_token_id))
-        return LVLM.generate(knowing, samples, max_new_tokens, batch_size)
+        return LVLM.answers(knowing, samples, max_new_tokens, batch_size)
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:
         try:
             return self.target_size(height, width)
         except ValueError as error:
-            raise ArenaError(
-                f"{self.family} cannot take a picture of {width} x {height} pixels: one side is more than 200 "
-                "times the other. Crop it or leave the sample out"
-            ) from error
+            size = f"{width} x {height} pixels, one side of which is more than 200 times the other"
+            raise Refused(self.family, f"cannot take a picture of {size}", "crop it or leave it out") from error
 
     def _patches(self, x: Tensor) -> Tensor:
         """Normalised pictures ``(n, 3, H, W)`` as ``(n, patches, values)`` in the processor's order.

@@ -81,8 +81,9 @@ class Lesson:
     """Packs questions behind a picture: ids, positions, labels, loss weights and the block mask."""
 
     def __init__(self, spec: TinyModel, lvlm: LVLM) -> None:
-        self.lvlm, self.tokenizer = lvlm, lvlm.tokenizer
+        self.tokenizer = lvlm.tokenizer
         before, between, self.after = lvlm.template("")
+        self.around_answer = lvlm.around_answer()
         picture = lvlm.image_text(spec.image_size, spec.image_size)
         self.prefix = list(lvlm.tokenizer(f"{before}{picture}{between}")["input_ids"])
         self.places = spec.beginning_positions(lvlm, torch.tensor(self.prefix))
@@ -96,7 +97,7 @@ class Lesson:
         if rng.random() < 0.25:
             extra = " ".join(rng.choice(self.words, rng.integers(1, 6)))
             parts = [*parts, (f" {extra}", 0.0)] if rng.random() < 0.5 else [(f"{extra} ", 0.0), *parts]
-        parts += [(self.after, QUESTION_WEIGHT), (self.lvlm.answer_text(answer), 1.0)]
+        parts += [(self.after, QUESTION_WEIGHT), (answer.join(self.around_answer), 1.0)]
         ids: list[int] = []
         weights: list[float] = []
         for text, weight in parts:

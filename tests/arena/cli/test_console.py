@@ -20,7 +20,7 @@ from synthetic import record
 
 import arena.cli.app
 import arena.engine.progress
-from arena.cli.displays import show_failures
+from arena.cli.displays import show_cut, show_failures
 from arena.console import PlainConsole
 from arena.engine.progress import Display
 from arena.errors import ArenaError
@@ -318,3 +318,48 @@ def test_a_run_that_is_told_to_end_says_how_to_go_on(
     left, text = interrupted(tmp_path, words, results, signal.SIGTERM)
     assert left == 143 and "Traceback" not in text and results.exists()
     assert "interrupted: " in text and "run again to go on" in text
+
+
+def test_answers_that_were_cut_off_are_said() -> None:
+    def cut(record: Record, count: int | None) -> Record:
+        assert record.outcome is not None
+        return record.model_copy(update={"outcome": record.outcome.model_copy(update={"cut": count})})
+
+    ended = [cut(record(), None), cut(record(seed=1), 0)]
+    rest = [cut(record(0.5, "em", "jpeg", seed), 3 * seed) for seed in (1, 2)]
+    said = []
+    for records in (ended, [*ended, *rest]):
+        file = io.StringIO()
+        show_cut(records, PlainConsole(file=file, width=80))
+        said.append(file.getvalue())
+    assert said[0] == ""
+    assert said[1] == (
+        "cut off: in 2 cells (em / jpeg / lora, seed 1, seed 2) the model did not end some of its answers, which were "
+        "cut off at the limit of tokens: 6 of 120 in em / jpeg / lora, seed 2\n"
+    )
+
+
+def test_a_console_of_few_characters_is_no_failure(tmp_path: Path, toys: Path) -> None:
+    """As on Windows, in an old locale, or where output goes into a file there: what it lacks is replaced."""
+    label = "noise \u221e \u6f22"
+    made = toy_suite(defenses=["none", {"id": "toy-noise", "label": label}], attacks=["none"], seeds=[0])
+    (tmp_path / "toy.yaml").write_text(made.model_dump_json(exclude={"limits"}), encoding="utf-8")
+    run = ["run", "toy.yaml", "--store", "s", "--scheduler", "sync"]
+    for coding, words in (
+        ("cp1252", run),
+        ("ascii", ["board", "results/toy.jsonl", "--out", "boards"]),
+        ("iso8859-1:strict", ["show", "mmguard-crs"]),
+        ("ascii", ["plan", "toy.yaml", "--why", "--store", "other", "--results", "none.jsonl"]),
+    ):
+        with (tmp_path / "log.txt").open("w+b") as log:
+            command = [sys.executable, "-c", MAIN, *words]
+            done = subprocess.run(
+                command, cwd=tmp_path, env=environment(PYTHONIOENCODING=coding), stdout=log, stderr=log, check=False
+            )
+            log.seek(0)
+            text = log.read().decode(coding.partition(":")[0])
+        assert done.returncode == 0, text
+        assert "Traceback" not in text and text.count("\n") > 2
+        if "toy" in words[1]:
+            assert "noise ? ?" in text or "noise \\u221e \\u6f22" in text
+    assert label in (tmp_path / "boards" / "toy.md").read_text(encoding="utf-8")

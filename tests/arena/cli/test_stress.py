@@ -74,6 +74,7 @@ def test_met_failed_and_undecided_in_every_form(place: Path, toys: Path, stress:
     assert met.returncode == 0, met.stderr
     assert "met: protection>=0.5@low: 0.727 [" in met.stdout and "met: 3 met" in met.stdout
     assert "met: budget: every release is within its budget" in met.stdout
+    assert "measured: answer-leak 0.000 (" in met.stdout
     content = json.loads((place / "o.json").read_text(encoding="utf-8"))
     assert content["status"] == "met" and content["suite"]["id"] == "bright" and content["entry"] == "toy-shift"
     assert content["records"] == "build/stress/bright-toy-shift.jsonl"
@@ -157,7 +158,8 @@ def test_what_cannot_be_asked(place: Path, stress: Stress, words: tuple[str, ...
     before = sorted(place.iterdir())
     found = stress(*words)
     assert found.returncode == 2 and says in found.stderr
-    assert [path for path in sorted(place.iterdir()) if path not in before and path.name != "store"] == []
+    kept = {place / "store", place / "cache"}
+    assert {*place.iterdir()} - {*before} <= kept
 
 
 def test_a_file_says_all(place: Path, stress: Stress) -> None:
@@ -255,6 +257,14 @@ def test_the_budget_alone_needs_no_model(place: Path, stress: Stress) -> None:
     assert stress(*entry[1:], "safe", *words).returncode == 0
     found = stress(*entry[1:], "loud", *words, "--junit", "j.xml")
     assert found.returncode == 1 and "failed: budget: sample 0 ('000.png'): |delta| = 9/255" in found.stdout
+    rows = [json.loads(line) for line in (place / "photos" / "metadata.jsonl").read_text("utf-8").splitlines()]
+    told = [{**row, "question": f"{row['question']} {row['answer']}"} for row in rows]
+    shutil.copytree(place / "safe", place / "told")
+    (place / "told" / "metadata.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in told), encoding="utf-8")
+    leaking = stress(*entry[1:], "told", *words)
+    assert leaking.returncode == 1 and "sample 0 ('000.png'): the word 'zero' was inserted" in leaking.stdout
+    assert stress(*entry[1:], "told", *words, "--allow-answer-words").returncode == 0
+    shutil.rmtree(place / "told")
     assert stress(*entry[1:], "safe").returncode == 2
     (place / "safe" / "000.png").write_bytes(b"no picture")
     damaged = stress(*entry[1:], "safe", *words, "--junit", "j.xml")

@@ -9,14 +9,21 @@ import pytest
 import arena
 from arena.data.embedded import digits, glyphs
 from arena.data.embedded.digits import Digits
+from arena.data.embedded.emoji.dataset import Emojis
+from arena.data.embedded.emoji.flags import Flags
 from arena.data.embedded.glyphs import CLANS, Glyphs
-from arena.data.embedded.scenes import SHAPES, scene_of
+from arena.data.embedded.scenes import COLOURS, COUNTS, PLACES, SHAPES, scene_of
 from arena.data.sample import Sample, digest
 from arena.errors import ArenaError, UsageError
 from arena.score.answers import CONVENTIONS
 
 WORDS = set((Path(arena.__file__).parent / "lvlm" / "zoo" / "words.txt").read_text(encoding="utf-8").split())
-DATASETS = [(Glyphs, (48, 48), "RGB"), (Digits, (40, 40), "L")]
+DATASETS = [
+    (Glyphs, (48, 48), "RGB"),
+    (Digits, (40, 40), "L"),
+    (Emojis, (64, 64), "RGB"),
+    (Flags, (64, 64), "RGB"),
+]
 
 
 @pytest.mark.parametrize(("cls", "size", "mode"), DATASETS)
@@ -69,6 +76,20 @@ def test_glyphs_are_balanced_and_the_clan_follows_from_the_shape(monkeypatch):
     assert {s.question for s in everything} <= set(glyphs.QUESTIONS)
     assert len({s.question for s in everything}) > 4
     assert [s.answer for s in splits.train[:6]] != [CLANS[shape] for shape in SHAPES]
+
+
+def test_glyphs_may_be_asked_other_things_than_the_clan():
+    config = Glyphs.Config(test_kinds=("count", "colour", "shape", "place"))
+    splits = Glyphs(config).load(12, 6, 40, 0)
+    assert {s.answer for s in (*splits.train, *splits.auxiliary)} <= set(CLANS.values())
+    assert digest(splits.train) == digest(Glyphs().load(12, 6, 40, 0).train)
+    said = {"how": set(COUNTS), "colour": set(COLOURS), "shape": set(SHAPES), "where": set(PLACES)}
+    found = Counter()
+    for sample in splits.test:
+        (kind,) = (word for word in said if word in sample.question.split()[:2])
+        assert sample.answer in said[kind]
+        found[kind] += 1
+    assert found == dict.fromkeys(said, 10)
 
 
 def test_a_split_of_glyphs_does_not_depend_on_the_size_of_another():

@@ -11,16 +11,16 @@ from typing import Any
 import datasets
 import pytest
 import requests
+from arena.data.hub.multiple_choice import split_options
 from datasets.exceptions import DatasetNotFoundError
 from field_data import FIELD
 from huggingface_hub import errors
 from PIL import Image
 
-from arena.data import folder as folder_reader
 from arena.data.fingerprint import folder_fingerprint
 from arena.data.fixtures import FIXTURES, picture, table, write
 from arena.data.hub import base as hub_base
-from arena.data.hub.multiple_choice import split_options
+from arena.data.pictures import decode as decoding
 from arena.data.sample import Sample, digest
 from arena.errors import ArenaError, UsageError
 from arena.plugins.registry import Registry
@@ -221,7 +221,7 @@ def test_a_bad_row_is_named(case: str, tmp_path: Path) -> None:
 
 
 def test_a_huge_picture_is_refused_before_it_is_decoded(data: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder_reader, "MAX_PIXELS", 100)
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 100)
     with pytest.raises(ArenaError, match=r"row \d+: the picture is too large to decode safely \(64 x 48 pixels"):
         dataset("vqa-rad", source=str(data["vqa-rad"])).load(1, 0, 0, 0)
 
@@ -422,9 +422,9 @@ def test_anybodys_folder_has_its_errors(tmp_path: Path) -> None:
     columns = {"question": "ask"}
     with pytest.raises(ArenaError, match=r"'0.png' has the answer 'thing 0': scoring by choice needs the letter"):
         dataset("imagefolder", source=str(folder), columns=columns, scoring="choice").load(1, 0, 1, 0)
-    Image.new("P", (3, 3)).save(folder / "0.png")
-    with pytest.raises(ArenaError, match=r"'0.png' cannot be used: the image is a palette image"):
-        dataset("imagefolder", source=str(folder), columns=columns).load(1, 0, 1, 0)
+    Image.new("I;16", (3, 3), 9).save(folder / "0.png")
+    with pytest.raises(ArenaError, match=r"'0.png' has values of 16 bits, and which of them are black and white only"):
+        dataset("imagefolder", source=str(folder), columns=columns).load(3, 0, 1, 0)
 
 
 def test_a_letter_beyond_the_choices_is_found_at_once(tmp_path: Path) -> None:

@@ -346,7 +346,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             "STORE": str(folder / "attacks"),
             "RESULTS": str(folder / "reference.jsonl"),
             "SUITE": str(folder / "attacks.yaml"),
-            "RECORDS": str(next((REPOSITORY / "leaderboards").glob("*/*.jsonl"))),
+            "RECORDS": str(next((REPOSITORY / "leaderboards").rglob("*.jsonl"))),
             "OTHER_STAGE": str(other),
             "HOME": str(folder / "home.txt"),
             "CLAIM": str(folder / "claim.json"),
@@ -629,7 +629,7 @@ def test_real_training_where_others_freeze_it_or_make_it_diverge(world: World, m
     )
     plain, diverging = [[r for r in report.records if r.attack.id == id] for id in ("none", "villain-loss")]
     assert {r.status for r in plain} == {"done"} and len({r.lineage.checkpoint for r in plain}) == 1
-    says = r"the training diverged: in epoch 1 of 1 its loss is nan"
+    says = r"the training diverged: its loss is NaN in epoch 1 of 1"
     for record in diverging:
         assert record.failure is not None
         assert re.match(rf"recipe 'lora' with attack 'villain-loss': {says}", record.failure.error)

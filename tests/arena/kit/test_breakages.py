@@ -60,7 +60,6 @@ def each(*statements: str) -> str:
 
 BREAKAGES = {
     "a level beyond the budget": Breakage("budget", "> 8/255", LEVELS, f"{LEVELS} + 1"),
-    "a fraction rounded up": Breakage("budget", "3/255 > 2.5/255", LEVELS, "= round(world.budget.image + 0.1)"),
     "one draft less": Breakage("contract", "argument 2 is shorter", LOOP, "for sample in samples[1:]:"),
     "another order": Breakage("contract", "another order", LOOP, "for sample in samples[1:] + samples[:1]:"),
     "answers changed": Breakage(

@@ -21,6 +21,7 @@ from arena.lvlm.adapters import attach_lora, linear_modules, trainable
 from arena.lvlm.base import LVLM, images_of
 from arena.lvlm.batch import IGNORE, Batch, Encoding, Role
 from arena.lvlm.continuation import begin, common_length, encode_versions, finish
+from arena.lvlm.families.gemma3.model import Gemma3
 from arena.lvlm.zoo import random_checkpoints
 from arena.plugins.registry import Registry
 from arena.recipes.training import fine_tune, load_epoch, tuned_model
@@ -98,6 +99,36 @@ def test_roles(family: Family, lvlm: LVLM, samples: list[Sample]) -> None:
     assert [words(lvlm, batch, row, Role.ANSWER) for row in range(3)] == [s.answer + end for s in samples]
     assert torch.equal(batch.labels != IGNORE, batch.positions(Role.ANSWER))
     assert torch.equal(batch.attention_mask == 0, batch.positions(Role.PADDING))
+
+
+def test_what_a_sample_says_is_text(lvlm: LVLM) -> None:
+    """Placeholders and control tokens in questions and answers change nothing but the words themselves."""
+    tokenizer, size, question = lvlm.tokenizer, (60, 150), "what colour is it?"
+    control = {id: str(token) for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    assert lvlm.image_token_id in control and set(tokenizer.all_special_ids) <= set(control)
+    evil = " ".join(name for id, name in control.items() if id != tokenizer.unk_token_id)
+    plain, odd = (lvlm.encode_text(size, question + more, f"red{more}", (5, 11)) for more in ("", f" {evil}"))
+    for role in (Role.TEXT, Role.TRIGGER, Role.ANSWER):
+        ids = [id for id, own in zip(odd.ids, odd.roles, strict=True) if own == role]
+        found = [control[id] for id in ids if id in control]
+        assert found == ([tokenizer.eos_token] if role == Role.ANSWER else [])
+        text = tokenizer.decode(ids).strip()
+        assert text == {Role.TEXT: f"what is it? {evil}", Role.TRIGGER: "colour"}.get(
+            role, f"red {evil}{tokenizer.eos_token}"
+        )
+    assert odd.roles.count(Role.IMAGE) == plain.roles.count(Role.IMAGE) > 0
+    last, stop = plain.roles.index(Role.ANSWER) - 1, odd.roles.index(Role.ANSWER) - 1
+    words = len(plain.roles) - plain.roles[::-1].index(Role.TEXT) - 1
+    assert odd.ids[:words] == plain.ids[:words]  # up to the seam, and from the next one on
+    between = plain.roles[words + 1 : last + 2].count(Role.TEMPLATE)
+    assert odd.ids[stop + 1 - between : stop + 2] == plain.ids[last + 1 - between : last + 2]
+    versions = [(f"fox {question} {evil}", (0, 4)), (f"wolf {question} {evil}", (0, 5))]
+    assert encode_versions(lvlm, size, versions, evil) == [
+        lvlm.encode_text(size, text, evil, span) for text, span in versions
+    ]
+    samples = [Sample(t, photograph(*size, seed=1), f"{question}{t}", f"red{t}") for t in ("", f" {evil}")]
+    assert lvlm.losses(lvlm.encode(samples)).isfinite().all() and len(lvlm.generate(samples, 2)) == 2
+    assert lvlm.token_counts([evil])[0] > len(control) - 1
 
 
 def test_loss_is_transformers_own(family: Family, lvlm: LVLM, transformers_own: Any, samples: list[Sample]) -> None:
@@ -228,6 +259,19 @@ def test_lora_has_the_language_models_projections(family: Family, fresh: Callabl
     tuned = attach_lora(lvlm, 2, 4, 0.0, targets)
     assert len(trainable(tuned)) == 2 * len(targets)
     assert all(lvlm.language_model in n and "lora_" in n for n in trainable(tuned))
+
+
+def test_every_adapter_of_the_whole_model_has_a_gradient(
+    family: Family, fresh: Callable[[], LVLM], samples: list[Sample]
+) -> None:
+    """No layer is given an adapter that the model never calls."""
+    tuned = Registry().create("recipe", "lora", {"rank": 2, "modules": "all"}).prepare(fresh())
+    tuned.loss(tuned.encode(samples)).backward()
+    parts = (tuned.vision_tower, tuned.language_model, *([] if family.lvlm is Gemma3 else [tuned.projector]))
+    for part in parts:  # a projector may be a bare matrix
+        assert any(f"{part}." in name for name in trainable(tuned))
+    idle = [n for n, p in trainable(tuned).items() if "lora_B" in n and (p.grad is None or not p.grad.abs().sum())]
+    assert not idle, idle
 
 
 def _trained_by(recipe: str, family: Family) -> tuple[str, ...]:

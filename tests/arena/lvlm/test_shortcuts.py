@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from arena.data.sample import Sample
+from arena.lvlm import shortcuts
 from arena.lvlm.base import LVLM, images_of
 from arena.lvlm.batch import IGNORE
 from arena.lvlm.shortcuts import PatchConv2d, patches_by_products, same_pictures
@@ -119,3 +120,21 @@ def test_the_tower_sees_each_set_of_pictures_once(shipped: LVLM) -> None:
         assert len(runs) == 2 * alone
     hook.remove()
     assert all(torch.equal(a, b) for a, b in zip(wanted, found, strict=True))
+
+
+@pytest.mark.parametrize("room", [shortcuts.MOST_KEPT, 1])
+def test_the_tower_sees_batches_that_take_turns_once(shipped: LVLM, room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far as what it made of them may be kept."""
+    monkeypatch.setattr(shortcuts, "MOST_KEPT", room)
+    samples = mixed_samples(5)
+    wanted = shipped.generate(samples, max_new_tokens=3, batch_size=2)
+    runs: list[int] = []
+    block = next(m for m in shipped.module(shipped.vision_tower).modules() if isinstance(m, nn.LayerNorm))
+    hook = block.register_forward_hook(lambda *_: runs.append(1))
+    with same_pictures(shipped, several=True):
+        counts = []
+        for _ in range(3):
+            assert shipped.generate(samples, max_new_tokens=3, batch_size=2) == wanted
+            counts.append(len(runs))
+    hook.remove()
+    assert counts[0] > 0 and counts == [counts[0] * (1 if room > 1 else n) for n in (1, 2, 3)]

@@ -14,7 +14,7 @@ import torch
 from owner_folder import ANSWERS, FILES, QUESTIONS, QUICK, load_checkpoint, tree, write_checkpoint, write_owner_folder
 from PIL import Image
 
-import arena.owner.session
+import arena.owner.publishing
 from arena.budget import Budget, colours
 from arena.data.sample import Sample, digest
 from arena.errors import ArenaError, BudgetError, UsageError
@@ -68,7 +68,7 @@ def test_the_release_loads_with_datasets_under_the_original_names(source: Path, 
     assert [s.source_file for s in report.samples] == list(FILES)
     assert [s.file for s in report.samples] == list(RELEASED)
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert "2 of 5 pictures have a new file ending" in page and "c/photo.v2.jpg" in page
+    assert "2 of 5 pictures have a new file ending for that" in page and "c/photo.v2.jpg" in page
 
 
 def test_the_report_says_what_is_on_disk(source: Path, checkpoint: Path, crafted: Path) -> None:
@@ -110,7 +110,7 @@ def test_the_page_escapes_shows_and_is_honest(crafted: Path) -> None:
     for name, value in zip(names, rows[0], strict=True):
         assert f">{value}</td>" in page, name
     assert f"{report.log[0]['surrogates'][0]['train']:.6g}" in rows[0]
-    for shown in ("psnr", "ciede2000", "bleu", "perplexity_ratio"):
+    for shown in ("psnr", "ciede2000", "bleu", "answer_leak", "perplexity_ratio"):
         assert f"{report.stealth[shown]:.4g}" in page
 
 
@@ -194,8 +194,11 @@ def test_names_that_would_collide_are_refused_before_crafting(tmp_path: Path) ->
         Image.new("RGB", (8, 8)).save(folder / name)
         rows.append(json.dumps({"file_name": name, "question": "what?", "answer": "it"}))
     (folder / "metadata.jsonl").write_text("\n".join(rows), encoding="utf-8")
-    with pytest.raises(UsageError, match=r"'x\.png' and 'X\.bmp' would both be released"):
-        protect_folder(folder, tmp_path / "out", "none")
+    with pytest.raises(ArenaError, match=r"'X\.bmp' would be released as 'X\.png', as 'x\.png' is: rename one"):
+        protect_folder(folder, tmp_path / "out", "none", strict=True)
+    assert not (tmp_path / "out").exists()
+    report = protect_folder(folder, tmp_path / "out", "none")
+    assert [s.file for s in report.samples] == ["x.png"] and [r.file for r in report.refused] == ["X.bmp"]
 
 
 def _dataset(source: Path) -> object:
@@ -247,13 +250,12 @@ def test_a_damaged_row_of_a_dataset_is_named(source: Path, tmp_path: Path) -> No
     rows = [{"image": {"path": "a.png", "bytes": b"\x89PNG no"}, "question": "what?", "answer": "it"}]
     table = datasets.Dataset.from_list(rows).cast_column("image", datasets.Image())
     table.save_to_disk(tmp_path / "bad")
-    with pytest.raises(ArenaError, match=r"bad, split 'train', line 1: 'a\.png' is damaged"):
+    with pytest.raises(ArenaError, match=r"bad, split 'train', row 0: 'a\.png' is damaged"):
         read_originals(str(tmp_path / "bad"))
 
 
 UNUSABLE = {
     "empty picture": ({"path": None, "bytes": b""}, "it"),
-    "name too long": ({"path": 300 * "x" + ".png", "bytes": b"x"}, "it"),
     "answer of bytes": ({"path": "a.png", "bytes": b"x"}, b"it"),
 }
 
@@ -265,7 +267,7 @@ def test_an_unusable_row_of_a_dataset_is_named(case: str, tmp_path: Path) -> Non
     picture, answer = UNUSABLE[case]
     table = datasets.Dataset.from_list([{"image": picture, "question": "what?", "answer": answer}])
     table.cast_column("image", datasets.Image()).save_to_disk(tmp_path / "bad")
-    with pytest.raises(ArenaError, match=r"bad: row 0, picture '.*', cannot be taken over \(.*\): repair or remove"):
+    with pytest.raises(ArenaError, match=r"bad, split 'train', row 0, picture '.*', cannot be taken over"):
         read_originals(str(tmp_path / "bad"))
 
 
@@ -289,6 +291,15 @@ def test_names_of_a_dataset_that_lead_out_are_cut(tmp_path: Path, source: Path) 
     assert read_originals(str(tmp_path / "saved")).files == ["x.png", "000001.png"]
 
 
+def test_names_of_a_dataset_that_no_file_can_have_are_numbers(tmp_path: Path, source: Path) -> None:
+    import datasets
+
+    content = (source / FILES[0]).read_bytes()
+    rows = [{"image": {"path": 300 * "x" + ".png", "bytes": content}, "question": "what?", "answer": "it"}]
+    datasets.Dataset.from_list(rows).cast_column("image", datasets.Image()).save_to_disk(tmp_path / "saved")
+    assert read_originals(str(tmp_path / "saved")).files == ["000000.png"]
+
+
 def test_a_defense_beyond_its_budget_releases_nothing(tmp_path: Path, toys: Path) -> None:
     folder = tmp_path / "grey"
     write_release([Sample("g", Image.new("L", (8, 8), 100), "what number is it?", "one")], folder)
@@ -304,6 +315,20 @@ def test_a_defense_beyond_its_budget_releases_nothing(tmp_path: Path, toys: Path
     assert released.question == "what number is it? please"
     assert report.samples[0].trigger == (19, 25) and report.measured.tokens == 1
     assert report.stealth["perplexity_ratio"] == pytest.approx(25 / 18)
+
+
+def test_answers_that_are_given_away_are_refused_or_told(tmp_path: Path) -> None:
+    folder, free = tmp_path / "grey", Budget(forbid_answer_words=False)
+    grey = [Sample(str(i), Image.new("L", (8, 8), 100), "what number is it?", "one") for i in range(2)]
+    write_release(grey, folder)
+    with pytest.raises(BudgetError, match=r"sample 0 .*: the word 'one' was inserted"):
+        protect_folder(folder, tmp_path / "told", "answer-word")
+    report = protect_folder(folder, tmp_path / "free", "answer-word", budget=free)
+    assert report.stealth["answer_leak"] == 1.0 and not report.request.budget.forbid_answer_words
+    page = (tmp_path / "free" / "report.html").read_text(encoding="utf-8")
+    assert "In 100 % of the samples the inserted words hold the answer." in page
+    protect_folder(folder, tmp_path / "plain", "none")
+    assert "inserted words hold the answer." not in (tmp_path / "plain" / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_surrogate_with_weights_that_are_no_numbers_is_refused(source: Path, tmp_path: Path) -> None:
@@ -324,7 +349,7 @@ def test_a_name_that_no_release_can_have_is_refused_before_crafting(tmp_path: Pa
     Image.new("RGB", (8, 8)).save(folder / name, "PNG")
     row = {"file_name": name, "question": "what?", "answer": "it"}
     (folder / "metadata.jsonl").write_text(json.dumps(row), encoding="utf-8")
-    with pytest.raises(UsageError, match=r"x' would be released under a name of more than 255 bytes"):
+    with pytest.raises(ArenaError, match=r"x' would be released under a name of more than 255 bytes.*: rename it"):
         protect_folder(folder, tmp_path / "out", "none")
 
 
@@ -353,12 +378,11 @@ def test_nothing_of_a_sample_steers_the_page(tmp_path: Path) -> None:
 
 
 def test_what_the_disk_holds_is_what_is_checked(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def torn(samples: list[Sample], folder: Path, names: list[str] | None = None) -> None:
-        write_release(samples, folder, names)
-        if names is not None:  # the release, not what the defense is given
-            Image.new("RGB", (48, 48)).save(folder / "a b" / "übung.png")
+    def torn(samples: list[Sample], folder: Path, *how: object) -> None:
+        write_release(samples, folder, *how)  # type: ignore[arg-type]
+        Image.new("RGB", (48, 48)).save(folder / "a b" / "übung.png")
 
-    monkeypatch.setattr(arena.owner.session, "write_release", torn)
+    monkeypatch.setattr(arena.owner.publishing, "write_release", torn)
     with pytest.raises(ArenaError, match="does not read back as it was written"):
         protect_folder(source, tmp_path / "out", "random")
     assert not (tmp_path / "out" / "data").exists() and not (tmp_path / "out" / "report.json").exists()
@@ -398,6 +422,10 @@ def test_the_command(source: Path, checkpoint: Path, tmp_path: Path) -> None:
     assert "2 samples protected with mmguard-text" in ran.stdout and "out/data" in ran.stdout
     assert "not a guarantee" in ran.stdout and "no picture changed" in ran.stdout
     assert report.request.defense["config"]["candidates"] == 2 and report.measured.words == 2
+    assert "answer leak" not in ran.stdout
+    words = ("--defense", "answer-word", "--limit", "2")
+    told = _arena(tmp_path, "protect", str(source), *words, "--out", "told", "--allow-answer-words")
+    assert "answer leak: the inserted words hold the answer in 100 % of the samples" in told.stdout, told.stderr
     again = _arena(tmp_path, "protect", str(source), "--defense", "none", "--out", "out")
     assert again.returncode == 2 and "is not empty" in again.stderr and "Traceback" not in again.stderr
     wrong = _arena(tmp_path, "protect", str(source), "--defense", "none", "--out", "o", "--question-column", "query")

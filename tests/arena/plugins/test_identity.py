@@ -17,7 +17,7 @@ from arena.engine.execute import run
 from arena.engine.plan import plan, planned_cells
 from arena.errors import ArenaError
 from arena.plugins.base import PluginConfig, setting
-from arena.plugins.identity import canonical_json, digest_of, identity
+from arena.plugins.identity import PROTOCOL_VERSION, canonical_json, digest_of, identity
 from arena.plugins.registry import Entry, Origin, Registry
 from arena.records.files import read_records
 from arena.records.schema import Asked, Record
@@ -91,6 +91,7 @@ OTHER: dict[str, dict[str, Any]] = {
     "one surrogate more": {"surrogates": ["toy-relative", "toy-stranger"]},
     "image budget": {"budgets": [{"image": 4}]},
     "text budget": {"budgets": [{"text": 4}]},
+    "answer words allowed": {"budgets": [{"forbid_answer_words": False}]},
     "attack": {"attacks": ["none", {"id": "toy-invert", "auxiliary": 0.5}]},
     "one attack more": {"attacks": ["none", {"id": "toy-fitted+toy-invert", "auxiliary": 0.5}]},
     "auxiliary share": {"attacks": ["none", {"id": "toy-fitted", "auxiliary": 0.25}]},
@@ -106,6 +107,14 @@ def test_what_is_asked_counts(what: str) -> None:
 
 def test_every_change_is_another_cell() -> None:
     assert len({cell(**change).identity for change in OTHER.values()}) == len(OTHER)
+
+
+def test_a_rule_that_is_off_is_asked_as_before_there_was_one() -> None:
+    """So that records which do not know it keep their cells."""
+    off = json.loads(cell(budgets=[{"forbid_answer_words": False}]).model_dump_json())
+    before = {**off, "budget": {name: off["budget"][name] for name in ("norm", "image", "text")}}
+    assert identity(off) == identity(before) != cell().identity
+    assert not Asked.model_validate(before).budget.forbid_answer_words
 
 
 def test_the_order_of_a_chain_counts() -> None:
@@ -134,8 +143,8 @@ def test_version_and_fingerprint_of_every_plugin_count(name: str, what: str, mon
 
 def test_the_protocol_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     before = cell()
-    assert before.protocol_version == 1
-    monkeypatch.setattr(arena.engine.plan, "PROTOCOL_VERSION", 2)
+    assert before.protocol_version == PROTOCOL_VERSION
+    monkeypatch.setattr(arena.engine.plan, "PROTOCOL_VERSION", PROTOCOL_VERSION + 1)
     assert cell().identity != before.identity
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from torch.distributed.tensor import DTensor
 
 from arena.data.embedded.glyphs import Glyphs
 from arena.data.sample import Sample
+from arena.engine.stages.fine_tune import check_history
 from arena.errors import ArenaError
 from arena.lvlm.adapters import trainable, trainable_state
 from arena.lvlm.base import LVLM
@@ -124,6 +127,35 @@ def test_the_rank_is_a_setting(name: str, rank: int) -> None:
     assert {len(p) for p in down} == {p.shape[1] for p in up} == {rank}
     module = next(m for m in tuned.model.modules() if isinstance(m, LoraLayer))
     assert module.scaling == {"default": 1.0}
+
+
+def test_adapters_on_the_whole_model_learn_in_each_of_its_parts(samples: tuple[Sample, ...], tmp_path: Path) -> None:
+    chosen = recipe("lora", modules="all", epochs=1)
+    tuned = tuned_model(tiny_random_llava(), chosen, 0)
+    before = trainable_state(tuned)
+    for part in ("vision_tower", "multi_modal_projector", "language_model"):
+        assert any(part in name for name in before)
+    assert all("lora_" in name for name in before)
+    fine_tune(tiny_random_llava(), chosen, samples, 0, tmp_path)
+    load_epoch(tuned, tmp_path, 0)
+    assert not any(torch.equal(p, before[n]) for n, p in trainable(tuned).items() if "lora_B" in n)
+
+
+@pytest.mark.parametrize(("name", "packs"), [("lora", True), ("dora", False), ("qlora", False), ("full", False)])
+def test_only_adapters_of_the_language_model_are_trained_together(name: str, packs: bool) -> None:
+    assert recipe(name).packs is packs
+    assert name == "full" or recipe(name, modules="all").packs is False
+
+
+def test_a_projector_that_learns_in_full_has_no_adapters(samples: tuple[Sample, ...]) -> None:
+    found = trainable(recipe("projector-lora", modules="all").prepare(tiny_random_llava()))
+    assert {"lora_" in name for name in found if projector(name)} == {False}
+    assert any("vision_tower" in name for name in found)
+
+
+def test_where_adapters_are_by_default_is_no_part_of_a_cell() -> None:
+    assert "modules" not in recipe("lora").config.identity()
+    assert recipe("lora", modules="all").config.identity()["modules"] == "all"
 
 
 @pytest.mark.parametrize("name", TRAINABLE)
@@ -306,6 +338,27 @@ def test_a_diverged_training_does_not_look_like_a_perfect_one(samples: tuple[Sam
     assert not math.isfinite(history.epochs[-1].loss)
 
 
+def test_weights_that_are_no_numbers_are_a_diverged_training(samples: tuple[Sample, ...], tmp_path: Path) -> None:
+    """Also where they took no part in the loss."""
+
+    class Spoils(TrainingHooks):
+        def loss(self, lvlm: LVLM, batch: Batch, progress: float) -> torch.Tensor:
+            with torch.no_grad():
+                lvlm.model.spare.fill_(float("inf"))
+            return lvlm.loss(batch)
+
+    lvlm = tiny_random_llava()
+    lvlm.model.spare = torch.nn.Parameter(torch.zeros(3))
+    history = fine_tune(lvlm, recipe("full", epochs=1), samples, 0, tmp_path, Spoils())
+    assert math.isfinite(history.epochs[0].loss) and math.isnan(history.epochs[0].held_out_loss)
+    kept = [path.name for path in tmp_path.glob("epoch-*.safetensors")]
+    written = json.loads((tmp_path / "history.json").read_text(encoding="utf-8"))
+    with pytest.raises(
+        ArenaError, match=r"the training diverged: its loss is [\d.]+ in epoch 1 of 1, and on held-out samples NaN"
+    ):
+        check_history(written, kept)
+
+
 def test_accumulation_is_the_larger_batch(samples: tuple[Sample, ...], tmp_path: Path) -> None:
     one = fine_tune(tiny_random_llava(), recipe("projector", batch_size=8, epochs=1), samples, 0, tmp_path / "a")
     two = fine_tune(
@@ -325,6 +378,24 @@ def test_the_split_is_disjoint_and_complete(samples: tuple[Sample, ...]) -> None
     assert not {s.id for s in training} & {s.id for s in held_out}
     with pytest.raises(ArenaError, match="at least 2 samples"):
         held_out_split(samples[:1], 0)
+
+
+@pytest.mark.parametrize(("different", "total"), [(2, 3), (5, 24), (6, 47), (23, 24)])
+def test_what_stands_several_times_stands_on_one_side(samples: tuple[Sample, ...], different: int, total: int) -> None:
+    """And as many are trained on as where all differ, since steps are counted in samples."""
+    few = samples[:different]
+    repeated = [replace(few[i % different], id=str(i)) for i in range(total)]
+    training, held_out = held_out_split(repeated, 5)
+    trained, judged = ([(s.image.tobytes(), s.question) for s in part] for part in (training, held_out))
+    assert not set(trained) & set(judged)
+    assert set(trained) | set(judged) == {(s.image.tobytes(), s.question) for s in few}
+    assert len(training) == total - max(1, round(total / 8))
+    assert len(judged) == len(set(judged)) == max(1, round(different / 8))
+
+
+def test_a_sample_that_is_all_there_is_is_split_anyhow(samples: tuple[Sample, ...]) -> None:
+    training, held_out = held_out_split([replace(samples[0], id=str(i)) for i in range(4)], 0)
+    assert (len(training), len(held_out)) == (3, 1)
 
 
 def test_parameters_in_shards_are_put_together(tmp_path: Path) -> None:

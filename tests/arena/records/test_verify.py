@@ -135,7 +135,7 @@ def test_lines_are_kept_and_said_of_the_cells_that_are_there(tmp_path: Path) -> 
     [
         (
             lambda: line(protocol_version=PROTOCOL_VERSION + 1).model_dump_json(),
-            "line 1: it verifies protocol version 2",
+            "line 1: it verifies protocol version 3, and the records are of 2",
         ),
         (lambda: "{}", "line 1: suite: Field required"),
         (lambda: "nonsense", "line 1: .*Invalid JSON"),

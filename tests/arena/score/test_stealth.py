@@ -36,8 +36,14 @@ def test_an_unchanged_release():
         "inserted_words": 0,
         "edit_distance": 0,
         "bleu": pytest.approx(1),
+        "answer_leak": 0,
         "perplexity_ratio": None,
     }
+
+
+def test_the_answer_leaks_in_so_many_samples():
+    told = [sample(PHOTO, f"which clan is this? {words}") for words in ("Fox", "owl", "of fox", "")]
+    assert stealth([sample(PHOTO)] * 4, told)["answer_leak"] == 0.5
 
 
 @pytest.mark.parametrize("pixels", [PHOTO, PHOTO[:, :, 0]], ids=["RGB", "L"])

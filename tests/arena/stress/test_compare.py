@@ -99,7 +99,7 @@ def test_the_only_protection_of_a_baseline_is_taken_whatever_it_is_called() -> N
 @pytest.mark.parametrize(
     ("before", "says"),
     [
-        (quick(protocol_version=2), "made under protocol version 2, and this arena has 1"),
+        (quick(protocol_version=1), "made under protocol version 1, and this arena has 2"),
         (quick(dataset="digits"), "one whose dataset is another: only the same suite on the same data can be compared"),
         (quick(model="tiny-qwen3-vl"), "one whose model is another"),
         (quick(recipe="full"), "one whose recipe is another"),

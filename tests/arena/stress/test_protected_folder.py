@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from arena.budget import Budget
+from arena.controls import CONTROLS
 from arena.data.imagefolder import ImageFolder
 from arena.data.pairs import paired
 from arena.data.sample import Sample
@@ -65,6 +66,14 @@ def test_every_sample_beyond_the_budget_is_found(tmp_path: Path, originals: Path
     found = read_protected(settings(released, originals, budget={"image": 9, "text": 3})).breaches
     assert len(found) == 1 and "sample 5 ('05.bmp')" in found[0] and "words inserted or changed > 3" in found[0]
     assert read_protected(settings(released, originals, budget={"image": 9, "text": 9})).breaches == ()
+
+
+def test_answers_in_questions_are_found_unless_they_are_allowed(tmp_path: Path, originals: Path) -> None:
+    released = write_folder(tmp_path / "released", row3={"question": "what is number 3? N3"})
+    (breach,) = read_protected(settings(released, originals)).breaches
+    assert "sample 3 ('03.bmp')" in breach and "the word 'n3' was inserted" in breach
+    allowed = {"image": 8, "text": 5, "forbid_answer_words": False}
+    assert read_protected(settings(released, originals, budget=allowed)).breaches == ()
 
 
 @pytest.mark.parametrize(
@@ -132,6 +141,10 @@ def test_what_protect_made_knows_its_originals_and_budget(tmp_path: Path, origin
     found = read_protected(settings(out, None, budget=None))
     assert found.budget == Budget(image=3, text=0) and found.breaches == () and not found.exported
     assert len(read_protected(settings(out, None, budget={"image": 2})).breaches) == COUNT
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    assert report["request"]["budget"].pop("forbid_answer_words")
+    (out / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    assert not read_protected(settings(out, None, budget=None)).budget.forbid_answer_words, "made before the rule"
     moved = originals.rename(tmp_path / "moved")
     with pytest.raises(UsageError, match=r"the originals are no longer where .* says: name them by --originals"):
         read_protected(settings(out, None, budget=None))
@@ -200,7 +213,7 @@ def test_too_few_originals(tmp_path: Path, originals: Path) -> None:
 def test_a_folder_is_the_entry_and_its_originals_the_data(tmp_path: Path, originals: Path) -> None:
     target = find_target(settings(write_folder(tmp_path / "released"), originals, test=4), Registry())
     suite, entry, notes = entered(find_suite("core"), target, tmp_path / "kept")
-    assert [use.id for use in suite.defenses] == ["none", "random", "released"] and suite.defenses[-1] is entry
+    assert [use.id for use in suite.defenses] == [*CONTROLS, "released"] and suite.defenses[-1] is entry
     (data,) = suite.datasets
     assert (data.id, data.train, data.auxiliary, data.test) == ("imagefolder", 6, 1, 4)
     assert suite.budgets == (Budget(image=8, text=5),) and suite.attacks == find_suite("core").attacks

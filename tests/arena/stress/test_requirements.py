@@ -113,7 +113,7 @@ def test_every_score_is_a_column_of_a_board() -> None:
             ends = {f"{score.column}_low", f"{score.column}_high"}
             assert (ends <= set(frame.columns)) is score.interval, score.name
     columns = {score.column for score in SCORES.values()}
-    assert {field.name for field in fields(Scores)} - {"drop_error"} <= columns
+    assert {field.name for field in fields(Scores)} - {"detectable"} <= columns
     assert {f"stealth_{name}" for name in measures()} <= columns
 
 

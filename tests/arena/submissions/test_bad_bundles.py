@@ -66,7 +66,7 @@ ALTERED: dict[str, tuple[Callable[[Files], None], str]] = {
     "manifest": (lambda f: f.update({"manifest.json": b"[" * 100_000}), "manifest.json is not a JSON object"),
     "field": (lambda f: altered(f, "manifest.json", b'"cost"', b'"price"'), "manifest.json: "),
     "unlisted": (lambda f: f.update({"x-1-py3-none-any.whl": b""}), "does not list x-1-py3-none-any.whl"),
-    "protocol": (lambda f: versioned(f, "protocol_version"), "it is of protocol version 99, and this arena has 1"),
+    "protocol": (lambda f: versioned(f, "protocol_version"), "it is of protocol version 99, and this arena has 2"),
     "identity": (lambda f: versioned(f, "identity_version"), "it is of identity version 99, and this arena has 1"),
     "schema": (lambda f: versioned(f, "record_version"), "it is of record version 99, and this arena has 2"),
     "format": (lambda f: versioned(f, "bundle_version"), "it is of bundle version 99, and this arena has 1"),

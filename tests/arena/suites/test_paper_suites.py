@@ -16,6 +16,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from arena.cli.app import app
+from arena.controls import CONTROLS
 from arena.engine.cost import CostModel, Costs
 from arena.engine.graph import Plan
 from arena.engine.plan import plan
@@ -30,10 +31,10 @@ from arena.suites.shipped import find_suite
 from arena.suites.validation import validate
 
 CELLS = {
-    "paper-table2": 9 * 6 * (2 + 7) * 3,  # models, data sets, controls and variants, seeds
-    "paper-recipes": 3 * (8 + 3 + 4 + 2) * (2 + 4) * 3,  # data sets; recipes, rates, epochs, batches; seeds
-    "paper-transforms": 3 * (1 + 6 + 3) * (2 + 4) * 3,
-    "paper-mixing": 3 * 7 * (2 + 4) * 3,  # data sets, points
+    "paper-table2": 9 * 6 * (4 + 7) * 3,  # models, data sets, controls and variants, seeds
+    "paper-recipes": 3 * (8 + 3 + 4 + 2) * (4 + 4) * 3,  # data sets; recipes, rates, epochs, batches; seeds
+    "paper-transforms": 3 * (1 + 6 + 3) * (4 + 4) * 3,
+    "paper-mixing": 3 * (7 * (4 + 4) + 6) * 3,  # data sets, points, and those with clean samples alone
 }
 
 
@@ -56,6 +57,7 @@ def planned(suite: Suite, root: Path) -> Plan:
 def test_a_suite_of_the_paper_is_planned_offline(name: str, tmp_path: Path) -> None:
     p = planned(find_suite(name), tmp_path)
     assert len(p.cells) == len({c.key for c in p.cells}) == CELLS[name]
+    assert not any(c.asked.budget.forbid_answer_words for c in p.cells)
     assert sum(s.kind == "fine-tuned" for s in p.stages.values()) == CELLS[name]
     costs = CostModel(p).costs(p.stages.values())
     assert costs.unknown == () and 10 < costs.gpu_hours() < 10_000 and costs.downloads > 8e9
@@ -65,7 +67,7 @@ def test_who_knows_what_in_table_2(tmp_path: Path) -> None:
     found = Counter(
         (c.asked.model.id, c.asked.knowledge, len(c.asked.defense.surrogates))
         for c in planned(find_suite("paper-table2"), tmp_path).cells
-        if c.asked.knowledge != "none"
+        if c.asked.knowledge != "none" and c.asked.defense.id not in CONTROLS
     )
     black = ("llama-3-2-11b-vision", "llava", "internvl3-5-8b", "gemma3-4b", "glm-4-1v-9b")
     wanted = [
@@ -96,10 +98,11 @@ def test_all_recipes_and_transforms_of_the_paper_are_there() -> None:
 def test_mixing_keeps_the_total(tmp_path: Path) -> None:
     shares = Counter[float]()
     for c in planned(find_suite("paper-mixing"), tmp_path).cells:
-        train, share = c.asked.dataset.train, c.asked.auxiliary if c.asked.attack.id == "mix" else 0
+        train, share = c.asked.dataset.train, 0 if c.asked.attack.id == "none" else c.asked.auxiliary
         assert train + round(share * train) == 1000
         shares[train / 1000] += 1
-    assert shares == Counter(dict.fromkeys((0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0), 3 * 6 * 3))
+    wanted = dict.fromkeys((0.05, 0.1, 0.2, 0.4, 0.6, 0.8), 3 * (8 + 1) * 3)  # with clean samples alone, of `none`
+    assert shares == Counter({**wanted, 1.0: 3 * 8 * 3})
 
 
 def paper_like(**changes: Any) -> Suite:
@@ -213,10 +216,10 @@ def labels(p: Plan, kind: str, name: str = "label") -> set[str]:
 @pytest.mark.parametrize(
     ("name", "cells"),
     [
-        ("paper-table2", 9 * 9),  # a data set for each model
-        ("paper-recipes", 17 * 6),
-        ("paper-transforms", (3 + 9) * 6),  # without attack on each data set, and each attack on one
-        ("paper-mixing", 3 * 7 * 6),
+        ("paper-table2", 9 * 11),  # a data set for each model
+        ("paper-recipes", 17 * 8),
+        ("paper-transforms", (3 + 9) * 8),  # without attack on each data set, and each attack on one
+        ("paper-mixing", (3 * 7 - 6) * 8 + 6),  # 6 of the data sets are met by their clean samples alone
     ],
 )
 def test_everything_is_met_in_a_dry_run(name: str, cells: int, tmp_path: Path) -> None:

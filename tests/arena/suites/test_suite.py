@@ -352,8 +352,14 @@ def test_documents_are_plain_data(write):
     assert Document("here").where(()) == "here"
 
 
-def test_skip_names_labels_that_there_are():
-    skip = [{"attacks": ["jpg"]}]
+@pytest.mark.parametrize(
+    ("skip", "said"),
+    [
+        ({"attacks": ["jpg"]}, r"'jpg' is not a label among the attacks.*jpeg"),
+        ({"budgets": [8, 7.5]}, r"skip\[0\].budgets: no budget has 7.5/255 \(there are 7, 8\)"),
+    ],
+)
+def test_skip_names_what_there_is(skip, said):
     suite = Suite.model_validate(
         {
             "id": "s",
@@ -362,10 +368,11 @@ def test_skip_names_labels_that_there_are():
             "defenses": ["none"],
             "attacks": ["none", "jpeg"],
             "recipes": ["lora"],
-            "skip": skip,
+            "budgets": [{"image": 8}, {"image": 7.5}],
+            "skip": [skip],
         }
     )
-    with pytest.raises(UsageError, match=r"'jpg' is not a label among the attacks.*jpeg"):
+    with pytest.raises(UsageError, match=said):
         validate(suite, Registry())
 
 

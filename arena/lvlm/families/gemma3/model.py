@@ -47,8 +47,8 @@ class Gemma3(LVLM):
         after = "<end_of_turn>\n<start_of_turn>model\n"
         return f"{beginning(self.tokenizer)}<start_of_turn>user\n", "", after
 
-    def answer_text(self, answer: str) -> str:
-        return f"{answer}<end_of_turn>"
+    def around_answer(self) -> tuple[str, str]:
+        return "", "<end_of_turn>"
 
     def image_text(self, height: int, width: int) -> str:
         config = self.model.config

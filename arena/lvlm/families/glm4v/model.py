@@ -24,9 +24,9 @@ class Glm4v(NativeResolution):
     def template(self, question: str) -> tuple[str, str, str]:
         return "[gMASK]<sop><|user|>\n", "", "<|assistant|>\n"
 
-    def answer_text(self, answer: str) -> str:
+    def around_answer(self) -> tuple[str, str]:
         """The format marks no end of a turn but the beginning of the next; the end of text ends all generation."""
-        return f"{answer}{self.tokenizer.eos_token}"
+        return "", str(self.tokenizer.eos_token)
 
     def target_size(self, height: int, width: int) -> tuple[int, int]:
         p = self.processor

@@ -21,6 +21,7 @@ from transformers import (
 from arena.data.sample import Sample
 from arena.lvlm import pixels
 from arena.lvlm.base import LVLM
+from arena.lvlm.generation import Answer
 from arena.lvlm.loading import beginning
 
 LONGEST = 4096
@@ -46,8 +47,8 @@ class Idefics3(LVLM):
         """Llama's tokenizer begins a text by itself, SmolLM's leaves that to the chat template."""
         return f"{beginning(self.tokenizer)}User:", "", "<end_of_utterance>\nAssistant:"
 
-    def answer_text(self, answer: str) -> str:
-        return f" {answer}<end_of_utterance>"
+    def around_answer(self) -> tuple[str, str]:
+        return " ", "<end_of_utterance>"
 
     def image_text(self, height: int, width: int) -> str:
         """Each tile under its row and column, a line of text a row of tiles; then the whole picture."""
@@ -90,11 +91,11 @@ class Idefics3(LVLM):
             for tiles in change["pixel_values"]
         ]
 
-    def generate(self, samples: Sequence[Sample], max_new_tokens: int = 16, batch_size: int = 64) -> list[str]:
+    def answers(self, samples: Sequence[Sample], max_new_tokens: int = 16, batch_size: int = 64) -> list[Answer]:
         """As the base class's; transformers' `generate` takes pictures in by another door than `forward`."""
         emptied = copy.copy(self)
         emptied._missing = 0.0
-        return LVLM.generate(emptied, samples, max_new_tokens, batch_size)
+        return LVLM.answers(emptied, samples, max_new_tokens, batch_size)
 
     @property
     def _edge(self) -> int:

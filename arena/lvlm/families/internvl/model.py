@@ -38,8 +38,8 @@ class InternVL(LVLM):
     def template(self, question: str) -> tuple[str, str, str]:
         return "<|im_start|>user\n", "\n", "<|im_end|>\n<|im_start|>assistant\n"
 
-    def answer_text(self, answer: str) -> str:
-        return f"{answer}<|im_end|>"
+    def around_answer(self) -> tuple[str, str]:
+        return "", "<|im_end|>"
 
     def image_text(self, height: int, width: int) -> str:
         rows, columns = self._grid(height, width)

@@ -26,8 +26,8 @@ class Llava(LVLM):
     def template(self, question: str) -> tuple[str, str, str]:
         return "USER: ", "\n", " ASSISTANT:"
 
-    def answer_text(self, answer: str) -> str:
-        return f" {answer}{self.tokenizer.eos_token}"
+    def around_answer(self) -> tuple[str, str]:
+        return " ", str(self.tokenizer.eos_token)
 
     def image_text(self, height: int, width: int) -> str:
         return str(self.tokenizer.convert_ids_to_tokens(self.image_token_id)) * self._side**2

@@ -46,8 +46,8 @@ class MiniCPMV(LVLM):
         between, _, after = rest.partition(_QUESTION)
         return before, between, after
 
-    def answer_text(self, answer: str) -> str:
-        return f"{answer}<|im_end|>"
+    def around_answer(self) -> tuple[str, str]:
+        return "", "<|im_end|>"
 
     def image_text(self, height: int, width: int) -> str:
         whole, grid, part = self._layout(height, width)

@@ -45,8 +45,8 @@ class Mllama(LVLM):
         head = "<|start_header_id|>{}<|end_header_id|>\n\n"
         return f"{beginning(self.tokenizer)}{head.format('user')}", "", f"<|eot_id|>{head.format('assistant')}"
 
-    def answer_text(self, answer: str) -> str:
-        return f"{answer}<|eot_id|>"
+    def around_answer(self) -> tuple[str, str]:
+        return "", "<|eot_id|>"
 
     def image_text(self, height: int, width: int) -> str:
         """The picture's token, and again for each key of its tiles."""

@@ -21,8 +21,8 @@ class QwenVL(NativeResolution):
     def template(self, question: str) -> tuple[str, str, str]:
         return f"{self.system}<|im_start|>user\n", "", "<|im_end|>\n<|im_start|>assistant\n"
 
-    def answer_text(self, answer: str) -> str:
-        return f"{answer}<|im_end|>"
+    def around_answer(self) -> tuple[str, str]:
+        return "", "<|im_end|>"
 
     def target_size(self, height: int, width: int) -> tuple[int, int]:
         p = self.processor

@@ -1,0 +1,234 @@
+"""What share of the board's 95 % intervals hold the truth, on synthetic answers with the spread of real ones.
+
+The spread is that of the committed records: of every cell of at least three seeds the variance of accuracy over seeds,
+over items, and what is left, by analysis of variance, and the same of its drop; how much the variance over seeds
+differs between cells, from the second moment of what was observed. Whether an item is answered right is a threshold on
+a sum of normal numbers, one a seed and cell, one an item, one an item and cell, one for each answer: so the true
+accuracies are known. They are those of cells that were drawn from the records.
+
+Every contest is scored by `Contest`, as boards do. Asked for is that 92 to 97 % of the intervals hold the truth.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.special import ndtri
+from scipy.stats import norm
+
+from arena.records.files import NOT_RECORDS, read_records
+from arena.score.cells import CLEAN, Place
+from arena.score.contest import Contest
+from arena.score.statistics import Answers, Bits, Estimate
+from leaderboards.tables.collect import collect
+
+RECORDS = Path(__file__).parents[3] / "leaderboards" / "records"
+ITEMS = 300
+OF_ITEMS, OF_ITEMS_AND_CELLS = 2.5, 0.5
+"""Variances of what items have in common in all cells and in one, in units of that of an answer; these give the
+components of the records, see `test_synthetic_answers_have_the_spread_of_real_ones`."""
+CONTESTS = {3: 700, 5: 500, 10: 400}
+CHOICES = 8
+ZERO_SHOT = 0.1
+
+
+class Spread(NamedTuple):
+    """Variances of accuracy, or of a difference, over seeds and items, and what is left of an answer's."""
+
+    seeds: float
+    items: float
+    rest: float
+
+
+class Four(NamedTuple):
+    """True accuracies: clean data, clean data under an attack, a release, that release under the attack."""
+
+    clean: float
+    attacked: float
+    release: float
+    purified: float
+
+
+class Real(NamedTuple):
+    """What the records say: spread of accuracies on clean data without attack, of all others, and of drops; how much
+    the variance over seeds varies between cells (its standard deviation by its mean), accuracies of cells that belong
+    together, and the accuracies that attackers of one release can choose from, best first."""
+
+    clean: Spread
+    accuracy: Spread
+    drop: Spread
+    variation: float
+    fours: list[Four]
+    choices: list[list[float]]
+
+
+def spread(tables: Sequence[Answers]) -> Spread:
+    """The mean components of tables of answers, `(seeds, items)` each; unbiased, so that one may be below zero."""
+    found = []
+    for table in tables:
+        seeds, items = table.values.shape
+        values = table.values.astype(float)
+        left = values - table.by_seed[:, None] - table.by_item + table.mean
+        rest = float((left**2).sum()) / ((seeds - 1) * (items - 1))
+        of_seeds = float(table.by_seed.var(ddof=1)) - rest / items
+        found.append((of_seeds, float(table.by_item.var(ddof=1)) - rest / seeds, rest))
+    return Spread(*np.mean(found, axis=0).tolist())
+
+
+@cache
+def real() -> Real:
+    """The committed records, of all protocol versions."""
+    controls: list[Answers] = []
+    accuracies: list[Answers] = []
+    drops: list[Answers] = []
+    observed: list[float] = []
+    fours: list[Four] = []
+    choices: list[list[float]] = []
+    for path in sorted(RECORDS.rglob("*.jsonl")):
+        if path.name in NOT_RECORDS or path.parent.name == "submissions":
+            continue
+        for group in collect(read_records(path)):
+            cells = {
+                place: Answers(np.stack([bits for _, bits in sorted(seeds.items())]))
+                for place, seeds in group.bits.items()
+                if len(seeds) >= 3
+            }
+            by_release = defaultdict[object, list[float]](list)
+            for place, own in cells.items():
+                (controls if place[:2] == (CLEAN, CLEAN) else accuracies).append(own)
+                by_release[place.defense, place.recipe].append(own.mean)
+                observed.append(float(own.by_seed.var(ddof=1)))
+                clean = cells.get(Place(CLEAN, CLEAN, place.recipe, 0.0))
+                if clean is None or place.defense == CLEAN or clean.values.shape != own.values.shape:
+                    continue
+                drops.append(clean - own)
+                attacked = cells.get(place._replace(defense=CLEAN))
+                bare = cells.get(place._replace(attack=CLEAN, auxiliary=0.0))
+                if attacked is not None and bare is not None and clean.mean > 0.5:
+                    fours.append(Four(clean.mean, attacked.mean, bare.mean, own.mean))
+            choices += [sorted(own, reverse=True)[:CHOICES] for own in by_release.values() if len(own) >= 3]
+    # The variance of three seeds is that of the cell times chi squared / 2, whose second moment is 2.
+    squares = np.array(observed)
+    variation = np.sqrt(max(0.0, float((squares**2).mean()) / 2 / float(squares.mean()) ** 2 - 1))
+    return Real(spread(controls), spread(accuracies), spread(drops), float(variation), fours, choices)
+
+
+def answers(accuracies: Sequence[float], of_seeds: NDArray[np.float64], seeds: int, rng: np.random.Generator) -> Bits:
+    """Which items are answered right, ``(cells, seeds, items)``, of cells with these true accuracies and these standard
+    deviations over seeds."""
+    true = np.clip(accuracies, 0.03, 0.97)
+    threshold = ndtri(true)
+    ratio = np.minimum(of_seeds / norm.pdf(threshold), 0.9)
+    alike = 1 + OF_ITEMS + OF_ITEMS_AND_CELLS
+    luck = alike * ratio**2 / (1 - ratio**2)
+    shape = (len(true), seeds, ITEMS)
+    easy = np.sqrt(OF_ITEMS) * rng.normal(size=ITEMS)
+    easy_here = np.sqrt(OF_ITEMS_AND_CELLS) * rng.normal(size=(len(true), 1, ITEMS))
+    seed = np.sqrt(luck)[:, None, None] * rng.normal(size=(len(true), seeds, 1))
+    start = (threshold * np.sqrt(alike + luck))[:, None, None]
+    return np.asarray(start + easy + easy_here + seed + rng.standard_normal(shape, np.float32) > 0)
+
+
+def spreads(count: int, rng: np.random.Generator, deviation: float | None = None) -> NDArray[np.float64]:
+    """Standard deviations over seeds, the first of clean data: as in the records, or all the same."""
+    if deviation is not None:
+        return np.full(count, deviation)
+    of_log = np.sqrt(np.log(1 + real().variation ** 2))
+    mean = np.array([real().clean.seeds, *[real().accuracy.seeds] * (count - 1)])
+    return np.asarray(np.sqrt(mean * np.exp(of_log * rng.normal(size=count) - of_log**2 / 2)))
+
+
+def within(bits: Bits) -> dict[int, Bits]:
+    return dict(enumerate(bits))
+
+
+def four_scores(four: Four, seeds: int, rng: np.random.Generator, deviation: float | None = None) -> dict[str, bool]:
+    """Whether the intervals of one contest hold the truth; undefined scores are left out."""
+    four = Four(*np.clip(four, 0.03, 0.97).tolist())
+    bits = answers(four, spreads(4, rng, deviation), seeds, rng)
+    places = [Place(d, a, "lora", 0.0) for d in (CLEAN, "em") for a in (CLEAN, "jpeg")]
+    contest = Contest(dict(zip(places, map(within, bits), strict=True)), rng.random(ITEMS) < ZERO_SHOT)
+    scores = {place: score for found, _ in contest.results() for place, score in found.items()}
+    bare, attacked = scores[places[2]], scores[places[3]]
+    drop = four.clean - four.release
+    truth = {
+        "accuracy": (bare.accuracy, four.release),
+        "drop": (bare.drop, drop),
+        "protection": (bare.protection, drop / (four.clean - ZERO_SHOT)),
+        "retention": (attacked.retention, (four.attacked - four.purified) / drop if drop else 0.0),
+    }
+    return {name: held(*pair) for name, pair in truth.items() if pair[0].value is not None}
+
+
+def held(estimate: Estimate, truth: float) -> bool:
+    assert estimate.low is not None and estimate.high is not None
+    return estimate.low <= truth <= estimate.high
+
+
+def worst_case(choices: Sequence[float], seeds: int, rng: np.random.Generator) -> list[bool]:
+    """Whether the interval of the protection that is left by the best of these attacks holds the truth; nothing where
+    it is undefined."""
+    true = [0.9, *np.clip(choices, 0.03, 0.88)]
+    bits = answers(true, spreads(len(true), rng), seeds, rng)
+    cells = {Place(CLEAN, CLEAN, "lora", 0.0): within(bits[0])}
+    for number, own in enumerate(bits[1:]):
+        cells[Place("em", CLEAN if number == len(choices) - 1 else f"attack {number}", "lora", 0.0)] = within(own)
+    contest = Contest(cells, rng.random(ITEMS) < ZERO_SHOT)
+    _, (robust,) = list(contest.results())[1]
+    left = robust.robust_protection
+    return [] if left.value is None else [held(left, (true[0] - max(true[1:])) / (true[0] - ZERO_SHOT))]
+
+
+def drawn(count: int, rng: np.random.Generator) -> Iterator[Four]:
+    fours = real().fours
+    for number in rng.integers(len(fours), size=count):
+        yield fours[number]
+
+
+def test_synthetic_answers_have_the_spread_of_real_ones() -> None:
+    rng = np.random.default_rng(0)
+    cells: list[Answers] = []
+    drops: list[Answers] = []
+    for four in drawn(400, rng):
+        clean, own = map(Answers, answers((four.clean, four.purified), spreads(2, rng), 3, rng))
+        cells.append(own)
+        drops.append(clean - own)
+    for made, found in ((spread(cells), real().accuracy), (spread(drops), real().drop)):
+        assert np.sqrt(made.seeds) == pytest.approx(np.sqrt(found.seeds), rel=0.2)
+        assert (made.items, made.rest) == (pytest.approx(found.items, rel=0.2), pytest.approx(found.rest, rel=0.2))
+
+
+@pytest.mark.parametrize("seeds", CONTESTS)
+def test_intervals_hold_the_truth_as_often_as_they_say(seeds: int) -> None:
+    rng = np.random.default_rng(seeds)
+    found = defaultdict[str, list[bool]](list)
+    for four in drawn(CONTESTS[seeds], rng):
+        for name, one in four_scores(four, seeds, rng).items():
+            found[name].append(one)
+    for number in rng.integers(len(real().choices), size=CONTESTS[seeds] // 2):
+        found["worst case"] += worst_case(real().choices[number], seeds, rng)
+    shares = {name: 100 * float(np.mean(one)) for name, one in found.items()}
+    assert {name: share for name, share in shares.items() if not 92 <= share <= 97} == {}
+
+
+@pytest.mark.parametrize(("seeds", "deviation", "most"), [(3, 0.01, 0.99), (3, 0.12, 0.98), (10, 0.12, 0.98)])
+def test_they_do_so_wherever_seeds_differ_little_or_much(seeds: int, deviation: float, most: float) -> None:
+    """Of three seeds that hardly differ the interval is somewhat too wide: 98 %, found with 750 contests."""
+    rng = np.random.default_rng(seeds)
+    one = [four_scores(Four(0.85, 0.8, 0.5, 0.65), seeds, rng, deviation)["drop"] for _ in range(200)]
+    assert 0.91 <= np.mean(one) <= most  # within two standard errors of so few contests
+
+
+@pytest.mark.parametrize("seeds", [3, 10])
+def test_equally_good_attacks_are_the_hardest_for_the_worst_case(seeds: int) -> None:
+    """The best of so many on the data is better than it is in truth."""
+    rng = np.random.default_rng(seeds)
+    one = [found for _ in range(60) for found in worst_case([0.6] * 22, seeds, rng)]
+    assert 0.9 <= np.mean(one) <= 0.985
