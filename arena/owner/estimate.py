@@ -22,7 +22,7 @@ from arena.owner.intake import Originals
 from arena.owner.phases import CRAFTING, MEASURING, WRITING
 from arena.owner.report import Request
 from arena.owner.seen import Seen
-from arena.plugins.base import Defense
+from arena.plugins.base import Defense, Effort
 from arena.plugins.spec import PluginSpec, load_model
 from arena.release import read_release, write_release
 
@@ -93,23 +93,29 @@ class Pace(Asking):
         """Seconds of passes, and the number of each kind, as JSON."""
         import torch
 
-        from arena.lvlm.views import leaves_out
-
         torch.set_num_threads(self.threads)
         lvlm, samples = load_model(self.model), desk.samples("train")
-        defense = cast(Defense, self.defense.create())
-        effort = defense.effort(len(self.sizes), self.budget)
-        if getattr(defense.config, "views", False):  # which only pictures take that the surrogate leaves a part of out
-            plain = type(defense)(defense.config.model_copy(update={"views": False}))
-            without = plain.effort(len(self.sizes), self.budget).gradients
-            share = sum(leaves_out(lvlm, *size) for size in self.sizes) / len(self.sizes)
-            effort = replace(effort, gradients=without + share * (effort.gradients - without))
+        effort = passes(cast(Defense, self.defense.create()), lvlm, self.sizes, self.budget)
         timed = {"forward": _forward, "gradient": _gradient, "text": _text}
         needed = {"forward": effort.forwards, "gradient": effort.gradients, "text": effort.texts}
         seconds = {
             name: _seconds(pass_, lvlm, samples) for name, pass_ in timed.items() if needed[name] or name != "text"
         }
         desk.write(_PACE, {"seconds": seconds, "needed": needed})
+
+
+def passes(defense: Defense, lvlm: LVLM, sizes: Sequence[tuple[int, int]], budget: Budget) -> Effort:
+    """What a defense does to each of pictures of these heights and widths; views of a picture are crafted through only
+    where the surrogate leaves out a part of it."""
+    from arena.lvlm.views import leaves_out
+
+    effort = defense.effort(len(sizes), budget)
+    if not getattr(defense.config, "views", False):
+        return effort
+    plain = type(defense)(defense.config.model_copy(update={"views": False}))
+    without = plain.effort(len(sizes), budget).gradients
+    share = sum(leaves_out(lvlm, *size) for size in sizes) / len(sizes)
+    return replace(effort, gradients=without + share * (effort.gradients - without))
 
 
 def _forward(lvlm: LVLM, samples: Sequence[Sample]) -> None:
