@@ -29,6 +29,9 @@ WHOLE = 512
 _MEASURED = 256
 """Pixels of the longer side at which it is found out what a surrogate sees: what is cropped depends on proportions."""
 
+_NARROWEST = 8
+"""Pixels that the shorter side keeps, so that proportions stay what they are."""
+
 View = Callable[[Tensor], Tensor]
 """From a picture ``(3, H, W)`` in [0, 1] to another one, differentiably; its size follows from the first one's."""
 
@@ -42,7 +45,7 @@ def leaves_out(lvlm: LVLM, height: int, width: int) -> bool:
 
 def share_seen(lvlm: LVLM, height: int, width: int) -> float:
     """The share of a picture's pixels that the model's own processor reads, 0 to 1: those with a gradient."""
-    scale = min(1.0, _MEASURED / max(height, width))
+    scale = min(1.0, max(_MEASURED / max(height, width), _NARROWEST / min(height, width)))
     size = max(1, round(height * scale)), max(1, round(width * scale))
     known = _shares.setdefault(lvlm, {})
     if size not in known:

@@ -16,6 +16,7 @@ from arena.data.sample import Sample, digest
 from arena.engine.apart import Apart, Bounds
 from arena.engine.job import Desk
 from arena.engine.stages.base import Asking, read_made
+from arena.engine.stages.release import refused_by
 from arena.environment import allowed_threads
 from arena.errors import ArenaError
 from arena.owner.intake import Originals
@@ -95,11 +96,17 @@ class Pace(Asking):
 
         torch.set_num_threads(self.threads)
         lvlm, samples = load_model(self.model), desk.samples("train")
+        refused = refused_by(lvlm, [(s.image.height, s.image.width) for s in samples])  # as crafting will, by name
+        samples = [sample for index, sample in enumerate(samples) if index not in refused]
         effort = passes(cast(Defense, self.defense.create()), lvlm, self.sizes, self.budget)
+        if not samples:
+            effort = Effort()
         timed = {"forward": _forward, "gradient": _gradient, "text": _text}
         needed = {"forward": effort.forwards, "gradient": effort.gradients, "text": effort.texts}
         seconds = {
-            name: _seconds(pass_, lvlm, samples) for name, pass_ in timed.items() if needed[name] or name != "text"
+            name: _seconds(pass_, lvlm, samples) if samples else 0.0
+            for name, pass_ in timed.items()
+            if needed[name] or name != "text"
         }
         desk.write(_PACE, {"seconds": seconds, "needed": needed})
 
@@ -114,7 +121,8 @@ def passes(defense: Defense, lvlm: LVLM, sizes: Sequence[tuple[int, int]], budge
         return effort
     plain = type(defense)(defense.config.model_copy(update={"views": False}))
     without = plain.effort(len(sizes), budget).gradients
-    share = sum(leaves_out(lvlm, *size) for size in sizes) / len(sizes)
+    refused = refused_by(lvlm, sizes)
+    share = sum(index not in refused and leaves_out(lvlm, *size) for index, size in enumerate(sizes)) / len(sizes)
     return replace(effort, gradients=without + share * (effort.gradients - without))
 
 

@@ -81,7 +81,7 @@ class Release(Stage):
         refused: dict[int, ArenaError] = {}
         for lvlm in models:
             if isinstance(lvlm, LVLM):
-                refused |= _refused(lvlm, samples)
+                refused |= refused_by(lvlm, [(s.image.height, s.image.width) for s in samples])
         if refused:
             desk.write(REFUSED, {i: _reason_and_remedy(error) for i, error in refused.items()})
             first = min(refused)
@@ -171,12 +171,11 @@ def _load(specs: tuple[PluginSpec, ...]) -> tuple[LVLM, ...]:
     return tuple(models)
 
 
-def _refused(lvlm: LVLM, samples: Sequence[Sample]) -> dict[int, ArenaError]:
-    """The samples whose pictures a model cannot take, by their numbers, with why."""
+def refused_by(lvlm: LVLM, sizes: Sequence[tuple[int, int]]) -> dict[int, ArenaError]:
+    """The pictures, of these heights and widths, that a model cannot take, by their numbers, with why."""
     found: dict[int, ArenaError] = {}
     said: dict[tuple[int, int], ArenaError | None] = {}
-    for index, sample in enumerate(samples):
-        size = sample.image.height, sample.image.width
+    for index, size in enumerate(sizes):
         if size not in said:
             try:
                 lvlm.image_text(*size)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from owner_folder import QUICK, tree, write_checkpoint, write_owner_folder
+from PIL import Image
 from tiny_models import tiny_random_llava
 from typer.testing import CliRunner
 
 from arena.budget import Budget
 from arena.cli.app import app
-from arena.errors import UsageError
+from arena.errors import ArenaError, UsageError
 from arena.owner.estimate import DryRun, Estimate, Prepared, estimate, passes
 from arena.owner.phases import CRAFTING, MEASURING, WRITING, Phases
 from arena.owner.protect import protect_folder
@@ -63,6 +65,22 @@ def test_views_count_where_a_part_is_left_out(tmp_path: Path) -> None:
     )
     all_wide = passes(registry.create("defense", "em", {"views": True}), lvlm, sizes[1:], Budget()).gradients
     assert few < many < all_wide
+
+
+def test_a_picture_that_the_surrogate_refuses_costs_nothing(tmp_path: Path) -> None:
+    """Crafting refuses it by name; the estimate before it has to get there."""
+    for name, sizes in (("some", ((40, 40), (500, 2))), ("none", ((500, 2),))):
+        source = tmp_path / name
+        source.mkdir()
+        rows = []
+        for number, size in enumerate(sizes):
+            Image.new("RGB", size, "red").save(source / f"{number}.png")
+            rows.append(json.dumps({"file_name": f"{number}.png", "question": "what?", "answer": "it"}))
+        (source / "metadata.jsonl").write_text("\n".join(rows), encoding="utf-8")
+        found = estimate(prepared(source, tmp_path / "out", "em", "tiny-qwen3-vl", views=True, rounds=1))
+        assert (found.gradient > 0) == (name == "some")
+    with pytest.raises(ArenaError, match=r"0\.png.* 500 x 2 pixels"):
+        protect_folder(source, tmp_path / "out", "em", ["tiny-qwen3-vl"], before=estimate)
 
 
 def test_a_dry_run_says_what_would_be_done_and_writes_nothing(source: Path, checkpoint: Path, tmp_path: Path) -> None:
