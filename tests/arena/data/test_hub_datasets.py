@@ -11,7 +11,6 @@ from typing import Any
 import datasets
 import pytest
 import requests
-from arena.data.hub.multiple_choice import split_options
 from datasets.exceptions import DatasetNotFoundError
 from field_data import FIELD
 from huggingface_hub import errors
@@ -20,6 +19,7 @@ from PIL import Image
 from arena.data.fingerprint import folder_fingerprint
 from arena.data.fixtures import FIXTURES, picture, table, write
 from arena.data.hub import base as hub_base
+from arena.data.multiple_choice import split_options
 from arena.data.pictures import decode as decoding
 from arena.data.sample import Sample, digest
 from arena.errors import ArenaError, UsageError

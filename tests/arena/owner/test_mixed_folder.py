@@ -148,6 +148,7 @@ def test_options_that_are_refused(words: list[str], said: str, folder: Path, tmp
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.timeout(7200)
 @pytest.mark.skipif(not LARGE, reason="minutes and gigabytes: ARENA_LARGE_FOLDER=200 tries so many files of 1 to 12 MP")
 def test_a_large_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sizes = [(1200, 900), (2048, 1536), (4000, 3000), (1000, 1400), (3000, 2000)]

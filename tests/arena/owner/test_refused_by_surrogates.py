@@ -77,7 +77,8 @@ def test_a_suite_names_the_sample_too(source: Path, tmp_path: Path) -> None:
             "recipes": [{"id": "lora", "config": {"epochs": 1}}],
         }
     )
-    report = run(suite, tmp_path / "store", scheduler="sync", isolated=False, console=Console(quiet=True))
+    how = {"results": tmp_path / "r.jsonl", "scheduler": "sync", "isolated": False, "console": Console(quiet=True)}
+    report = run(suite, tmp_path / "store", **how)
     (record,) = report.records
     assert record.failure is not None and record.status == "failed"
     assert re.search(r"sample '(strip|column)\.png': qwen3-vl cannot take a picture", str(record.failure))
