@@ -152,8 +152,8 @@ def test_mix_without_a_grant_is_refused() -> None:
         attack(Case("mix", {})).purify(samples(), AttackerWorld())
 
 
-ELSEWHERE = {"auxiliary-alone", "mix", "onion", "paraphrase", "back-translate", "vae", "vae-trans"}
-"""Attacks that need more than pictures and questions; they have tests of their own."""
+ELSEWHERE = {"auxiliary-alone", "mix", "onion", "paraphrase", "back-translate", "resize", "vae", "vae-trans"}
+"""Attacks that need more than pictures and questions, or change sizes; they have tests of their own."""
 
 
 def test_every_attack_has_a_row() -> None:
