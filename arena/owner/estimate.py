@@ -95,9 +95,9 @@ class Pace(Asking):
         import torch
 
         torch.set_num_threads(self.threads)
-        lvlm, samples = load_model(self.model), desk.samples("train")
-        refused = refused_by(lvlm, [(s.image.height, s.image.width) for s in samples])  # as crafting will, by name
-        samples = [sample for index, sample in enumerate(samples) if index not in refused]
+        lvlm, tried = load_model(self.model), desk.samples("train")
+        refused = refused_by(lvlm, [(s.image.height, s.image.width) for s in tried])  # as crafting will, by name
+        samples = [sample for index, sample in enumerate(tried) if index not in refused]
         effort = passes(cast(Defense, self.defense.create()), lvlm, self.sizes, self.budget)
         if not samples:
             effort = Effort()
