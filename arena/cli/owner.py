@@ -67,6 +67,7 @@ def protect(
 ) -> None:
     """Protect a folder of pictures and questions: writes a release and a report. The input is only read."""
     from arena.cli.outlook import outlook
+    from arena.data import shelf
     from arena.engine.progress import Display
     from arena.environment import quiet_libraries
     from arena.owner.estimate import DryRun, Estimate, Prepared, estimate
@@ -83,6 +84,7 @@ def protect(
     settings, budget = read_settings(config or []), read_budget(budget_image, budget_text, answer_words)
     encoding = read_encoding(format, quality)
     quiet_libraries()
+    shelf.limit(shelf.SMALL)  # memory does not grow with the number of photographs
     console, told = stderr(), list[str]()
 
     def before(prepared: Prepared) -> Estimate:

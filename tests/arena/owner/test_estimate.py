@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from arena.budget import Budget
 from arena.cli.app import app
+from arena.data import shelf
 from arena.errors import ArenaError, UsageError
 from arena.owner.estimate import DryRun, Estimate, Prepared, estimate, passes
 from arena.owner.phases import CRAFTING, MEASURING, WRITING, Phases
@@ -96,6 +97,15 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(source: Path, chec
     assert isinstance(few.exception, UsageError)
     assert "--verify needs at least 40 samples, and there are 5" in str(few.exception)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_command_keeps_few_decoded_pictures(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many photographs there are, and however much memory is free."""
+    told: list[int] = []
+    monkeypatch.setattr(shelf, "limit", told.append)
+    words = ["protect", str(source), "--defense", "random", "--out", str(tmp_path / "out"), "--dry-run"]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert told == [shelf.SMALL]
 
 
 def test_phases_are_one_progress() -> None:
