@@ -182,6 +182,7 @@ class Session:
             given, folder = apart.folder("given"), apart.folder("made")
             self.tell.begin(CRAFTING, "handing over the samples")
             write_release(self.tell.each(samples, "handing over the samples", 0, 0), given / "train")
+            self.tell(0.0, "crafting")
             try:
                 ended = apart.compute(stage, given, folder, self._crafting)
             except StageFailed:
