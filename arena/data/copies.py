@@ -152,11 +152,6 @@ class Local:
         """Nothing is shared."""
         return cls(*(tuple(range(samples)),) * 4)
 
-    @property
-    def all_apart(self) -> bool:
-        """Whether every sample has a picture of its own."""
-        return len(self.shows) == len(self.picture)
-
 
 def sharing(looks: Iterable[Look]) -> Sharing:
     """What samples share, from looks at their pictures, where near copies share a perturbation too."""

@@ -41,18 +41,16 @@ def publish(
 ) -> Published:
     """Write drafts that keep the budget into `folder`, with what is kept beside their pixels, and read them back.
 
-    Samples about one file have one file, with the picture of the first. For JPEG a draft is changed until its file
-    keeps the budget too. Raises `ArenaError` where samples do not read back as they were written.
+    Samples about one file have one file, so that their drafts must have one picture, as `Seen.one_each` gives them. For
+    JPEG a draft is changed until its file keeps the budget too. Raises `ArenaError` where samples do not read back as
+    they were written.
     """
     digests: list[str] = []
     moved, kept = 0, np.zeros(2)
 
     def final() -> Iterator[Sample]:
         nonlocal moved
-        first: dict[str, Sample] = {}
-        quadruples = zip(originals.files, originals.pictures, originals.samples, drafts, strict=True)
-        for file, before, original, own in quadruples:
-            draft = own.with_content(first.setdefault(file, own).image, own.question)
+        for before, original, draft in zip(originals.pictures, originals.samples, drafts, strict=True):
             if not encoding.lossy:
                 digests.append(digest([draft]))
                 yield draft
