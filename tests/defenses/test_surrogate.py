@@ -34,5 +34,5 @@ def test_a_surrogate_that_diverges_protects_nothing(name: str) -> None:
     """Its gradients would be NaN, by whose sign nothing moves, and nothing would say so."""
     settings = {"rounds": 2, "theta_steps": 3, "pgd_steps": 1, "learning_rate": 1e30}
     world = DefenderWorld(Budget(image=4, text=2), seed=0, surrogates=lambda: (tiny_random_llava(),))
-    with pytest.raises(ArenaError, match="is NaN or infinite: the surrogate diverged"):
+    with pytest.raises(ArenaError, match="the surrogate's loss is NaN or infinite: the surrogate diverged"):
         list(Registry().create("defense", name, settings).protect(mixed_samples(4), world))  # type: ignore[attr-defined]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from PIL import Image
 from small_samples import mixed_samples
 
 from arena.budget import Budget
-from arena.errors import UsageError
+from arena.errors import ArenaError, UsageError
 from mmguard.image import descend, levels, pgd, pixels, project, radius, released
 
 
@@ -40,6 +40,19 @@ def test_pgd_finds_the_nearest_point_of_the_ball() -> None:
     delta = pgd(clean, [torch.zeros_like(x) for x in clean], loss, 9, 1, 4)
     assert (delta[0] == 3).all()
     assert (delta[1] == -4).all() and delta[1].shape == (1, 6, 2)
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        (lambda x: x.mean() * torch.nan, "loss after their inner steps is NaN or infinite"),
+        (lambda x: (x - x.detach()).sqrt().sum(), "gradient in the pixels is NaN or infinite"),  # a loss of 0
+    ],
+)
+def test_what_is_no_number_moves_no_picture(loss: Callable[[torch.Tensor], torch.Tensor], said: str) -> None:
+    clean = [torch.full((3, 4, 5), 100, dtype=torch.int16)]
+    with pytest.raises(ArenaError, match=said):
+        pgd(clean, [torch.zeros_like(x) for x in clean], lambda number, images: [loss(images[0])[None]], 1, 1, 4)
 
 
 def test_released_pictures_differ_by_delta_exactly() -> None:

@@ -13,6 +13,7 @@ from arena.lvlm.families.idefics3.model import Idefics3
 from arena.lvlm.families.idefics3.random import CHECKPOINTS
 from arena.lvlm.pixels import to_tensor
 from arena.lvlm.views import WHOLE, cuts, leaves_out, part, share_seen, squares, whole
+from arena.plugins.registry import Registry
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +34,12 @@ def test_a_processor_that_cuts_tiles_sees_everything() -> None:
     lvlm = Idefics3(*draw(0))
     for size in ((48, 96), (200, 70)):
         assert share_seen(lvlm, *size) > 0.95 and not leaves_out(lvlm, *size)
+
+
+def test_a_narrow_picture_that_a_model_takes_can_be_asked_about() -> None:
+    """Qwen takes sides of up to 200 times the other; a reduced copy must not go beyond."""
+    lvlm = Registry().create("model", "tiny-qwen3-vl", {}).load()
+    assert lvlm.image_text(16, 3000) and share_seen(lvlm, 16, 3000) > 0.9
 
 
 def test_asking_leaves_random_numbers_alone(lvlm: LVLM) -> None:
