@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from small_samples import mixed_samples
@@ -9,6 +11,8 @@ from tiny_models import tiny_random_llava
 
 from arena.budget import Budget
 from arena.errors import ArenaError
+from arena.lvlm.base import LVLM
+from arena.lvlm.batch import Batch
 from arena.lvlm.perturbation import planes
 from arena.plugins.base import DefenderWorld
 from arena.plugins.registry import Registry
@@ -35,4 +39,19 @@ def test_a_surrogate_that_diverges_protects_nothing(name: str) -> None:
     settings = {"rounds": 2, "theta_steps": 3, "pgd_steps": 1, "learning_rate": 1e30}
     world = DefenderWorld(Budget(image=4, text=2), seed=0, surrogates=lambda: (tiny_random_llava(),))
     with pytest.raises(ArenaError, match="the surrogate's loss is NaN or infinite: the surrogate diverged"):
+        list(Registry().create("defense", name, settings).protect(mixed_samples(4), world))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["em", "em-class", "mem"])
+def test_a_gradient_that_is_no_number_protects_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the loss is one, as in a type of few bits."""
+    lvlm, settings = tiny_random_llava(), {"rounds": 1, "theta_steps": 1, "pgd_steps": 1}
+    shown = type(lvlm).with_images
+
+    def steep(self: LVLM, batch: Batch, images: Sequence[torch.Tensor]) -> Batch:
+        return shown(self, batch, [x + 0 * (x - x.detach()).sqrt() for x in images])
+
+    monkeypatch.setattr(type(lvlm), "with_images", steep)
+    world = DefenderWorld(Budget(image=4, text=2), seed=0, surrogates=lambda: (lvlm,))
+    with pytest.raises(ArenaError, match="the gradient in the pixels is NaN or infinite"):
         list(Registry().create("defense", name, settings).protect(mixed_samples(4), world))  # type: ignore[attr-defined]
