@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
-from PIL import Image
 
+from arena.data.copies import picture_digest
 from arena.data.sample import Sample, Splits
-from arena.errors import UsageError
+from arena.errors import ArenaError, UsageError
 
 
 class Drawing:
@@ -27,20 +26,20 @@ class Drawing:
         self._at = at
         self._order = np.random.default_rng(seed).permutation(size).tolist()
         self._next = 0
-        self._shown: set[bytes] = set()
+        self._shown: set[str] = set()
         self._passed_over = 0
         self._drawn: list[str] = []
 
     def take(self, part: str, count: int) -> tuple[Sample, ...]:
         """The next `count` samples, for the part of that name. Raises `UsageError` if there are not so many."""
         found: list[Sample] = []
-        mine: set[bytes] = set()
+        mine: set[str] = set()
         while len(found) < count:
             if count - len(found) > self.size - self._next:
                 self._refuse(part, count, len(found))
             sample = self._at(self._order[self._next])
             self._next += 1
-            if sample is not None and (picture := _digest(sample.image)) not in self._shown:
+            if sample is not None and (picture := picture_digest(sample.image)) not in self._shown:
                 found.append(sample)
                 mine.add(picture)
             else:
@@ -69,5 +68,10 @@ def divide(split: Drawing, train: int, auxiliary: int, test: int) -> Splits:
     return Splits(released, split.take("auxiliary", auxiliary), scored)
 
 
-def _digest(image: Image.Image) -> bytes:
-    return hashlib.sha256(f"{image.mode} {image.size} ".encode() + image.tobytes()).digest()
+def drawn(dataset: str, seed: int, parts: Iterable[tuple[Sample, ...]]) -> Splits:
+    """The parts that a dataset made by a seed. Raises `ArenaError` where a picture is there twice."""
+    splits = Splits(*parts)
+    pictures = [sample.image.tobytes() for part in (splits.train, splits.auxiliary, splits.test) for sample in part]
+    if len({*pictures}) < len(pictures):
+        raise ArenaError(f"{dataset}: seed {seed} draws a picture twice: choose another seed")
+    return splits

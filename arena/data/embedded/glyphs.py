@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from arena.data.embedded.draw import drawn
 from arena.data.embedded.question_kinds import KindsConfig, trained_kinds
 from arena.data.embedded.scenes import SHAPES, Scene, ask, scene_of
 from arena.data.sample import Sample, Splits
-from arena.errors import ArenaError
 from arena.plugins.base import Dataset
 
 QUESTIONS = (
@@ -51,14 +51,11 @@ class Glyphs(Dataset):
         """
         children = np.random.SeedSequence(seed).spawn(3)
         kinds = (self.config.train_kinds, self.config.train_kinds, self.config.tested)
-        parts = [
+        parts = (
             _draw(np.random.default_rng(child), size, k, kinds[k])
             for k, (child, size) in enumerate(zip(children, (train, auxiliary, test), strict=True))
-        ]
-        pictures = {sample.image.tobytes() for part in parts for sample in part}
-        if len(pictures) < train + auxiliary + test:
-            raise ArenaError(f"glyphs: seed {seed} draws a picture twice: choose another seed")
-        return Splits(*parts)
+        )
+        return drawn("glyphs", seed, parts)
 
 
 def _draw(rng: np.random.Generator, size: int, split: int, kinds: Sequence[str]) -> tuple[Sample, ...]:

@@ -8,12 +8,12 @@ from functools import cache
 
 import numpy as np
 
+from arena.data.embedded.draw import drawn
 from arena.data.embedded.emoji import canvas
 from arena.data.embedded.emoji.kinds import FACTS, KINDS
 from arena.data.embedded.emoji.noto import Emoji, shipped, shipped_digest
 from arena.data.embedded.question_kinds import KindsConfig, trained_kinds
 from arena.data.sample import Sample, Splits
-from arena.errors import ArenaError
 from arena.plugins.base import Dataset
 
 QUESTIONS: dict[str, tuple[str, ...]] = {
@@ -76,13 +76,11 @@ class Emojis(Dataset):
         sides = _sides(np.random.default_rng(divide))
         kinds = (self.config.train_kinds, self.config.train_kinds, self.config.tested)
         answers = {kind: _answers(kind, sides) for kind in {*kinds[0], *kinds[2]}}
-        parts = [
+        parts = (
             _draw(np.random.default_rng(child), size, k, sides[k], {kind: answers[kind] for kind in kinds[k]})
             for k, (child, size) in enumerate(zip(draws, (train, auxiliary, test), strict=True))
-        ]
-        if len({s.image.tobytes() for part in parts for s in part}) < train + auxiliary + test:
-            raise ArenaError(f"emoji: seed {seed} draws a picture twice: choose another seed")
-        return Splits(*parts)
+        )
+        return drawn("emoji", seed, parts)
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
+from arena.data.embedded.draw import drawn
 from arena.data.embedded.emoji import canvas
 from arena.data.embedded.emoji.facts import COUNTRIES, country_code
 from arena.data.embedded.emoji.noto import FLAG, Emoji, shipped, shipped_digest
 from arena.data.sample import Sample, Splits
-from arena.errors import ArenaError
 from arena.plugins.base import Dataset, PluginConfig
 
 QUESTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -74,15 +74,13 @@ class Flags(Dataset):
             for countries in (order[: self.config.countries], order[self.config.countries :])
         )
         said = [released[i] for i in rng.permutation(len(released))]
-        parts = [
+        parts = (
             _draw(np.random.default_rng(child), size, k, facts)
             for k, (child, size, facts) in enumerate(
                 zip(draws, (train, auxiliary, test), (said, others, said[: train or None]), strict=True)
             )
-        ]
-        if len({s.image.tobytes() for part in parts for s in part}) < train + auxiliary + test:
-            raise ArenaError(f"flags: seed {seed} draws a picture twice: choose another seed")
-        return Splits(*parts)
+        )
+        return drawn("flags", seed, parts)
 
 
 def _draw(rng: np.random.Generator, size: int, part: int, facts: list[tuple[str, str]]) -> tuple[Sample, ...]:
