@@ -235,11 +235,15 @@ def _names() -> list[str]:
     return (Path(__file__).parent / "picture_names.txt").read_text(encoding="utf-8").split()
 
 
+def answers() -> list[str]:
+    """All kinds, groups, colours, yes and no, and the words of names, sorted. No source needs to be there."""
+    return sorted({*KINDS, *(k.group for k in KINDS.values()), *COLOURS, "yes", "no", *_names()})
+
+
 def words() -> list[str]:
-    """All words of the questions and answers, sorted; for a tokenizer. No source needs to be there."""
-    texts = [*(q for wordings in QUESTIONS.values() for q in wordings), *KINDS, *(k.group for k in KINDS.values())]
-    asked = {word for text in texts for word in re.findall(r"[a-z]+", text)}
-    return sorted({*asked, *COLOURS, "yes", "no", *_names()})
+    """All words of the questions and answers, sorted; for a tokenizer."""
+    texts = [*(q for wordings in QUESTIONS.values() for q in wordings), *answers()]
+    return sorted({word for text in texts for word in re.findall(r"[a-z]+", text)})
 
 
 def _digest(text: str) -> bytes:

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from arena.data.embedded import digits, glyphs, scenes
+from arena.data.embedded.emoji import dataset as emoji
+from arena.data.embedded.emoji import flags
 from arena.lvlm.base import LVLM
-from arena.lvlm.zoo.tokenizer import words
+from arena.lvlm.zoo import pictures
 
 
 @dataclass(frozen=True)
@@ -25,9 +27,11 @@ class TinyModel(ABC):
     patch_size: int
     vision: dict[str, int]
     text: dict[str, int]
-    tower_steps: int = 1000
-    language_steps: int = 6000
-    joint_steps: int = 2000
+    tower_steps: int = 3000
+    language_steps: int = 5000
+    joint_steps: int = 6000
+    batch_size: int = 64
+    """Pictures of a step of the second and third stage; each comes with up to eight questions."""
 
     architecture: ClassVar[str]
     tower: ClassVar[str]
@@ -59,10 +63,6 @@ class TinyModel(ABC):
         """Patches along a side of a picture."""
         return self.image_size // self.patch_size
 
-    def sayable(self) -> list[str]:
-        """Words that the model is taught to say when told to."""
-        return words()
-
     def untrained(self) -> LVLM:
         tokenizer = self.tokenizer()
         lvlm: LVLM = self.lvlm_class(self.build(tokenizer), tokenizer, self.image_processor())
@@ -80,22 +80,30 @@ class TinyModel(ABC):
 
 
 def known_exchanges() -> list[tuple[str, str | None]]:
-    """Questions and answers for a tokenizer to learn from: about scenes, and those of the embedded dataset, without
-    answer."""
+    """Questions and answers for a tokenizer to learn from: about scenes and pictures, and those of the embedded
+    datasets, without answer."""
+    asked = [
+        *(f"where is the {shape}?" for shape in scenes.SHAPES),
+        *(wording for wordings in pictures.QUESTIONS.values() for wording in wordings),
+        *glyphs.QUESTIONS,
+        *digits.QUESTIONS,
+        *(wording for wordings in emoji.QUESTIONS.values() for wording in wordings),
+        *(wording for parts in flags.QUESTIONS.values() for wordings in parts for wording in wordings),
+    ]
     return [
         *((f"what colour is the {shape}?", colour) for shape in scenes.SHAPES for colour in scenes.COLOURS),
-        *((question, None) for question in glyphs.QUESTIONS),
+        *((question, None) for question in asked),
     ]
 
 
 def answer_words() -> list[str]:
-    """The words of all answers of the embedded datasets and of the questions about scenes, sorted."""
+    """The words of all answers of the embedded datasets and of the questions about scenes and pictures, sorted; not
+    those of countries and their capitals, which no model is told."""
     scene = (*scenes.SHAPES, *scenes.COLOURS, *scenes.COUNTS, *scenes.PLACES, "left right above below")
-    answers = (*scene, *glyphs.CLANS.values(), *digits.ANSWERS)
+    answers = (*scene, *glyphs.CLANS.values(), *digits.ANSWERS, *pictures.answers())
     return sorted({word for answer in answers for word in answer.split()})
 
 
 def first_words() -> list[str]:
     """Words that questions begin with, sorted; most tokenizers have another token for a word that follows no space."""
-    asked = [*(question for question, _ in known_exchanges()), *digits.QUESTIONS]
-    return sorted({"how", "is", "say", "where", *(question.split()[0] for question in asked)})
+    return sorted({"how", "is", "where", *(question.split()[0] for question, _ in known_exchanges())})

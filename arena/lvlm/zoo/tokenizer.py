@@ -12,6 +12,8 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from arena.lvlm.zoo import pictures
+
 SPECIAL = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
 IMAGE = "<image>"
 
@@ -19,6 +21,11 @@ IMAGE = "<image>"
 def words() -> list[str]:
     """The word list, lower case, sorted."""
     return (Path(__file__).parent / "words.txt").read_text(encoding="utf-8").split()
+
+
+def vocabulary() -> list[str]:
+    """All words that the tiny models know: the word list, and those of the pictures they are trained on; sorted."""
+    return sorted({*words(), *pictures.words()})
 
 
 def build_tokenizer(sentences: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
@@ -32,7 +39,7 @@ def build_tokenizer(sentences: Iterable[str], vocab_size: int) -> PreTrainedToke
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    corpus = [*(f" {word}" for word in words() for _ in range(20)), *sentences]
+    corpus = [*(f" {word}" for word in vocabulary() for _ in range(20)), *sentences]
     tokenizer.train_from_iterator(corpus, trainer)
     bos = SPECIAL["bos_token"]
     tokenizer.post_processor = processors.TemplateProcessing(

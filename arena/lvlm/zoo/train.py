@@ -1,23 +1,25 @@
 """Training of the tiny LVLMs: tower on dense labels, then projector and language model, then everything.
 
-(1) The vision tower alone learns to say, for each quadrant, what it holds: shape, colour, size and place; trained end
-to end instead, it never learns shapes at this size. (2) Tower frozen, the rest learns to answer questions, about few
-things first. Eight questions share one picture: they follow it in one sequence, each seeing the picture and itself
-only. (3) Everything together, at a lower rate. A part of the pictures passes through JPEG, as pictures from the web
-have, and a part of the questions carries random words, so that every word of the vocabulary has been seen.
+(1) The vision tower alone learns to say what each quadrant of a scene holds (shape, colour, size and place), and of
+what kind and colour a picture is that people made; trained end to end instead, it never learns shapes at this size.
+(2) Tower frozen, the rest learns to answer questions, about few things first. Up to eight questions share one picture:
+they follow it in one sequence, each seeing the picture and itself only. (3) Everything together, at a lower rate.
 
-Every batch is a function of (seed, stage, step): a run that was killed goes on from its last checkpoint to the same
-weights.
+Most pictures arrive altered (`arena.lvlm.zoo.augmentation`); where their colours are lost, nobody asks for one. A part of
+the questions carries random words, which are not answers, so that every word of the vocabulary has been seen.
+
+Every batch is a function of (seed, stage, step), whoever makes it: a run that was killed goes on from its last
+checkpoint, and on the same machine to the same weights.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,33 +27,46 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
+from arena.data.colour_names import COLOURS
 from arena.data.embedded import scenes
+from arena.data.embedded.emoji.kinds import KINDS
 from arena.files import atomically
 from arena.lvlm.base import LVLM
+from arena.lvlm.pixels import to_tensor
+from arena.lvlm.zoo.augmentation import alter
+from arena.lvlm.zoo.pictures import QUESTIONS, Picture, Pool
 from arena.lvlm.zoo.tiny import TinyModel
-from arena.lvlm.zoo.tokenizer import words
+from arena.lvlm.zoo.tokenizer import vocabulary
 
 POOL = 20_000
-QUESTIONS_PER_SCENE = 8
-KINDS = {
+"""Scenes that are drawn once, before training."""
+ASKED_AT_ONCE = 8
+PICTURES = {"tower": 0.3, "language": 0.3, "joint": 0.3}
+"""Share of each batch that people made; the others are scenes."""
+ASKED = {
     "language": ("count", "colour", "colour", "shape", "shape", "place", "place", "relation", "relation"),
-    "joint": ("count", "count", "colour", "shape", "shape", "shape", "place", "relation"),
+    "joint": ("count", "count", "colour", "shape", "shape", "place", "place", "relation", "relation"),
 }
 """What is asked about a scene, as far as it allows the question."""
 CHECKPOINT_EVERY = 500
 QUESTION_WEIGHT = 0.03
+FOREIGN_WORDS = 0.3
+"""Share of the questions that carry random words."""
 CURRICULUM = 0.15
 """Share of the second stage that shows at most two things, so that words are tied to what they name before to where."""
 _IGNORE = -100
+_STAGES = ("tower", "language", "joint")
+_QUADRANT = (len(scenes.SHAPES) + 1, len(scenes.COLOURS) + 1, 3, len(scenes.PLACES) + 1)
+_PICTURE = (len(KINDS), len(COLOURS))
+"""Classes of the tower's lesson, for each quadrant of a scene and for a picture."""
 
 
 class ScenePool:
-    """Scenes drawn once from a seed, with the dense labels of the tower's lesson; `resample` is the filter by which
-    the model's processor enlarges them."""
+    """Scenes drawn once from a seed, with the dense labels of the tower's lesson."""
 
-    def __init__(self, seed: int, size: int, side: int, resample: int) -> None:
-        self.side, self.resample = side, resample
+    def __init__(self, seed: int, size: int) -> None:
         rng = np.random.default_rng((seed, 0))
         self.scenes = [scenes.random_scene(rng) for _ in range(size)]
         colours = list(scenes.COLOURS)
@@ -61,20 +76,6 @@ class ScenePool:
             for t in scene.things:
                 facts = (scenes.SHAPES.index(t.shape), colours.index(t.colour), int(t.big), t.quadrant)
                 self.labels[i, t.quadrant] = torch.tensor(facts) + 1
-
-    def pixels(self, indices: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """uint8 ``(B, side, side, 3)``; a quarter of them through JPEG of random quality."""
-        pictures = [
-            _jpeg(self.scenes[i].image, int(rng.integers(10, 91))) if rng.random() < 0.25 else self.scenes[i].image
-            for i in indices
-        ]
-        return np.stack([np.asarray(p.resize((self.side, self.side), self.resample)) for p in pictures])
-
-
-def _jpeg(picture: Image.Image, quality: int) -> Image.Image:
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=quality)
-    return Image.open(buffer)
 
 
 class Lesson:
@@ -87,14 +88,14 @@ class Lesson:
         picture = lvlm.image_text(spec.image_size, spec.image_size)
         self.prefix = list(lvlm.tokenizer(f"{before}{picture}{between}")["input_ids"])
         self.places = spec.beginning_positions(lvlm, torch.tensor(self.prefix))
-        self.words, self.sayable = words(), spec.sayable()
-        self.kinds: tuple[str, ...] = ()
+        self.words = np.array(vocabulary())
+        self._lvlm = lvlm
         self._encode = lru_cache(maxsize=4096)(partial(self.tokenizer.encode, add_special_tokens=False))
 
-    def chunk(self, question: str, answer: str, rng: np.random.Generator) -> tuple[list[int], list[int], list[float]]:
-        """Token ids, labels and weights of one exchange; inserted words carry no loss."""
+    def chunk(self, question: str, answer: str, rng: np.random.Generator) -> tuple[list[int], list[float]]:
+        """Token ids and loss weights of one exchange; inserted words carry no loss."""
         parts: list[tuple[str, float]] = [(question, QUESTION_WEIGHT)]
-        if rng.random() < 0.25:
+        if rng.random() < FOREIGN_WORDS:
             extra = " ".join(rng.choice(self.words, rng.integers(1, 6)))
             parts = [*parts, (f" {extra}", 0.0)] if rng.random() < 0.5 else [(f"{extra} ", 0.0), *parts]
         parts += [(self.after, QUESTION_WEIGHT), (answer.join(self.around_answer), 1.0)]
@@ -105,92 +106,152 @@ class Lesson:
             ids += tokens
             weights += [weight] * len(tokens)
         weights[0] = 0.0  # the first word of a question cannot be foreseen
-        return ids, ids, weights
+        return ids, weights
+
+    def pixels(self, images: Sequence[Image.Image]) -> dict[str, Tensor]:
+        """The model's pixel arguments."""
+        return self._lvlm.pixel_inputs([to_tensor(image) for image in images])
 
     def pack(self, exchanges: list[list[tuple[str, str]]], rng: np.random.Generator) -> dict[str, Tensor]:
         rows = [[self.chunk(q, a, rng) for q, a in row] for row in exchanges]
         start = len(self.prefix)
-        length = start + max(sum(len(ids) for ids, _, _ in row) for row in rows)
+        length = start + max(sum(len(ids) for ids, _ in row) for row in rows)
         shape = (len(rows), length)
-        ids, block = torch.full(shape, int(self.tokenizer.pad_token_id or 0)), torch.full(shape, -1)
-        positions = torch.zeros(*self.places.shape[:-1], *shape, dtype=torch.long)
-        labels, weights = torch.full(shape, _IGNORE), torch.zeros(shape)
-        ids[:, :start], block[:, :start] = torch.tensor(self.prefix), 0
+        ids, block = np.full(shape, int(self.tokenizer.pad_token_id or 0)), np.full(shape, -1)
+        positions = np.zeros((*self.places.shape[:-1], *shape), int)
+        labels, weights = np.full(shape, _IGNORE), np.zeros(shape, np.float32)
+        ids[:, :start], block[:, :start] = self.prefix, 0
         positions[..., :start] = self.places.unsqueeze(-2)
         for i, row in enumerate(rows):
             at = start
-            for number, (tokens, targets, loss) in enumerate(row, 1):
+            for number, (tokens, loss) in enumerate(row, 1):
                 to = at + len(tokens)
-                ids[i, at:to], labels[i, at:to], weights[i, at:to] = map(torch.tensor, (tokens, targets, loss))
-                positions[..., i, at:to], block[i, at:to] = torch.arange(start, start + len(tokens)), number
+                ids[i, at:to] = labels[i, at:to] = tokens
+                weights[i, at:to], block[i, at:to] = loss, number
+                positions[..., i, at:to] = range(start, start + len(tokens))
                 at = to
         same = block[:, :, None] == block[:, None, :]
-        allowed = (same | (block[:, None, :] == 0)) & torch.ones(length, length).tril().bool()
-        return {
-            "ids": ids,
-            "positions": positions,
-            "labels": labels,
-            "weights": weights,
-            "allowed": allowed[:, None],
-        }
+        allowed = (same | (block[:, None, :] == 0)) & np.tri(length, dtype=bool)
+        packed = {"ids": ids, "positions": positions, "labels": labels, "weights": weights, "allowed": allowed[:, None]}
+        return {name: torch.from_numpy(array) for name, array in packed.items()}
 
-    def exchanges(self, scene: scenes.Scene, rng: np.random.Generator) -> list[tuple[str, str]]:
-        kinds = [str(k) for k in rng.permutation(self.kinds)]
-        found = [qa for kind in kinds if (qa := scenes.ask(scene, kind, rng, tries=3)) is not None]
-        found = found[: QUESTIONS_PER_SCENE - 1]
-        while len(found) < QUESTIONS_PER_SCENE:
-            word = str(rng.choice(self.sayable))
-            found.append((f"say the word {word}.", word))
-        return found
+    def about_scene(self, scene: scenes.Scene, kinds: Sequence[str], rng: np.random.Generator) -> list[tuple[str, str]]:
+        """Questions of `kinds` with answers, in random order, as far as the scene allows them."""
+        order = [str(kind) for kind in rng.permutation(kinds)]
+        return [qa for kind in order if (qa := scenes.ask(scene, kind, rng, tries=3)) is not None]
+
+
+def of_colours(question: str, answer: str) -> bool:
+    """Whether a question or its answer names a colour, or asks for one."""
+    return not {"colour", *scenes.COLOURS, *COLOURS}.isdisjoint(f"{question} {answer}".replace("?", "").split())
+
+
+class Batches(Dataset[dict[str, Any]]):
+    """The batches of one stage by step, on the CPU; `DataLoader` makes them in processes of its own."""
+
+    def __init__(
+        self, spec: TinyModel, stage: str, steps: int, size: int, lesson: Lesson, scenes: ScenePool, pool: Pool
+    ):
+        self.spec, self.stage, self.steps, self.size = spec, stage, steps, size
+        self.lesson, self.scenes, self.pool = lesson, scenes, pool
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> dict[str, Any]:
+        rng = np.random.default_rng((self.spec.seed, 1 + _STAGES.index(self.stage), step))
+        made = round(PICTURES[self.stage] * self.size)
+        simple = self.stage == "language" and step < CURRICULUM * self.steps
+        drawn = rng.choice(self.scenes.few if simple else len(self.scenes.scenes), self.size - made)
+        kinds = [str(kind) for kind in rng.choice(list(QUESTIONS), made)]
+        pictures = [self.pool.draw(kind, rng) for kind in kinds]
+        images = [*(self.scenes.scenes[i].image for i in drawn), *(self.pool.pictures[i].image for i in pictures)]
+        altered = [alter(image, rng) for image in images]
+        coloured = [colours for _, colours in altered]
+        batch: dict[str, Any] = {"pixels": self.lesson.pixels([image for image, _ in altered])}
+        if self.stage == "tower":
+            return batch | self._labels(drawn, pictures, torch.tensor(coloured))
+        asked = [self.lesson.about_scene(self.scenes.scenes[i], ASKED[self.stage], rng) for i in drawn]
+        asked += [self.pool.exchanges(i, rng) for i in pictures]
+        rows = [
+            [qa for qa in row if known or not of_colours(*qa)][:ASKED_AT_ONCE]
+            for row, known in zip(asked, coloured, strict=True)
+        ]
+        return batch | self.lesson.pack(rows, rng)
+
+    def _labels(self, drawn: np.ndarray, pictures: list[int], coloured: Tensor) -> dict[str, Tensor]:
+        """Of the quadrants of scenes ``(scenes, 4, 4)`` and of pictures ``(pictures, 2)``; `_IGNORE` what is unknown."""
+        quadrants = self.scenes.labels[torch.from_numpy(drawn)].clone()
+        quadrants[~coloured[: len(drawn)], :, 1] = _IGNORE
+        kinds, colours = list(KINDS), list(COLOURS)
+        shown = [self.pool.pictures[i] for i in pictures]
+        facts = [
+            [
+                _IGNORE if p.kind is None else kinds.index(p.kind),
+                _IGNORE if p.colour is None else colours.index(p.colour),
+            ]
+            for p in shown
+        ]
+        labels = torch.tensor(facts, dtype=torch.long).view(-1, 2)
+        labels[~coloured[len(drawn) :], 1] = _IGNORE
+        return {"quadrants": quadrants, "pictures": labels}
 
 
 class Training:
-    """One tiny model on its way through the three stages, checkpointed in `folder`."""
+    """One tiny model on its way through the three stages, checkpointed in `folder`.
 
-    def __init__(self, spec: TinyModel, folder: Path, say: Callable[[str], None] = print) -> None:
-        self.spec, self.folder, self.say = spec, folder, say
+    Batches are made by `workers` processes, in this one where there are none.
+    """
+
+    def __init__(
+        self,
+        spec: TinyModel,
+        folder: Path,
+        pictures: Sequence[Picture],
+        say: Callable[[str], None] = print,
+        device: str = "cpu",
+        workers: int = 0,
+    ) -> None:
+        self.spec, self.folder, self.say, self.workers = spec, folder, say, workers
         folder.mkdir(parents=True, exist_ok=True)
+        self.lesson = Lesson(spec, spec.untrained())
+        self.pool, self.pictures = ScenePool(spec.seed, POOL), Pool(list(pictures))
         self.lvlm = spec.untrained()
-        self.model = self.lvlm.model.train()
-        self.lesson = Lesson(spec, self.lvlm)
-        self.pool = ScenePool(spec.seed, POOL, spec.image_size, spec.image_processor().resample)
-        self.heads = nn.Linear(spec.vision["hidden_size"], sum(self._classes))
-
-    _classes = (len(scenes.SHAPES) + 1, len(scenes.COLOURS) + 1, 3, len(scenes.PLACES) + 1)
+        self.model = self.lvlm.model.to(device).train()
+        width = spec.vision["hidden_size"]
+        self.heads = nn.ModuleDict(
+            {"quadrants": nn.Linear(width, sum(_QUADRANT)), "pictures": nn.Linear(width, sum(_PICTURE))}
+        ).to(device)
 
     def run(self) -> None:
-        lvlm = self.lvlm
+        lvlm, spec = self.lvlm, self.spec
         projector, decoder = (list(lvlm.module(m).parameters()) for m in (lvlm.projector, lvlm.language_model))
         others = set(projector)  # which Qwen's towers contain
         tower = [p for p in lvlm.module(lvlm.vision_tower).parameters() if p not in others]
         language = [*projector, *decoder]
-        self._stage("tower", self.spec.tower_steps, 64, 1.5e-3, [*tower, *self.heads.parameters()], self._tower_loss)
-        self._stage("language", self.spec.language_steps, 16, 2e-3, language, self._language_loss)
-        self._stage("joint", self.spec.joint_steps, 16, 5e-4, [*tower, *language], self._language_loss)
+        self._stage("tower", spec.tower_steps, 96, 1.5e-3, [*tower, *self.heads.parameters()], self._tower_loss)
+        self._stage("language", spec.language_steps, spec.batch_size, 2e-3, language, self._language_loss)
+        self._stage("joint", spec.joint_steps, spec.batch_size, 7e-4, [*tower, *language], self._language_loss)
 
-    def _pixels(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:
-        """The model's pixel arguments for scenes of the pool."""
-        pictures = torch.from_numpy(self.pool.pixels(indices, rng)).permute(0, 3, 1, 2).float() / 255
-        return self.lvlm.pixel_inputs(list(pictures))
+    def _tower_loss(self, batch: dict[str, Any]) -> Tensor:
+        features = self.spec.patch_features(self.lvlm, batch["pixels"])
+        half, count = self.spec.grid // 2, len(batch["quadrants"])
+        quadrants = features[:count].unflatten(1, (2, half, 2, half)).mean((2, 4)).flatten(1, 2)
+        logits = [
+            *self.heads["quadrants"](quadrants).split(_QUADRANT, -1),
+            *self.heads["pictures"](features[count:].mean(1)).split(_PICTURE, -1),
+        ]
+        labels = [*batch["quadrants"].unbind(-1), *batch["pictures"].unbind(-1)]
+        return torch.stack([_known_loss(z, label) for z, label in zip(logits, labels, strict=True)]).sum()
 
-    def _tower_loss(self, indices: np.ndarray, rng: np.random.Generator) -> Tensor:
-        features = self.spec.patch_features(self.lvlm, self._pixels(indices, rng))
-        half = self.spec.grid // 2
-        quadrants = features.unflatten(1, (2, half, 2, half)).mean((2, 4)).flatten(1, 2)
-        logits = self.heads(quadrants).split(self._classes, -1)
-        labels = self.pool.labels[torch.from_numpy(indices)]
-        losses = [nn.functional.cross_entropy(z.flatten(0, 1), labels[..., k].flatten()) for k, z in enumerate(logits)]
-        return torch.stack(losses).sum()
-
-    def _language_loss(self, indices: np.ndarray, rng: np.random.Generator) -> Tensor:
-        batch = self.lesson.pack([self.lesson.exchanges(self.pool.scenes[i], rng) for i in indices], rng)
-        bias = torch.zeros(batch["allowed"].shape).masked_fill(~batch["allowed"], torch.finfo(torch.float32).min)
+    def _language_loss(self, batch: dict[str, Any]) -> Tensor:
+        bias = torch.zeros(batch["allowed"].shape, device=batch["ids"].device)
         hidden = self.model.model(
             input_ids=batch["ids"],
-            attention_mask=bias,
+            attention_mask=bias.masked_fill_(~batch["allowed"], torch.finfo(torch.float32).min),
             position_ids=batch["positions"],
             use_cache=False,
-            **self._pixels(indices, rng),
+            **batch["pixels"],
         ).last_hidden_state
         weights = batch["weights"][:, 1:]
         use = weights > 0
@@ -205,7 +266,7 @@ class Training:
         batch_size: int,
         rate: float,
         parameters: list[nn.Parameter],
-        loss: Callable[[np.ndarray, np.random.Generator], Tensor],
+        loss: Callable[[dict[str, Any]], Tensor],
     ) -> None:
         for p in [*self.model.parameters(), *self.heads.parameters()]:
             p.requires_grad_(False)
@@ -213,23 +274,23 @@ class Training:
             p.requires_grad_(True)
         optimizer = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
         step = self._resume(name, optimizer)
-        self.lesson.kinds = KINDS.get(name, ())
-        mean = math.nan
-        while step < steps:
+        batches = Batches(self.spec, name, steps, batch_size, self.lesson, self.pool, self.pictures)
+        mean: Tensor | None = None
+        for batch in DataLoader(
+            batches, None, sampler=range(step, steps), num_workers=self.workers, worker_init_fn=_alone
+        ):
             for group in optimizer.param_groups:
                 group["lr"] = rate * _one_cycle(step / steps)
-            rng = np.random.default_rng((self.spec.seed, 1 + sum(map(ord, name)), step))
-            simple = name == "language" and step < CURRICULUM * steps
-            value = loss(rng.choice(self.pool.few if simple else POOL, batch_size), rng)
+            value = loss(_moved(batch, self.lvlm.device))
             optimizer.zero_grad(set_to_none=True)
             value.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             step += 1
-            mean = value.item() if math.isnan(mean) else 0.98 * mean + 0.02 * value.item()
+            mean = value.detach() if mean is None else 0.98 * mean + 0.02 * value.detach()
             if step % CHECKPOINT_EVERY == 0 or step == steps:
                 self._checkpoint(name, step, optimizer)
-                self.say(f"{self.spec.name} {name} {step}/{steps} loss {mean:.4f}")
+                self.say(f"{self.spec.name} {name} {step}/{steps} loss {mean.item():.4f}")
 
     def _checkpoint(self, name: str, step: int, optimizer: torch.optim.Optimizer) -> None:
         """Model, heads and optimizer moments in one safetensors file, replaced atomically."""
@@ -256,6 +317,22 @@ class Training:
             states.setdefault(int(index), {})[field] = value
         optimizer.load_state_dict(optimizer.state_dict() | {"state": states})
         return step
+
+
+def _alone(worker: int) -> None:
+    """One thread a process that makes batches: they are many."""
+    torch.set_num_threads(1)
+
+
+def _moved(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """A batch on the device, pixel arguments too."""
+    return {k: _moved(v, device) if isinstance(v, dict) else v.to(device) for k, v in batch.items()}
+
+
+def _known_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy over what is known, zero where nothing is."""
+    losses = nn.functional.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=_IGNORE, reduction="sum")
+    return losses / (labels != _IGNORE).sum().clamp(min=1)
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from transformers import (
 from arena.lvlm.base import LVLM
 from arena.lvlm.families.idefics3.model import Idefics3
 from arena.lvlm.zoo.tiny import TinyModel, first_words, known_exchanges
-from arena.lvlm.zoo.tokenizer import words
+from arena.lvlm.zoo.tokenizer import vocabulary
 
 BEGIN, PAD, END = "<|im_start|>", "<|im_end|>", "<end_of_utterance>"
 TOKENS = (BEGIN, PAD, END, "<fake_token_around_image>", "<global-img>", "<image>")
@@ -36,7 +36,7 @@ class Idefics3Spec(TinyModel):
             for question, answer in known_exchanges()
         ]
         starts = [f"User:{word} " for word in first_words()]
-        corpus = [*(f" {word}" for word in words() for _ in range(20)), *sentences * 4, *starts * 20]
+        corpus = [*(f" {word}" for word in vocabulary() for _ in range(20)), *sentences * 4, *starts * 20]
         tokenizer = GPT2Tokenizer(model_max_length=512).train_new_from_iterator(
             corpus, self.vocab_size, new_special_tokens=list(TOKENS), show_progress=False
         )

@@ -11,8 +11,8 @@ from transformers import Qwen2Tokenizer, Qwen2VLImageProcessorPil, Qwen3VLConfig
 from arena.lvlm.base import LVLM
 from arena.lvlm.families.qwen_vl.qwen3 import Qwen3VL
 from arena.lvlm.families.qwen_vl.random import TOKENS, placeholder_ids
-from arena.lvlm.zoo.tiny import TinyModel, answer_words, known_exchanges
-from arena.lvlm.zoo.tokenizer import words
+from arena.lvlm.zoo.tiny import TinyModel, answer_words, first_words, known_exchanges
+from arena.lvlm.zoo.tokenizer import vocabulary
 
 
 class Qwen3VLSpec(TinyModel):
@@ -26,18 +26,15 @@ class Qwen3VLSpec(TinyModel):
         """Qwen's own kind. Questions and answers begin without a space here, so words that begin one are single tokens
         without a space too."""
         turns = [("user", question) for question, _ in known_exchanges()]
-        turns += [("user", f"{word} ") for word in ("how", "where", "is", "say")]
+        turns += [("user", f"{word} ") for word in first_words()]
         turns += [("assistant", word) for word in answer_words()]
         sentences = [f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in turns]
-        corpus = [*(f" {word}" for word in words() for _ in range(20)), *sentences * 20]
+        corpus = [*(f" {word}" for word in vocabulary() for _ in range(20)), *sentences * 20]
         tokenizer = Qwen2Tokenizer(model_max_length=512).train_new_from_iterator(
             corpus, self.vocab_size, new_special_tokens=list(TOKENS), show_progress=False
         )
         tokenizer.eos_token = "<|im_end|>"
         return tokenizer
-
-    def sayable(self) -> list[str]:
-        return answer_words()
 
     def build(self, tokenizer: Any) -> Qwen3VLForConditionalGeneration:
         v, t = self.vision, self.text
