@@ -47,8 +47,9 @@ def _digest(files: tuple[tuple[Path, int, int], ...]) -> str:
 
 
 class ShippedModel(ModelSource):
-    """A tiny model that comes with the package, made by `arena zoo train`."""
+    """A tiny model that comes with the package, made by `arena zoo train`; of the second generation."""
 
+    version = "2"
     folder: ClassVar[str]
     """Its folder in ``arena/lvlm/zoo``."""
 

@@ -21,8 +21,8 @@ UNTOUCHED = 0.25
 def alter(image: Image.Image, rng: np.random.Generator) -> tuple[Image.Image, bool]:
     """A picture as it may come back from the web, RGB and of the same size, and whether its colours are still its own.
 
-    A quarter is untouched; of the others each is moved or scaled, lit otherwise, blurred, made noisy and compressed with
-    the probabilities below, and of a fifth the colours are taken or change places.
+    A quarter is untouched; of the others each is moved or scaled, lit otherwise, blurred, made noisy and compressed
+    with the probabilities below, and of a fifth the colours are taken or change places.
     """
     if rng.random() < UNTOUCHED:
         return image, True

@@ -26,6 +26,7 @@ TINY: dict[str, TinyModel] = {
         patch_size=12,
         vision={"hidden_size": 80, "num_hidden_layers": 4, "heads": 4},
         text={"hidden_size": 112, "num_hidden_layers": 4, "heads": 4},
+        joint_steps=6500,
     ),
     "tiny-qwen3-vl": Qwen3VLSpec(
         "tiny-qwen3-vl",
@@ -35,6 +36,7 @@ TINY: dict[str, TinyModel] = {
         patch_size=8,
         vision={"hidden_size": 96, "num_hidden_layers": 3, "heads": 4, "deepstack": 0},
         text={"hidden_size": 96, "num_hidden_layers": 4, "heads": 6},
+        joint_steps=1500,
     ),
     "tiny-idefics3": Idefics3Spec(
         "tiny-idefics3",
@@ -44,5 +46,6 @@ TINY: dict[str, TinyModel] = {
         patch_size=8,
         vision={"hidden_size": 96, "num_hidden_layers": 3, "heads": 4},
         text={"hidden_size": 96, "num_hidden_layers": 4, "heads": 6},
+        joint_steps=5000,
     ),
 }

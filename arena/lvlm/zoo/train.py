@@ -5,8 +5,8 @@ what kind and colour a picture is that people made; trained end to end instead, 
 (2) Tower frozen, the rest learns to answer questions, about few things first. Up to eight questions share one picture:
 they follow it in one sequence, each seeing the picture and itself only. (3) Everything together, at a lower rate.
 
-Most pictures arrive altered (`arena.lvlm.zoo.augmentation`); where their colours are lost, nobody asks for one. A part of
-the questions carries random words, which are not answers, so that every word of the vocabulary has been seen.
+Most pictures arrive altered (`arena.lvlm.zoo.augmentation`); where their colours are lost, nobody asks for one. A part
+of the questions carries random words, which are not answers, so that every word of the vocabulary has been seen.
 
 Every batch is a function of (seed, stage, step), whoever makes it: a run that was killed goes on from its last
 checkpoint, and on the same machine to the same weights.
@@ -151,7 +151,7 @@ class Batches(Dataset[dict[str, Any]]):
 
     def __init__(
         self, spec: TinyModel, stage: str, steps: int, size: int, lesson: Lesson, scenes: ScenePool, pool: Pool
-    ):
+    ) -> None:
         self.spec, self.stage, self.steps, self.size = spec, stage, steps, size
         self.lesson, self.scenes, self.pool = lesson, scenes, pool
 
@@ -180,7 +180,7 @@ class Batches(Dataset[dict[str, Any]]):
         return batch | self.lesson.pack(rows, rng)
 
     def _labels(self, drawn: np.ndarray, pictures: list[int], coloured: Tensor) -> dict[str, Tensor]:
-        """Of the quadrants of scenes ``(scenes, 4, 4)`` and of pictures ``(pictures, 2)``; `_IGNORE` what is unknown."""
+        """Of scenes' quadrants ``(scenes, 4, 4)`` and of pictures ``(pictures, 2)``; `_IGNORE` what is unknown."""
         quadrants = self.scenes.labels[torch.from_numpy(drawn)].clone()
         quadrants[~coloured[: len(drawn)], :, 1] = _IGNORE
         kinds, colours = list(KINDS), list(COLOURS)

@@ -93,7 +93,7 @@ class SmolVLM2_2B(Idefics3_8B):
 
 
 class TinyIdefics3(ShippedModel):
-    """Idefics3 at 1.1 M parameters, trained on procedural scenes; see its model card in
+    """Idefics3 at 1.1 M parameters, trained on procedural scenes and pictures; see its model card in
     `arena/lvlm/zoo/tiny_idefics3`."""
 
     family = "idefics3"

@@ -33,7 +33,8 @@ class Llava15_7B(HubCheckpoint):
 
 
 class TinyLlava(ShippedModel):
-    """LLaVA at 1.1 M parameters, trained on procedural scenes; see its model card in `arena/lvlm/zoo/tiny_llava`."""
+    """LLaVA at 1.1 M parameters, trained on procedural scenes and pictures; see its model card in
+    `arena/lvlm/zoo/tiny_llava`."""
 
     family = "llava"
     folder = "tiny_llava"

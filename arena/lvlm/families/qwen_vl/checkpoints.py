@@ -86,7 +86,7 @@ class Qwen3VL8B(Qwen3VL2B):
 
 
 class TinyQwen3VL(ShippedModel):
-    """Qwen3-VL at 1.4 M parameters, trained on procedural scenes; see its model card in
+    """Qwen3-VL at 1.5 M parameters, trained on procedural scenes and pictures; see its model card in
     `arena/lvlm/zoo/tiny_qwen3_vl`."""
 
     family = "qwen-vl"
