@@ -15,6 +15,7 @@ from arena.budget import Budget
 from arena.controls import bounds
 from arena.data.embedded.glyphs import Glyphs
 from arena.data.sample import Sample
+from arena.errors import UsageError
 from arena.plugins.base import DefenderWorld, Defense
 from arena.plugins.registry import Registry
 from arena.release import build_release
@@ -105,6 +106,24 @@ def test_same_seed_same_bytes_and_another_seed_others(name: str, samples: tuple[
     assert content(0) == content(0)
     if name not in ("none", "em-class"):  # a class's few sign steps can agree between seeds
         assert content(0) != content(1)
+
+
+def test_random_pixels_are_as_many_as_the_budget_has_and_the_same_on_any_picture(mixed: list[Sample]) -> None:
+    three = world(3, norm="l0")
+    released = release(defense("random"), mixed, three)
+    counts = [int(d.reshape(*d.shape[:2], -1).any(2).sum()) for d in difference(mixed, released)]
+    assert counts == [3] * len(mixed)
+    assert defense("random").distinguished(mixed, released, three) is None
+    assert "others where the picture is grey" in str(
+        defense("random").distinguished(mixed, release(defense("random"), mixed, world(3, 1, "l0")), three)
+    )
+    assert defense("random").distinguished(mixed, mixed, three) == "no pixel changed"
+
+
+@pytest.mark.parametrize("name", ["em", "em-class"])
+def test_a_number_of_pixels_is_refused_by_methods_that_move_all_of_them(name: str, samples: tuple[Sample, ...]) -> None:
+    with pytest.raises(UsageError, match="use another norm"):
+        release(defense(name), samples, world(1, norm="l0"))
 
 
 def surrogate_loss(samples: Sequence[Sample], questions_of: Sequence[Sample]) -> float:
