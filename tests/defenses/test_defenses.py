@@ -27,6 +27,7 @@ CASES: dict[str, dict[str, object]] = {
     "em": {**QUICK, "pgd_steps": 4},
     "em-class": {**QUICK, "batches": 4},
     "lsp": {},
+    "ops": {},
 }
 
 
@@ -88,7 +89,7 @@ def test_of_a_budget_between_two_levels_the_lower_is_kept(name: str, samples: tu
     granted = DefenderWorld(bounds(name, Budget(image=7.65)), 0, lambda: (tiny_random_llava(),))
     released = release(Registry().create("defense", name, small), four, granted)
     largest = max(np.abs(d).max() for d in difference(four, released))
-    assert largest <= 7 and (largest == 7 or name not in ("random", "lsp"))  # the others take few steps
+    assert largest <= 7 and (largest == 7 or name not in ("random", "lsp", "ops"))  # the others take few steps
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -104,7 +105,7 @@ def test_same_seed_same_bytes_and_another_seed_others(name: str, samples: tuple[
         return [s.image.tobytes() for s in release(defense(name), samples, world(seed=seed))]
 
     assert content(0) == content(0)
-    if name not in ("none", "em-class"):  # a class's few sign steps can agree between seeds
+    if name not in ("none", "em-class", "ops"):  # a class's few sign steps can agree between seeds, ops draws nothing
         assert content(0) != content(1)
 
 

@@ -110,6 +110,7 @@ NEAR = {
     "em": "mmguard-bph-max",
     "em-class": "em",
     "lsp": "em-class",
+    "ops": "lsp",
     "mem": "mmguard-image",
     "mmguard-bph": "mmguard-bph-max",
     "mmguard-bph-max": "mmguard-bph",
