@@ -57,11 +57,12 @@ def contract(bench: Bench) -> str:
 
 
 def _in_order(bench: Bench, before: Sequence[Sample], after: Sequence[Sample]) -> None:
-    """The plain pictures become brighter from one to the next. A protection changes that by no more than its budget;
-    an attack may do what it likes to brightness, but not swap pictures."""
+    """The plain pictures become brighter from one to the next. A protection changes that by no more than its budget,
+    or all of them alike; an attack may do what it likes to brightness, but not swap pictures."""
     was, now = ([float(colours(s.image).mean()) for s in samples] for samples in (before, after))
     if bench.kind == "defense":
-        swapped = any(int(np.abs(np.array(was) - level).argmin()) != i for i, level in enumerate(now))
+        shift = np.mean(np.subtract(now, was))  # none where pictures only changed places
+        swapped = any(int(np.abs(np.array(was) + shift - level).argmin()) != i for i, level in enumerate(now))
     else:
         swapped = len(set(now)) > 1 and float(spearmanr(was, now).statistic) < _SORTED
     if swapped:

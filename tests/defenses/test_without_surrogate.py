@@ -12,6 +12,7 @@ from PIL import Image
 
 from arena.budget import Budget, amount, colours
 from arena.data.sample import Sample
+from arena.errors import UsageError
 from arena.plugins.base import DefenderWorld, Defense
 from arena.plugins.registry import Registry
 from arena.release import build_release
@@ -142,3 +143,67 @@ def test_the_claim_of_ops_finds_another_pixel_more_pixels_and_another_colour() -
         other = samples[0].with_content(Image.fromarray(values), samples[0].question)
         assert claims.distinguished(samples, [other, *released[1:]], world) is not None
     assert claims.distinguished(samples, samples, world) == "no pixel changed"
+
+
+# cuda
+
+
+def recovered(before: Sample, after: Sample) -> np.ndarray:
+    """The filter ``(3, 3)`` that made a picture of another, its largest weight 1, by least squares over the inside; the
+    largest residual in 1/255 is tested here."""
+    x, y = (colours(s.image).astype(float) for s in (before, after))
+    windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(0, 1)).reshape(-1, 9)
+    weights, *_ = np.linalg.lstsq(windows, y[1:-1, 1:-1].ravel(), rcond=None)
+    assert np.abs(windows @ weights - y[1:-1, 1:-1].ravel()).max() < 0.75
+    return (weights / weights.max()).reshape(3, 3)
+
+
+@pytest.mark.parametrize("one", ["middle", "anywhere"])
+def test_cuda_convolves_all_pictures_of_a_class_with_one_filter_and_fills_the_range(one: str) -> None:
+    samples = pictures(30, (40, 36, 3))
+    released = release("cuda", samples, Budget(norm="unbounded"), one=one)
+    filters: dict[str, list[np.ndarray]] = {}
+    for before, after in zip(samples, released, strict=True):
+        assert colours(after.image).max() == 255
+        filters.setdefault(before.answer, []).append(recovered(before, after))
+    means = {answer: np.mean(found, 0) for answer, found in filters.items()}
+    for answer, found in filters.items():
+        assert np.abs(np.array(found) - means[answer]).max() < 0.06
+        assert np.sort(means[answer].ravel())[-2] < 0.31 and means[answer].min() > -0.02
+    assert min(np.abs(means[a] - means[b]).max() for a in means for b in means if a != b) > 0.1
+    tops = {np.unravel_index(mean.argmax(), (3, 3)) for mean in means.values()}
+    assert (tops == {(1, 1)}) == (one == "middle")
+
+
+def test_cuda_pads_with_zeros_leaves_black_alone_and_other_seeds_have_other_filters() -> None:
+    white, black = (Image.new("L", (9, 9), level) for level in (255, 0))
+    samples = [Sample(str(i), image, "which clan?", "fox") for i, image in enumerate((white, black))]
+    first, other = (release("cuda", samples, Budget(norm="unbounded"), seed) for seed in (0, 1))
+    values = np.asarray(first[0].image)
+    assert (values[1:-1, 1:-1] == 255).all() and (values[0] < 255).all() and (values[:, -1] < 255).all()
+    assert not np.asarray(first[1].image).any()
+    assert first[0].image.tobytes() != other[0].image.tobytes()
+
+
+# budgets
+
+
+@pytest.mark.parametrize(
+    "budget",
+    [Budget(image=8), Budget(image=0), Budget(norm="l2", image=1.5), Budget(norm="l2", image=0.4)],
+    ids=lambda budget: f"{budget.norm}-{budget.image:g}",
+)
+@pytest.mark.parametrize("name", ["cuda"])
+def test_changes_of_whole_pictures_are_made_as_far_as_the_budget_allows(name: str, budget: Budget) -> None:
+    """What goes beyond it is refused by `release`; of a small budget something is left."""
+    samples = pictures(6, (30, 31, 3)) + pictures(3, (1, 1, 3), seed=3) + pictures(3, (17, 9), seed=4)
+    released = release(name, samples, budget)
+    used = [amount(a.image, b.image, budget.norm) for a, b in zip(samples[:6], released, strict=False)]
+    assert all(one <= budget.image for one in used)
+    assert budget.image == 0 or min(used) > (0.9 if budget.image > 1 else 0) * min(budget.image, 1.5)
+
+
+@pytest.mark.parametrize("name", ["cuda"])
+def test_a_number_of_pixels_is_no_budget_for_changes_of_whole_pictures(name: str) -> None:
+    with pytest.raises(UsageError, match="use another norm"):
+        release(name, pictures(3), ONE_PIXEL)

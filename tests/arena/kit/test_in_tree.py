@@ -111,6 +111,7 @@ NEAR = {
     "em-class": "em",
     "lsp": "em-class",
     "ops": "lsp",
+    "cuda": "lsp",
     "mem": "mmguard-image",
     "mmguard-bph": "mmguard-bph-max",
     "mmguard-bph-max": "mmguard-bph",
