@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from arena.budget import Budget
@@ -19,9 +20,10 @@ def within(delta: Tensor, clean: Tensor, budget: Budget) -> Tensor:
     epsilon = budget.epsilon
     if budget.norm == "linf":
         return project(delta, clean, epsilon)
-    levels = 255 * project(delta, clean, 1.0)
+    delta = (clean + delta).clamp(0, 1) - clean
+    levels = 255 * delta
     if budget.norm == "unbounded" or _keeps(levels, budget.image):
-        return levels / 255
+        return delta
     low, high = 0.0, 1.0  # what rounding leaves grows with the scale
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
@@ -31,5 +33,4 @@ def within(delta: Tensor, clean: Tensor, budget: Budget) -> Tensor:
 
 def _keeps(levels: Tensor, bound: float) -> bool:
     """Whether the root mean square of a change is within a bound, both in 1/255."""
-    whole = levels.round().double()
-    return float(whole.square().sum()) <= bound**2 * whole.numel()
+    return float(levels.round().square().sum(dtype=torch.float64)) <= bound**2 * levels.numel()

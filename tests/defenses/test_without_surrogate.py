@@ -12,10 +12,11 @@ from PIL import Image
 
 from arena.budget import Budget, amount, colours
 from arena.data.sample import Sample
-from arena.errors import UsageError
+from arena.errors import ArenaError, UsageError
 from arena.plugins.base import DefenderWorld, Defense
 from arena.plugins.registry import Registry
 from arena.release import build_release
+from defenses.ar import AutoregressiveNoise, generated
 
 ONE_PIXEL = Budget(norm="l0", image=1)
 ANSWERS = ("fox", "owl", "bear")
@@ -185,6 +186,84 @@ def test_cuda_pads_with_zeros_leaves_black_alone_and_other_seeds_have_other_filt
     assert first[0].image.tobytes() != other[0].image.tobytes()
 
 
+# ar
+
+
+def grey_level(size: tuple[int, int], number: int, answer: str, mode: str = "RGB") -> Sample:
+    return Sample(str(number), Image.new(mode, size, 128 if mode == "L" else (128,) * 3), "which clan?", answer)
+
+
+def left_over(weights: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """Of each colour, what is left of a pixel ``(C, H - 2, W - 2)`` when the weighted sum of those before it is taken
+    off, one after the other."""
+    height, width = noise.shape[1:]
+    return np.array(
+        [
+            [
+                [plane[i, j] - (w * plane[i - 2 : i + 1, j - 2 : j + 1]).ravel()[:8].sum() for j in range(2, width)]
+                for i in range(2, height)
+            ]
+            for w, plane in zip(weights, noise, strict=False)
+        ]
+    )
+
+
+def test_ar_noise_satisfies_the_filter_of_its_class_and_no_other() -> None:
+    samples = [grey_level((20, 14), i, ANSWERS[i % 3]) for i in range(7)]
+    samples += [grey_level((13, 22), 7, "owl"), grey_level((14, 20), 8, "bear", "L")]
+    ar, world = defense("ar"), DefenderWorld(Budget(norm="l2", image=6), 3)
+    assert isinstance(ar, AutoregressiveNoise)
+    weights = dict(zip(sorted(ANSWERS), ar.processes(samples, 3, world.rng()), strict=True))
+    assert all(
+        w[:, 2, 2].tolist() == [0, 0, 0] and w.sum((1, 2)) == pytest.approx(np.ones(3)) for w in weights.values()
+    )
+    for sample, noise in zip(samples, ar.noise(samples, world), strict=True):
+        assert noise.shape == (len(sample.image.getbands()), *sample.image.size[::-1])
+        for answer, own in weights.items():
+            worst = np.abs(left_over(own, noise)).max() / np.abs(noise).max()
+            assert worst < 1e-5 if answer == sample.answer else worst > 1e-2
+
+
+def test_ar_noise_is_of_the_published_norm_and_anew_for_each_sample() -> None:
+    """L2 = 1 at 32 x 32, and the same root mean square at any size: 255 / sqrt(3072) = 4.6."""
+    samples = [grey_level(size, i, "fox") for i, size in enumerate([(32, 32), (32, 32), (50, 41), (32, 32)])]
+    noise = list(defense("ar").noise(samples, DefenderWorld(Budget(norm="l2", image=6), 0)))  # type: ignore[attr-defined]
+    assert [float(np.square(n).sum()) for n in noise] == pytest.approx([1, 1, 50 * 41 / 32**2, 1], rel=1e-4)
+    assert np.abs(np.corrcoef([n.ravel() for n in noise if n.size == 3072]) - np.eye(3)).max() < 0.7
+    released = release("ar", samples, Budget(norm="l2", image=6))
+    used = [amount(a.image, b.image, "l2") for a, b in zip(samples, released, strict=True)]
+    assert used == pytest.approx(np.full(4, 255 / np.sqrt(3072)), abs=0.05)
+    half = [
+        amount(a.image, b.image, "l2")
+        for a, b in zip(samples, release("ar", samples, Budget(norm="l2", image=6), radius=0.5), strict=True)
+    ]
+    assert half == pytest.approx(np.full(4, 127.5 / np.sqrt(3072)), abs=0.05)
+
+
+def test_ar_draws_processes_whose_signals_do_not_grow_and_which_answer_each_other() -> None:
+    samples = [grey_level((60, 33), 0, "fox")]
+    ar, rng = defense("ar", response=6.0), np.random.default_rng(5)
+    assert isinstance(ar, AutoregressiveNoise)
+    processes = ar.processes(samples, 8, np.random.default_rng(0))
+    for number, process in enumerate(processes):
+        signals = generated(process, 33, 60, [rng] * 20)
+        assert np.median(np.abs(signals).max((1, 2, 3))) < 5
+        published = generated(process, 32, 32, [rng])[0]
+        noise = published / np.sqrt(np.square(published).sum())
+        for other in range(number):
+            left = -left_over(processes[other], noise).sum(0)
+            assert np.maximum(left, 0).sum() > 4  # of a noise of its own, a little less than asked for
+    with pytest.raises(ArenaError, match="raise `largest`, or lower `response`"):
+        defense("ar", largest=0.01).processes(samples, 1, rng)  # type: ignore[attr-defined]
+
+
+def test_ar_does_not_depend_on_what_is_generated_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = [grey_level((9, 12), i, ANSWERS[i % 2]) for i in range(6)]
+    together = [s.image.tobytes() for s in release("ar", samples, Budget(norm="l2", image=6))]
+    monkeypatch.setattr("defenses.ar.TOGETHER", 1)
+    assert together == [s.image.tobytes() for s in release("ar", samples, Budget(norm="l2", image=6))]
+
+
 # budgets
 
 
@@ -193,7 +272,7 @@ def test_cuda_pads_with_zeros_leaves_black_alone_and_other_seeds_have_other_filt
     [Budget(image=8), Budget(image=0), Budget(norm="l2", image=1.5), Budget(norm="l2", image=0.4)],
     ids=lambda budget: f"{budget.norm}-{budget.image:g}",
 )
-@pytest.mark.parametrize("name", ["cuda"])
+@pytest.mark.parametrize("name", ["ar", "cuda"])
 def test_changes_of_whole_pictures_are_made_as_far_as_the_budget_allows(name: str, budget: Budget) -> None:
     """What goes beyond it is refused by `release`; of a small budget something is left."""
     samples = pictures(6, (30, 31, 3)) + pictures(3, (1, 1, 3), seed=3) + pictures(3, (17, 9), seed=4)
@@ -203,7 +282,7 @@ def test_changes_of_whole_pictures_are_made_as_far_as_the_budget_allows(name: st
     assert budget.image == 0 or min(used) > (0.9 if budget.image > 1 else 0) * min(budget.image, 1.5)
 
 
-@pytest.mark.parametrize("name", ["cuda"])
+@pytest.mark.parametrize("name", ["ar", "cuda"])
 def test_a_number_of_pixels_is_no_budget_for_changes_of_whole_pictures(name: str) -> None:
     with pytest.raises(UsageError, match="use another norm"):
         release(name, pictures(3), ONE_PIXEL)

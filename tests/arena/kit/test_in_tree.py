@@ -110,6 +110,7 @@ NEAR = {
     "em": "mmguard-bph-max",
     "em-class": "em",
     "lsp": "em-class",
+    "ar": "lsp",
     "ops": "lsp",
     "cuda": "lsp",
     "mem": "mmguard-image",
