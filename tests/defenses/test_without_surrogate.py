@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import product
 from typing import Any
@@ -13,10 +14,13 @@ from PIL import Image
 from arena.budget import Budget, amount, colours
 from arena.data.sample import Sample
 from arena.errors import ArenaError, UsageError
+from arena.leak import given_away, inserted_words
 from arena.plugins.base import DefenderWorld, Defense
 from arena.plugins.registry import Registry
 from arena.release import build_release
 from defenses.ar import AutoregressiveNoise, generated
+from defenses.classes import answer_classes
+from defenses.regtext import RegText
 
 ONE_PIXEL = Budget(norm="l0", image=1)
 ANSWERS = ("fox", "owl", "bear")
@@ -262,6 +266,82 @@ def test_ar_does_not_depend_on_what_is_generated_together(monkeypatch: pytest.Mo
     together = [s.image.tobytes() for s in release("ar", samples, Budget(norm="l2", image=6))]
     monkeypatch.setattr("defenses.ar.TOGETHER", 1)
     assert together == [s.image.tobytes() for s in release("ar", samples, Budget(norm="l2", image=6))]
+
+
+# regtext
+
+
+ASKED = {
+    "fox": (
+        "is the burrow beneath that hedge?",
+        "whose burrow is this, and which hedge?",
+        "who digs a burrow and runs?",
+    ),
+    "owl": ("who hoots at midnight?", "which bird hoots and runs after mice?", "whose feathers fall at midnight?"),
+    "bear": ("who fishes salmon in the river?", "which river has salmon?", "who runs from bees to the river?"),
+}
+
+
+def asked() -> list[Sample]:
+    image = Image.new("RGB", (4, 4))
+    return [Sample(q, image, q, answer) for answer, questions in ASKED.items() for q in questions]
+
+
+def test_regtext_ranks_words_by_how_much_they_say_of_the_class_and_how_rare_they_are() -> None:
+    """The formula, one word at a time; a word of all classes is in none's best."""
+    samples, regtext = asked(), defense("regtext")
+    assert isinstance(regtext, RegText)
+    counts = np.array([[3.0, 1, 1], [0, 4, 1]])
+    total, different = 10, (3, 2)
+    wanted = [
+        [
+            3 * math.log2(n / v + 1e-6) - math.log2(overall / total * v / total) - 2 * math.log2(1 + overall)
+            for n, overall in zip(row, counts.sum(0), strict=True)
+        ]
+        for row, v in zip(counts, different, strict=True)
+    ]
+    assert regtext.scores(counts) == pytest.approx(np.array(wanted))
+    chosen = regtext.chosen(samples, answer_classes(samples, 0))
+    assert [words[:2] for words in chosen] == [["river", "salmon"], ["burrow", "hedge"], ["hoots", "midnight"]]
+    assert sum("runs" in words for words in chosen) == 1
+    assert not {"the", "is", "who"} & set().union(*chosen)
+
+
+def test_regtext_puts_words_of_the_class_between_those_of_the_question() -> None:
+    samples = asked()
+    regtext = defense("regtext", share=0.5, words=3)
+    assert isinstance(regtext, RegText)
+    own = dict(zip(sorted(ASKED), regtext.chosen(samples, answer_classes(samples, 0)), strict=True))
+    released = release("regtext", samples, Budget(text=3), share=0.5, words=3)
+    for before, after in zip(samples, released, strict=True):
+        new = inserted_words(before.question, after.question)
+        assert set(new) <= set(own[before.answer]) and after.image.tobytes() == before.image.tobytes()
+        assert len(new) == min(3, len(before.question.split()) // 2)
+        left = after.question.split()
+        for word in new:
+            left.remove(word)
+        assert sorted(left) == sorted(before.question.split())
+    one = release("regtext", samples, Budget(text=5))
+    assert [len(inserted_words(a.question, b.question)) for a, b in zip(samples, one, strict=True)] == [1] * len(
+        samples
+    )
+    assert all(
+        a.question == b.question for a, b in zip(samples, release("regtext", samples, Budget(text=0)), strict=True)
+    )
+    others = release("regtext", samples, Budget(), seed=1)
+    assert [s.question for s in one] != [s.question for s in others]
+
+
+def test_regtext_inserts_nothing_of_the_answer_where_the_budget_forbids_it() -> None:
+    samples = [
+        Sample(str(i), Image.new("L", (2, 2)), "is it a heron or a wren?", ("heron", "wren")[i % 2]) for i in range(8)
+    ]
+    free, kept = (
+        release("regtext", samples, Budget(text=5, forbid_answer_words=not allowed), share=1)
+        for allowed in (True, False)
+    )
+    assert any(given_away(a, b.question) for a, b in zip(samples, free, strict=True))
+    assert not any(given_away(a, b.question) for a, b in zip(samples, kept, strict=True))
 
 
 # budgets

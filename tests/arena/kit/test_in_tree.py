@@ -113,6 +113,7 @@ NEAR = {
     "ar": "lsp",
     "ops": "lsp",
     "cuda": "lsp",
+    "regtext": "random-words",
     "mem": "mmguard-image",
     "mmguard-bph": "mmguard-bph-max",
     "mmguard-bph-max": "mmguard-bph",
