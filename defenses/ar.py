@@ -152,7 +152,7 @@ def response(weights: np.ndarray, plane: np.ndarray) -> np.ndarray:
 
 def answers(filters: np.ndarray, noise: np.ndarray) -> np.ndarray:
     """What each of the filters ``(N, C, 3, 3)`` answers to noise ``(C, H, W)``: the sum of the positive part."""
-    return np.maximum(response(filters, noise).sum(1), 0).sum((1, 2))
+    return np.asarray(np.maximum(response(filters, noise).sum(1), 0).sum((1, 2)))
 
 
 def generated(weights: np.ndarray, height: int, width: int, rngs: Sequence[np.random.Generator]) -> np.ndarray:

@@ -156,4 +156,4 @@ def allowed(change: np.ndarray, values: int, budget: Budget) -> np.ndarray:
     length, most = float(np.sqrt(np.square(change).sum())), budget.image * float(np.sqrt(values))
     if budget.norm == "unbounded" or length <= most:
         return change
-    return np.trunc(change * (most / length)).astype(int)
+    return np.asarray(np.trunc(change * (most / length)), int)
