@@ -15,9 +15,10 @@ from rapidfuzz.distance import Levenshtein
 from arena import leak
 from arena.data.colours import colours, scaling
 from arena.data.sample import Sample
-from arena.errors import BudgetError
+from arena.errors import BudgetError, UsageError
+from arena.text import bound_text
 
-__all__ = ["MODES", "Budget", "check", "colours", "mode_problem", "words"]
+__all__ = ["MODES", "Budget", "amount", "check", "colours", "mode_problem", "words"]
 
 MODES = ("L", "LA", "RGB", "RGBA")
 """The PIL modes that a release keeps byte for byte."""
@@ -25,19 +26,21 @@ MODES = ("L", "LA", "RGB", "RGBA")
 
 class Budget(BaseModel):
     """How far a released sample may be from its original. Pixels are released in 8 bits, so that of an L-infinity bound
-    only whole levels count: 7.65 is 7, for the defense, for what is checked, and for what is recorded."""
+    only whole levels count: 7.65 is 7, for the defense, for what is checked, and for what is recorded. Pixels are
+    counted whole too."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    norm: Literal["linf", "l2", "unbounded"] = Field(
-        default="linf", description="largest change, root mean square change, or no bound on the image"
+    norm: Literal["linf", "l2", "l0", "unbounded"] = Field(
+        default="linf",
+        description="largest change, root mean square change, number of pixels that change, or no bound on the image",
     )
     image: float = Field(
         default=8,
         ge=0,
         le=255,
         allow_inf_nan=False,
-        description="bound on the image, in 1/255; of a largest change the fraction is cut off",
+        description="bound on the image, in 1/255, or a number of pixels (l0); of linf and l0 the fraction is cut off",
     )
     text: int = Field(
         default=5, ge=0, description="bound on words inserted, changed or deleted, and on growth in tokens"
@@ -51,11 +54,17 @@ class Budget(BaseModel):
     @field_validator("image")
     @classmethod
     def _whole_levels(cls, image: float, info: ValidationInfo) -> float:
-        return float(floor(image)) if info.data.get("norm") == "linf" else image
+        return float(floor(image)) if info.data.get("norm") in ("linf", "l0") else image
 
     @property
     def epsilon(self) -> float:
-        """The bound on the image for pixel values in [0, 1]."""
+        """The bound on the image for pixel values in [0, 1]. Raises `UsageError` where there is none: of pixels that
+        may change, it is not said by how much."""
+        if self.norm == "l0":
+            raise UsageError(
+                f"this protection changes every pixel a little, and the budget is {bound_text(self.norm, self.image)}, "
+                "changed by as much as one likes: use another norm (linf, l2, unbounded)"
+            )
         return self.image / 255
 
     def forbidden(self, sample: Sample) -> frozenset[str]:
@@ -83,6 +92,17 @@ def mode_problem(image: Image.Image) -> str | None:
     wide = image.mode in ("I", "F") or image.mode.startswith("I;")
     remedy = scaling(image) if wide else "convert it first, e.g. image.convert('RGB')"
     return f"the image is {kind}, whose pixels are not 8-bit colours: {remedy}"
+
+
+def amount(before: Image.Image, after: Image.Image, norm: str) -> float:
+    """How much of a budget of this norm a changed picture uses, alpha aside: the largest change or the root mean square
+    change in 1/255, or the number of pixels of which any colour changed; the largest change where there is no bound."""
+    delta = colours(after).astype(np.int16) - colours(before)
+    if norm == "l0":
+        return float(np.count_nonzero(delta.any(2)))
+    if norm == "l2":
+        return float(np.sqrt(np.mean(np.square(delta, dtype=np.float64))))
+    return float(np.abs(delta).max(initial=0))
 
 
 def check(
@@ -127,16 +147,15 @@ def _image_problem(original: Image.Image, released: Image.Image, budget: Budget)
         return "the alpha channel changed: a protection may change colours only"
     if budget.norm == "unbounded":
         return None
-    delta = colours(released).astype(np.int16) - colours(original)
-    if budget.norm == "linf":
-        name, amount = "|delta|", float(np.abs(delta).max(initial=0))
-    else:
-        name, amount = "root mean square of delta", float(np.sqrt(np.mean(np.square(delta, dtype=np.float64))))
-    if amount <= budget.image:
+    used = amount(original, released, budget.norm)
+    if used <= budget.image:
         return None
+    if budget.norm == "l0":
+        return f"{used:.0f} pixels changed > {budget.image:.0f} after rounding to 8 bits"
+    name = "|delta|" if budget.norm == "linf" else "root mean square of delta"
     # Enough digits that the amount never prints as the bound itself.
-    digits = next(d for d in range(4, 18) if f"{amount:.{d}g}" != f"{budget.image:.{d}g}")
-    return f"{name} = {amount:.{digits}g}/255 > {budget.image:.{digits}g}/255 after rounding to 8 bits"
+    digits = next(d for d in range(4, 18) if f"{used:.{d}g}" != f"{budget.image:.{d}g}")
+    return f"{name} = {used:.{digits}g}/255 > {budget.image:.{digits}g}/255 after rounding to 8 bits"
 
 
 def _text_problem(original: str, released: str, bound: int, count_tokens: Callable[[str], int] | None) -> str | None:

@@ -1,4 +1,5 @@
-"""Text from elsewhere made fit to be shown: nothing in it steers a terminal, turns the reading direction or hides."""
+"""Text from elsewhere made fit to be shown: nothing in it steers a terminal, turns the reading direction or hides. And
+how a budget is said, everywhere alike."""
 
 from __future__ import annotations
 
@@ -21,6 +22,13 @@ class _Shown(dict[int, str]):
 
 
 _SHOWN = _Shown()
+
+
+def bound_text(norm: str, image: float) -> str:
+    """The bound on the image of a budget, in words."""
+    if norm == "unbounded":
+        return "unbounded"
+    return f"{image:g} pixel{'s' * (image != 1)}" if norm == "l0" else f"{image:g}/255"
 
 
 def printable(text: str) -> str:

@@ -9,6 +9,7 @@ import typer
 
 from arena.cli.console import stderr, stdout, table
 from arena.cli.options import Results, possible
+from arena.text import bound_text
 
 if TYPE_CHECKING:
     from arena.engine.audit import Report
@@ -143,7 +144,8 @@ def _show(report: Report) -> None:
         return
     rows = report.revealed.results
     wheres = [
-        f"{row.place.dataset} · {row.place.model} · {row.place.recipe} · {row.place.budget.image:g}/255" for row in rows
+        " · ".join((p.dataset, p.model, p.recipe, bound_text(p.budget.norm, p.budget.image)))
+        for p in (row.place for row in rows)
     ]
     one = len(set(wheres)) == 1
     if one:

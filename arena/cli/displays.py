@@ -9,7 +9,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from arena.cli.console import plain, table
-from arena.text import shortened
+from arena.text import bound_text, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -205,7 +205,7 @@ def _causes(failed: Iterable[Record]) -> list[_Cause]:
 def named(records: Sequence[Record]) -> str:
     """Some cells in a line: every label once where all combinations of them are there, else the first few cells. Data
     sets, models and budgets are named where there are several."""
-    every = [(r.dataset.id, r.model.id, f"{r.budget.image:g}/255") for r in records]
+    every = [(r.dataset.id, r.model.id, bound_text(r.budget.norm, r.budget.image)) for r in records]
     several = [number for number in range(3) if len({names[number] for names in every}) > 1]
     cells = [
         (*(names[n] for n in several), r.defense.label, r.attack.label, r.recipe.label, f"seed {r.seed}")

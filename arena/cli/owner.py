@@ -10,6 +10,7 @@ import typer
 
 from arena.cli.console import stderr, stdout
 from arena.cli.options import read_budget, read_encoding, read_settings
+from arena.text import bound_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -176,10 +177,10 @@ def _say(report: Report, out: Path) -> None:
     reached = report.coverage
     psnr = "no picture changed" if shows["psnr"] is None else f"PSNR {shows['psnr']:.2f} dB"
     changed = sum(1 for sample in report.samples if sample.changes)
+    allowed = bound_text(budget.norm, budget.image)
     lines = (
         f"{len(report.samples)} samples protected with {report.request.defense['id']} in {report.seconds:.0f} s",
-        f"budget, checked on the files: {measured.image:g} of {budget.image:g}/255, "
-        f"{measured.words} of {budget.text} words",
+        f"budget, checked on the files: {measured.image:g} of {allowed}, {measured.words} of {budget.text} words",
         f"stealth: {psnr}, BLEU {shows['bleu']:.3f}",
         *_leak(shows.get("answer_leak")),
         *([f"reached: {reached.pixels:.1%} of the pixels of {reached.pictures} pictures"] if reached else []),

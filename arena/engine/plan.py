@@ -37,6 +37,7 @@ from arena.records.bulk import bulk
 from arena.records.schema import Asked, AttackRef, BudgetRef, DatasetRef, DefenseRef, LabelledRef, ModelRef
 from arena.store.local import Store
 from arena.suites.schema import TARGET, AttackUse, Combination, DatasetUse, DefenseUse, PluginUse, Suite, digest
+from arena.text import bound_text
 
 T = TypeVar("T")
 
@@ -172,7 +173,8 @@ class _Builder:
             "fine-tuned": tuned,
             "scored": self._add(scored),
         }
-        label = f"{data.use.label} · {model.label} · {recipe.label} · {defense.label} ({budget.image:g}/255)"
+        bound = bound_text(budget.norm, budget.image)
+        label = f"{data.use.label} · {model.label} · {recipe.label} · {defense.label} ({bound})"
         asked = Asked(
             protocol_version=PROTOCOL_VERSION,
             dataset=data.reference,
@@ -258,7 +260,8 @@ class _Builder:
         if "model" in defense.needs:
             raise UsageError(f"defense {use.id!r} declares the need 'model', which is the attacker's: use 'surrogates'")
         knows, seeded, control = "surrogates" in defense.needs, "seed" in defense.needs, use.id == CONTROL
-        label = use.label + (f" {budget.image:g}/255" if not control else "") + (f", seed {seed}" if seeded else "")
+        bound = "" if control else f" {bound_text(budget.norm, budget.image)}"
+        label = use.label + bound + (f", seed {seed}" if seeded else "")
         release = Release(
             label=label,
             size=data.use.train,

@@ -15,6 +15,7 @@ from arena.engine.determinism import contents
 from arena.kit import material
 from arena.kit.bench import SIZES, Bench, Failed, How, Made, Skipped
 from arena.leak import inserted_words
+from arena.text import bound_text
 
 BUDGETS = (Budget(image=0, text=0), Budget(image=2, text=1), Budget(image=16, text=9))
 """Beside the usual one: nothing, a bound between two levels of 8 bits, and a large one."""
@@ -56,11 +57,12 @@ def contract(bench: Bench) -> str:
 
 
 def _in_order(bench: Bench, before: Sequence[Sample], after: Sequence[Sample]) -> None:
-    """The plain pictures become brighter from one to the next. A protection changes that by no more than its budget;
-    an attack may do what it likes to brightness, but not swap pictures."""
+    """The plain pictures become brighter from one to the next. A protection changes that by no more than its budget,
+    or all of them alike; an attack may do what it likes to brightness, but not swap pictures."""
     was, now = ([float(colours(s.image).mean()) for s in samples] for samples in (before, after))
     if bench.kind == "defense":
-        swapped = any(int(np.abs(np.array(was) - level).argmin()) != i for i, level in enumerate(now))
+        shift = np.mean(np.subtract(now, was))  # none where pictures only changed places
+        swapped = any(int(np.abs(np.array(was) + shift - level).argmin()) != i for i, level in enumerate(now))
     else:
         swapped = len(set(now)) > 1 and float(spearmanr(was, now).statistic) < _SORTED
     if swapped:
@@ -76,11 +78,11 @@ def budget(bench: Bench) -> str:
         made = bench.plain(How(budget=bound))
         if made.over is not None:
             raise Failed(
-                f"under a budget of {bound.image:g}/255 and {bound.text} words it goes beyond it: "
+                f"under a budget of {bound_text(bound.norm, bound.image)} and {bound.text} words it goes beyond it: "
                 f"{made.over.removeprefix('budget: ')}",
                 bench.source.work,
             )
-    return ", ".join(f"{bound.image:g}/255 with {bound.text} words" for bound in (Budget(), *BUDGETS))
+    return ", ".join(f"{bound_text(bound.norm, bound.image)} with {bound.text} words" for bound in (Budget(), *BUDGETS))
 
 
 def answer_words(bench: Bench) -> str:

@@ -18,10 +18,11 @@ from arena.budget import Budget
 from arena.data.colours import colours
 from arena.data.pictures.encoding import Encoding
 from arena.data.sample import Sample, digest
-from arena.errors import ArenaError
+from arena.errors import ArenaError, UsageError
 from arena.owner.fitting import fitted
 from arena.owner.intake import Originals
 from arena.release import read_release, write_release
+from arena.text import bound_text
 
 _ROOM = 0.65
 """The share of an L-infinity budget that is crafted within where JPEG is asked for. What it leaves, compression needs:
@@ -77,7 +78,13 @@ def publish(
 
 
 def crafted_within(budget: Budget, encoding: Encoding) -> Budget:
-    """The budget that a defense is given for a release in `encoding`."""
+    """The budget that a defense is given for a release in `encoding`. Raises `UsageError` for one that no file in it
+    keeps."""
+    if encoding.lossy and budget.norm == "l0":
+        raise UsageError(
+            f"{encoding.name} moves pixels by itself, so that no file keeps a budget of "
+            f"{bound_text(budget.norm, budget.image)}: release PNG or WebP, which keep every pixel"
+        )
     if not encoding.lossy or budget.norm != "linf" or budget.image < 1:
         return budget
     return budget.model_copy(update={"image": max(1, floor(budget.image * _ROOM))})

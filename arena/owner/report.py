@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jinja2
-import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from rapidfuzz.distance import Levenshtein
 
-from arena.budget import Budget, words
-from arena.data.colours import amplified, colours
+from arena.budget import Budget, amount, words
+from arena.data.colours import amplified
 from arena.data.pictures.encoding import PNG, Encoding
 from arena.data.sample import Sample
 from arena.errors import ArenaError, UsageError
@@ -62,8 +61,8 @@ class Request(_Part):
 class Measured(_Part):
     """What was measured against the budget on the files of the release: the most of any sample.
 
-    `image` is in 1/255 and in the budget's norm (the largest change where it has none); `tokens` is the growth under
-    the first surrogate's tokenizer, None without surrogates.
+    `image` is in the budget's norm and its unit (1/255, or pixels; the largest change where it has none); `tokens` is
+    the growth under the first surrogate's tokenizer, None without surrogates.
     """
 
     image: float
@@ -157,10 +156,7 @@ def measure(
     """What the samples use of the budget at most."""
     image, changed, growth = 0.0, 0, 0
     for original, sample in zip(originals, released, strict=True):
-        delta = colours(sample.image).astype(np.int16) - colours(original.image)
-        largest = np.abs(delta).max(initial=0)
-        amount = np.sqrt(np.square(delta, dtype=np.float64).mean()) if budget.norm == "l2" else largest
-        image = max(image, float(amount))
+        image = max(image, amount(original.image, sample.image, budget.norm))
         changed = max(changed, int(Levenshtein.distance(words(original.question), words(sample.question))))
         if count_tokens is not None:
             growth = max(growth, count_tokens(sample.question) - count_tokens(original.question))

@@ -161,8 +161,8 @@ class AttackRef(_Part):
 
 
 class BudgetRef(_Part):
-    """What a protection may change: `image` in units of 1/255 under `norm`, `text` in inserted words, and whether these
-    may not be words of the answer, which no record says from before there was the rule."""
+    """What a protection may change: `image` in units of 1/255 under `norm`, or in pixels, `text` in inserted words, and
+    whether these may not be words of the answer, which no record says from before there was the rule."""
 
     norm: str
     image: Finite

@@ -15,7 +15,7 @@ from arena.plugins.registry import near_misses
 from arena.records.schema import Asked, Record
 from arena.score.statistics import CONFIDENCE, Answers, Bits, holm
 from arena.stress.verdicts import LEAST_SEEDS
-from arena.text import shortened
+from arena.text import bound_text, shortened
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def _key(asked: Asked) -> Key:
 
 def _where(asked: Asked) -> str:
     names = (asked.model.id, asked.dataset.id, asked.recipe.label, asked.attack.label)
-    return " · ".join((*names, f"{asked.budget.image:g}/255"))
+    return " · ".join((*names, bound_text(asked.budget.norm, asked.budget.image)))
 
 
 def _entry(records: Sequence[Record], entry: str, name: str) -> str:

@@ -25,7 +25,7 @@ from arena.stress.verdicts import EXIT, Measured, Status, Verdict, judge, overal
 from arena.suites.schema import DefenseUse, Suite, digest
 from arena.suites.shipped import find_suite
 from arena.suites.validation import validate
-from arena.text import shortened
+from arena.text import bound_text, shortened
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -207,7 +207,7 @@ def _budget(target: Target, entry: str, records: Sequence[Record]) -> Verdict:
         return Verdict(BUDGET, "failed", f"{beyond[0].rpartition('budget: ')[2]}{more}")
     if target.protected is not None:
         budget = target.protected.budget
-        bound = f"{budget.image:g}/255 ({budget.norm}) and {budget.text} words"
+        bound = f"{bound_text(budget.norm, budget.image)} ({budget.norm}) and {budget.text} words"
         return Verdict(BUDGET, "met", f"all {len(target.protected.originals)} released samples are within {bound}")
     if failed or not own:
         return Verdict(BUDGET, "undecided", f"withheld: {len(failed) or 'all'} cells have no release")

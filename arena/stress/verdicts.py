@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from arena.plugins.identity import CONTROL
 from arena.stress.requirements import EVERY, SELECTORS, Requirement
+from arena.text import bound_text
 
 if TYPE_CHECKING:
     from leaderboards.tables.board import Board
@@ -125,7 +126,7 @@ def _selected(found: object, wanted: str) -> bool:
 def _measured(requirement: Requirement, row: dict[str, Any], seeds: int) -> Measured:
     score = requirement.score
     names = ("model", "dataset", *(() if score.robust else ("recipe", "attack")))
-    parts = [str(row[name]) for name in names] + [f"{row['image_budget']:g}/255"]
+    parts = [str(row[name]) for name in names] + [bound_text(row["norm"], row["image_budget"])]
     if score.robust and row["auxiliary"]:
         parts.append(f"{row['auxiliary']:g} clean data")
     if score.robust and row["in_domain"]:

@@ -205,7 +205,7 @@ class Skip(_Part):
     defenses: Names | None = Field(default=None, description="labels of defenses")
     attacks: Names | None = Field(default=None, description="labels of attacks")
     budgets: Annotated[tuple[float, ...], Field(min_length=1)] | None = Field(
-        default=None, description="image budgets, in 1/255"
+        default=None, description="image budgets, in 1/255, or pixels"
     )
 
     @model_validator(mode="after")

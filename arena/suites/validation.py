@@ -63,9 +63,8 @@ def validate(suite: Suite, registry: Registry, apart: bool = False) -> None:
         for budget in skip.budgets or ():
             if budget not in budgets:
                 there = ", ".join(f"{b:g}" for b in sorted(budgets))
-                raise UsageError(
-                    f"{suite.where('skip', i, 'budgets')}: no budget has {budget:g}/255 (there are {there})"
-                )
+                where = suite.where("skip", i, "budgets")
+                raise UsageError(f"{where}: no budget has an image bound of {budget:g} (there are {there})")
         for field, names in skip.model_dump(exclude_none=True, exclude={"budgets"}).items():
             known = [use.label for use in getattr(suite, field)]
             for name in names:

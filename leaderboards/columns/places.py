@@ -35,7 +35,7 @@ PLACES = (
         "how near the surrogates are to the fine-tuner's model; `none` where there are none",
     ),
     Column("norm", _PLACED, "text", "such as `linf`", "the norm of the picture budget; `none` for the defense `none`"),
-    Column("image_budget", _PLACED, "number", "1/255, at least 0", "what a protection may change of a picture"),
+    Column("image_budget", _PLACED, "number", "1/255, or pixels of `l0`, at least 0", "what a protection may change"),
     Column("text_budget", _PLACED, "whole number", "words, at least 0", "how many words a protection may insert"),
     Column(
         "forbid_answer_words",

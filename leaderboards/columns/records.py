@@ -127,7 +127,7 @@ PARTS: dict[str, tuple[Field, ...]] = {
     ),
     "budget": (
         Field("norm", "text", "such as `linf`", "the norm of `image`"),
-        Field("image", "number", "1/255", "what may change of a picture"),
+        Field("image", "number", "1/255, or pixels of `l0`", "what may change of a picture"),
         Field("text", "whole number", f"words, {_COUNT}", "words that may be inserted into a question"),
         Field(
             "forbid_answer_words",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from arena.text import bound_text
 from leaderboards.tables.collect import counted
 from leaderboards.tables.coverage import WITHHELD
 
@@ -61,9 +62,9 @@ def budget_text(norm: str, image: float, text: int, forbid_answer_words: bool) -
     """A budget in words."""
     if norm == "none":
         return "no budget"
-    images = {"linf": f"L∞ {image:g}/255", "l2": f"RMS {image:g}/255", "unbounded": "image unbounded"}
+    bound, names = bound_text(norm, image), {"linf": "L∞ ", "l2": "RMS ", "l0": "", "unbounded": "image "}
     words = counted(text, "word") + (", also of the answer" if text and not forbid_answer_words else "")
-    return f"{images.get(norm, f'{norm} {image:g}/255')}, {words}"
+    return f"{names.get(norm, f'{norm} ')}{bound}, {words}"
 
 
 def _none(row: Row, name: str) -> Value:

@@ -28,7 +28,7 @@ they have more than those with any share of their own."""
 
 
 class Budget(NamedTuple):
-    """`image` in units of 1/255 under `norm`, `text` in words, and whether these may not be of the answer."""
+    """`image` in 1/255, or in pixels, under `norm`, `text` in words, and whether these may not be of the answer."""
 
     norm: str
     image: float

@@ -7,9 +7,11 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from arena.budget import Budget, check, mode_problem
+from arena.budget import Budget, amount, check, mode_problem
 from arena.data.sample import Sample
-from arena.errors import BudgetError
+from arena.errors import BudgetError, UsageError
+from arena.text import bound_text
+from leaderboards.site.numbers import budget_text
 
 DEFAULT = Budget()
 GREY = np.full((4, 5, 3), 100, np.uint8)
@@ -46,6 +48,7 @@ def test_of_an_l_infinity_bound_only_whole_levels_count(asked, granted):
     assert Budget(image=asked) == Budget(image=granted) and Budget(image=asked).image == granted
     assert f"> {granted}/255" in refused(sample(shifted(granted + 1)), Budget(image=asked))
     assert Budget(norm="l2", image=asked).image == asked == Budget(norm="unbounded", image=asked).image
+    assert Budget(norm="l0", image=asked).image == granted  # pixels
 
 
 @pytest.mark.parametrize(
@@ -77,6 +80,37 @@ def test_l2_is_the_root_mean_square_over_pixel_values():
     message = refused(sample(shifted(60)), Budget(norm="l2", image=7.7))
     assert "root mean square of delta = 7.746/255 > 7.7/255" in message
     assert "7.746/255 > 7.746/255" not in refused(sample(shifted(60)), Budget(norm="l2", image=7.7459))
+
+
+def test_l0_counts_pixels_whatever_they_change_by_and_in_how_many_colours():
+    one, two = GREY.copy(), GREY.copy()
+    one[3, 4] = (255, 0, 255)
+    two[0, 0, 1], two[2, 2] = 101, 0
+    check(sample(), sample(one), Budget(norm="l0", image=1), None, 0)
+    check(sample(), sample(two), Budget(norm="l0", image=2), None, 0)
+    message = refused(sample(two), Budget(norm="l0", image=1))
+    assert message.endswith("2 pixels changed > 1 after rounding to 8 bits")
+    assert "1 pixels changed > 0" in refused(sample(one), Budget(norm="l0", image=0))
+    grey, dot = (Image.fromarray(array) for array in (GREY[:, :, 0], one[:, :, 0]))
+    assert [amount(grey, dot, norm) for norm in ("l0", "linf")] == [1, 155]
+    veiled = np.dstack([GREY, np.full((4, 5), 40, np.uint8)]), np.dstack([one, np.full((4, 5), 40, np.uint8)])
+    assert amount(*(Image.fromarray(array) for array in veiled), "l0") == 1
+
+
+def test_a_number_of_pixels_is_no_bound_on_their_values():
+    with pytest.raises(UsageError, match="the budget is 1 pixel, changed by as much"):
+        _ = Budget(norm="l0", image=1).epsilon
+
+
+def test_bounds_are_said_in_the_unit_of_their_norm():
+    bounds = [("linf", 8.0), ("l2", 4.5), ("l0", 1.0), ("l0", 3.0), ("unbounded", 8.0)]
+    assert [bound_text(*bound) for bound in bounds] == ["8/255", "4.5/255", "1 pixel", "3 pixels", "unbounded"]
+    assert [budget_text(*bound, 5, True) for bound in bounds[1:]] == [
+        "RMS 4.5/255, 5 words",
+        "1 pixel, 5 words",
+        "3 pixels, 5 words",
+        "image unbounded, 5 words",
+    ]
 
 
 def test_unbounded_images_still_keep_size_and_mode():

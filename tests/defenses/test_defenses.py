@@ -15,6 +15,7 @@ from arena.budget import Budget
 from arena.controls import bounds
 from arena.data.embedded.glyphs import Glyphs
 from arena.data.sample import Sample
+from arena.errors import UsageError
 from arena.plugins.base import DefenderWorld, Defense
 from arena.plugins.registry import Registry
 from arena.release import build_release
@@ -26,6 +27,9 @@ CASES: dict[str, dict[str, object]] = {
     "em": {**QUICK, "pgd_steps": 4},
     "em-class": {**QUICK, "batches": 4},
     "lsp": {},
+    "ar": {},
+    "ops": {},
+    "cuda": {},
 }
 
 
@@ -87,7 +91,9 @@ def test_of_a_budget_between_two_levels_the_lower_is_kept(name: str, samples: tu
     granted = DefenderWorld(bounds(name, Budget(image=7.65)), 0, lambda: (tiny_random_llava(),))
     released = release(Registry().create("defense", name, small), four, granted)
     largest = max(np.abs(d).max() for d in difference(four, released))
-    assert largest <= 7 and (largest == 7 or name not in ("random", "lsp"))  # the others take few steps
+    assert largest <= 7 and (
+        largest == 7 or name not in ("random", "lsp", "ar", "ops", "cuda")
+    )  # the others take few steps
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -103,8 +109,26 @@ def test_same_seed_same_bytes_and_another_seed_others(name: str, samples: tuple[
         return [s.image.tobytes() for s in release(defense(name), samples, world(seed=seed))]
 
     assert content(0) == content(0)
-    if name not in ("none", "em-class"):  # a class's few sign steps can agree between seeds
+    if name not in ("none", "em-class", "ops"):  # a class's few sign steps can agree between seeds, ops draws nothing
         assert content(0) != content(1)
+
+
+def test_random_pixels_are_as_many_as_the_budget_has_and_the_same_on_any_picture(mixed: list[Sample]) -> None:
+    three = world(3, norm="l0")
+    released = release(defense("random"), mixed, three)
+    counts = [int(d.reshape(*d.shape[:2], -1).any(2).sum()) for d in difference(mixed, released)]
+    assert counts == [3] * len(mixed)
+    assert defense("random").distinguished(mixed, released, three) is None
+    assert "others where the picture is grey" in str(
+        defense("random").distinguished(mixed, release(defense("random"), mixed, world(3, 1, "l0")), three)
+    )
+    assert defense("random").distinguished(mixed, mixed, three) == "no pixel changed"
+
+
+@pytest.mark.parametrize("name", ["em", "em-class"])
+def test_a_number_of_pixels_is_refused_by_methods_that_move_all_of_them(name: str, samples: tuple[Sample, ...]) -> None:
+    with pytest.raises(UsageError, match="use another norm"):
+        release(defense(name), samples, world(1, norm="l0"))
 
 
 def surrogate_loss(samples: Sequence[Sample], questions_of: Sequence[Sample]) -> float:

@@ -11,9 +11,9 @@ from owner_folder import QUICK, write_checkpoint, write_owner_folder
 from PIL import Image
 
 from arena.budget import Budget, check, colours
-from arena.data.pictures.encoding import Encoding
+from arena.data.pictures.encoding import PNG, Encoding
 from arena.data.sample import digest
-from arena.errors import ArenaError
+from arena.errors import ArenaError, UsageError
 from arena.owner.explain import explain
 from arena.owner.fitting import fitted
 from arena.owner.originals import read_originals
@@ -160,3 +160,10 @@ def test_a_defense_leaves_room_for_compression() -> None:
     assert [crafted_within(Budget(image=n), JPEG).image for n in (8, 2.5, 1, 0.5, 0)] == [5, 1, 1, 0, 0]
     assert crafted_within(Budget(image=8), WEBP) == Budget(image=8)
     assert crafted_within(Budget(image=8, norm="l2"), JPEG) == Budget(image=8, norm="l2")
+
+
+def test_no_jpeg_file_keeps_a_number_of_pixels() -> None:
+    one = Budget(norm="l0", image=1)
+    assert crafted_within(one, PNG) == one
+    with pytest.raises(UsageError, match="no file keeps a budget of 1 pixel: release PNG or WebP"):
+        crafted_within(one, JPEG)

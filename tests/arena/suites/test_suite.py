@@ -356,7 +356,7 @@ def test_documents_are_plain_data(write):
     ("skip", "said"),
     [
         ({"attacks": ["jpg"]}, r"'jpg' is not a label among the attacks.*jpeg"),
-        ({"budgets": [8, 7.5]}, r"skip\[0\].budgets: no budget has 7.5/255 \(there are 7, 8\)"),
+        ({"budgets": [8, 7.5]}, r"skip\[0\].budgets: no budget has an image bound of 7.5 \(there are 7, 8\)"),
     ],
 )
 def test_skip_names_what_there_is(skip, said):
