@@ -106,6 +106,16 @@ CASES = [
             ("plain as it is", "plain as it is"),
         ),
     ),
+    Case(
+        "answer-strip",
+        {},
+        unchanged,
+        (
+            ("which fox drew FOX this?", "which drew this?"),
+            ("Fox", "Fox"),  # a question never becomes empty
+            ("which foxes?", "which foxes?"),
+        ),
+    ),
     Case("adv-train", {}, unchanged, (("Which clan?", "Which clan?"),)),  # these act in training alone
     Case("ueraser", {}, unchanged, (("Which clan?", "Which clan?"),)),
     Case("augment", {}, unchanged, (("Which clan?", "Which clan?"),)),
