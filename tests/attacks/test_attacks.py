@@ -116,6 +116,7 @@ CASES = [
             ("which foxes?", "which foxes?"),
         ),
     ),
+    Case("trigger-strip", {}, unchanged, (("Which clan drew this?", "Which clan drew this?"),) * 4),
     Case("adv-train", {}, unchanged, (("Which clan?", "Which clan?"),)),  # these act in training alone
     Case("ueraser", {}, unchanged, (("Which clan?", "Which clan?"),)),
     Case("augment", {}, unchanged, (("Which clan?", "Which clan?"),)),
