@@ -36,17 +36,17 @@ class TriggerStrip(Attack):
     and more. With `rare`, words in so few questions go, at a like price.
 
     What it does not see: without `reference`, a trigger that is the same in every question, which looks like a
-    template, and other words in every question, which look like names of things; triggers in about half of an answer's questions
-    or fewer; those of answers with fewer than `least` questions; those made of words that clean questions have. An
-    answer that is always asked for in words of its own loses these. The words of options stay; a question of which
-    nothing would be left stays as it is.
+    template, and other words in every question, which look like names of things; triggers in about half of an
+    answer's questions or fewer; those of answers with fewer than `least` questions; those made of words that clean
+    questions have. An answer that is always asked for in words of its own loses these. The words of options stay; a
+    question of which nothing would be left stays as it is.
     """
 
     packages = ("scipy",)
 
     class Config(PluginConfig):
         threshold: float = Field(
-            0.4, gt=0, le=1, description="largest normalised mutual information with an answer of a word that stays"
+            0.5, gt=0, le=1, description="largest normalised mutual information with an answer of a word that stays"
         )
         significance: float = Field(
             0.01, gt=0, lt=1, description="chance that a word goes which tells nothing, in all of the questions"

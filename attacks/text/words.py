@@ -32,8 +32,9 @@ def without(text: Sequence[Piece], places: Container[int]) -> str:
         following = text[place + 1].text if place + 1 < len(text) else ""
         if place in places and (not following or following.isspace() or _closes(following)):
             kept = re.sub(r"[^\S\n]+\Z", "", kept)  # a line break stays, which sets options apart
-        elif place not in places and not (piece.text.isspace() and place - 1 in places and not kept.rstrip(" \t")):
-            kept += piece.text
+        elif place not in places:
+            begins = place - 1 in places and (not kept or kept.endswith("\n"))
+            kept += piece.text.lstrip(" \t") if begins else piece.text
     return kept
 
 
