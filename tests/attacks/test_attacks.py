@@ -67,6 +67,14 @@ CASES = [
     Case("grayscale", {}, no_colour),
     Case("blur", {}, lambda b, a: noise(a) < 0.3 * noise(b)),
     Case("blur", {"sigma": 4.0}, lambda b, a: noise(a) < 0.02 * noise(b)),
+    Case("median", {}, lambda b, a: noise(a) < 0.5 * noise(b)),
+    Case("gaussian-noise", {}, lambda b, a: 8 < np.abs(b.astype(int) - a).mean() < 12),
+    Case("sharpen", {}, lambda b, a: noise(a) > 2 * noise(b)),
+    Case("frequency-filter", {}, lambda b, a: noise(a) < 0.3 * noise(b)),
+    Case("tv", {}, lambda b, a: noise(a) < 0.5 * noise(b)),
+    Case("bilateral", {}, lambda b, a: 0 < np.abs(b.astype(int) - a).mean() < 6),
+    Case("nl-means", {"sigma": 0.05}, lambda b, a: noise(a) < 0.95 * noise(b)),
+    Case("wavelet", {"sigma": 0.05}, lambda b, a: noise(a) < 0.95 * noise(b)),
     Case("bit-depth", {}, lambda b, a: np.array_equal(a, b // 64 * 64)),
     Case("bit-depth", {"bits": 5}, lambda b, a: np.array_equal(a, b // 8 * 8)),
     Case("bit-depth", {"bits": 8}, unchanged),
@@ -98,6 +106,17 @@ CASES = [
             ("plain as it is", "plain as it is"),
         ),
     ),
+    Case(
+        "answer-strip",
+        {},
+        unchanged,
+        (
+            ("which fox drew FOX this?", "which drew this?"),
+            ("Fox", "Fox"),  # a question never becomes empty
+            ("which foxes?", "which foxes?"),
+        ),
+    ),
+    Case("trigger-strip", {}, unchanged, (("Which clan drew this?", "Which clan drew this?"),) * 4),
     Case("adv-train", {}, unchanged, (("Which clan?", "Which clan?"),)),  # these act in training alone
     Case("ueraser", {}, unchanged, (("Which clan?", "Which clan?"),)),
     Case("augment", {}, unchanged, (("Which clan?", "Which clan?"),)),
