@@ -17,7 +17,7 @@ class Full(Recipe):
     """Vision tower, projector and language model all learn."""
 
     class Config(TrainingConfig):
-        learning_rate: float = Field(5e-4, gt=0, description="peak learning rate")
+        learning_rate: float = Field(2.5e-4, gt=0, description="peak learning rate")
 
     def prepare(self, lvlm: LVLM) -> LVLM:
         lvlm.model.requires_grad_(True)
