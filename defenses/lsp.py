@@ -37,10 +37,10 @@ class LinearlySeparablePatches(ImageDefense):
 
     def perturb(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Pixels]:
         c = self.config
-        clean = [planes(s.image) for s in samples]
-        rows, columns = (max(-(-x.shape[axis] // c.patch) for x in clean) for axis in (1, 2))
+        columns, rows = (max(-(-s.image.size[axis] // c.patch) for s in samples) for axis in (0, 1))
         points = self._points(answer_classes(samples, world.seed), 3 * rows * columns, world.seed)
-        for sample, x, point in zip(samples, clean, points, strict=True):
+        for sample, point in zip(samples, points, strict=True):
+            x = planes(sample.image)
             pattern = torch.from_numpy(point).float().view(3, rows, columns)
             pattern = pattern.repeat_interleave(c.patch, 1).repeat_interleave(c.patch, 2)
             noise = pattern[: x.shape[0], : x.shape[1], : x.shape[2]]
