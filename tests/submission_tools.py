@@ -101,7 +101,7 @@ def published(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "id": "s",
         "datasets": [{"id": "shaded", "train": 40, "test": 60}],
         "defenses": ["none", "random", "flatten"],
-        "attacks": ["none", "sharpen"],
+        "attacks": ["none", "crispen"],
         "seeds": [0, 1, 2],
     }
     Path("s.yaml").write_text(toy_suite(**fields).model_dump_json(), encoding="utf-8")

@@ -49,7 +49,7 @@ def test_what_cannot_be_tried_is_not_passed() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["lps"], "did you mean 'lsp'"),
+        (["lps"], "or 'lsp'"),
         (["none"], "'none' is a defense and an attack: name one, as in `arena check defense/none`"),
         (["defence/lsp"], "did you mean 'defense'"),
         (["lsp", "--only", "bugdet"], "did you mean 'budget'"),

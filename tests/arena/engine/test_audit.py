@@ -115,7 +115,7 @@ def test_a_defense_that_remembers_the_public_samples_is_found_out() -> None:
 
 @pytest.fixture
 def attacked() -> Suite:
-    return published(attacks=["none", "sharpen", "regenerate", "search", "give-up"], defenses=["none", "flatten"])
+    return published(attacks=["none", "crispen", "regenerate", "search", "give-up"], defenses=["none", "flatten"])
 
 
 def test_attacks_that_draw_the_public_data_again_are_found_out_and_an_honest_one_is_not(attacked: Suite) -> None:
@@ -123,7 +123,7 @@ def test_attacks_that_draw_the_public_data_again_are_found_out_and_an_honest_one
     for attack in ("regenerate", "search", "give-up"):
         for seed in range(3):
             assert public["flatten", attack, seed] == public["none", "none", seed], "all is given back, in public"
-    honest = audited("sharpen", attacked)
+    honest = audited("crispen", attacked)
     assert honest.verdict == "agrees" and honest.revealed is not None
     (counted, *_) = honest.revealed.reproduced
     assert counted.samples == 120 and counted.public == 0
@@ -145,7 +145,7 @@ def test_places_and_draws_are_as_many_as_asked_for(attacked: Suite) -> None:
     report = audited("flatten", attacked, count=2)
     assert report.committed is not None and len(report.committed.places) == 2
     assert {place.defense for place in report.committed.places} == {"flatten"}
-    more = audited("sharpen", attacked, count=1, draws=4)
+    more = audited("crispen", attacked, count=1, draws=4)
     assert more.committed is not None and more.revealed is not None
     assert len(more.committed.places) == 1 and more.committed.draws == 4 == len(more.revealed.seeds)
     sides = [(row.public, row.secret) for row in more.revealed.results]

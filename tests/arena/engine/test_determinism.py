@@ -95,7 +95,7 @@ def test_a_plugin_that_fails_is_a_finding() -> None:
 
 
 def test_stages_are_few_and_of_every_plugin_first(tmp_path: Path) -> None:
-    asked = suite(defenses=["none", "toy-noise", "flatten"], attacks=["none", "toy-invert", "sharpen"], seeds=[0, 1, 2])
+    asked = suite(defenses=["none", "toy-noise", "flatten"], attacks=["none", "toy-invert", "crispen"], seeds=[0, 1, 2])
     whole = plan(asked, Registry(), Store(tmp_path / "store"))
     for seed in range(4):
         chosen = choose(whole, 2, seed)

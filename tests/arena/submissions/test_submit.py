@@ -217,6 +217,6 @@ def test_a_wheel_that_is_none_is_refused(nothing_runs: None) -> None:
 
 
 def test_a_sequence_of_attacks_is_one_entry() -> None:
-    bundle = read_bundle(submit("sharpen+toy-shout", "--against", "flatten"))
+    bundle = read_bundle(submit("crispen+toy-shout", "--against", "flatten"))
     assert [part.package for part in bundle.manifest.entry.parts] == ["doubtful", "toys"]
-    assert {record.attack.label for record in bundle.records} == {"sharpen+toy-shout"} and len(bundle.records) == 9
+    assert {record.attack.label for record in bundle.records} == {"crispen+toy-shout"} and len(bundle.records) == 9
