@@ -62,7 +62,8 @@ def moved(image: Image.Image, rng: np.random.Generator, least: float = 0.84) -> 
 def scaled(image: Image.Image, rng: np.random.Generator, least: float = 0.5) -> Image.Image:
     """Shrunk to at least a share `least` of its sides, and enlarged again."""
     share = rng.uniform(least, 1)
-    small = image.resize(tuple(max(1, round(share * side)) for side in image.size), Image.Resampling.BILINEAR)
+    size = (max(1, round(share * image.width)), max(1, round(share * image.height)))
+    small = image.resize(size, Image.Resampling.BILINEAR)
     return small.resize(image.size, Image.Resampling.BILINEAR)
 
 
