@@ -152,7 +152,7 @@ def allowed(change: np.ndarray, values: int, budget: Budget) -> np.ndarray:
     if budget.norm == "l0":
         return change if budget.image >= 1 else np.zeros_like(change)
     if budget.norm == "linf":
-        return np.clip(change, -int(budget.image), int(budget.image))
+        return np.asarray(np.clip(change, -int(budget.image), int(budget.image)))
     length, most = float(np.sqrt(np.square(change).sum())), budget.image * float(np.sqrt(values))
     if budget.norm == "unbounded" or length <= most:
         return change

@@ -38,6 +38,6 @@ class GaussianNoise(ImageAttack):
         rng = np.random.default_rng([seed, int.from_bytes(content[:16])])
 
         def noised(x: np.ndarray) -> np.ndarray:
-            return x + np.float32(self.config.sigma) * rng.standard_normal(x.shape, np.float32)
+            return np.asarray(x + np.float32(self.config.sigma) * rng.standard_normal(x.shape, np.float32))
 
         return on_values(image, noised)

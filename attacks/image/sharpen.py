@@ -35,4 +35,4 @@ class Sharpen(ImageAttack):
     def _sharpened(self, x: np.ndarray) -> np.ndarray:
         radius = self.config.radius
         blurred: np.ndarray = gaussian_filter(x, (radius, radius, 0)[: x.ndim], mode="reflect")
-        return x + np.float32(self.config.amount) * (x - blurred)
+        return np.asarray(x + np.float32(self.config.amount) * (x - blurred))

@@ -257,7 +257,8 @@ class Training:
         use = weights > 0
         logits = self.model.lm_head(hidden[:, :-1][use])
         losses = nn.functional.cross_entropy(logits, batch["labels"][:, 1:][use], reduction="none")
-        return (losses * weights[use]).sum() / weights[use].sum()
+        loss: Tensor = (losses * weights[use]).sum() / weights[use].sum()
+        return loss
 
     def _stage(
         self,
