@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
 import numpy as np
-from PIL import Image
 from pydantic import Field
 from skimage.restoration import denoise_nl_means
 
-from arena.plugins.base import AttackerWorld, ImageAttack, PluginConfig
-from attacks.image.noise_level import noise_level
-from attacks.image.values import channels, on_values
+from attacks.image.noise_level import OfNoiseLevel
+from attacks.image.values import channels
 
 
-class NonLocalMeans(ImageAttack):
+class NonLocalMeans(OfNoiseLevel):
     """Each pixel becomes a mean of those around it, weighted by how much the patches about the two are alike.
 
     With d the mean squared difference of two patches, of which ``2 sigma^2`` is put down to noise, the weight is
@@ -24,26 +20,14 @@ class NonLocalMeans(ImageAttack):
 
     packages = ("scikit-image", "pywavelets")
 
-    class Config(PluginConfig):
-        sigma: float | None = Field(
-            None,
-            gt=0,
-            le=1,
-            description="standard deviation of the noise, of colours in [0, 1]; estimated where not set",
-        )
+    class Config(OfNoiseLevel.Config):
         strength: float = Field(0.8, gt=0, le=10, description="how far patches may differ, in sigmas")
         patch: int = Field(5, ge=1, le=15, description="side of a patch in pixels")
         distance: int = Field(6, ge=1, le=21, description="how far off patches are looked for, in pixels")
 
     config: Config
 
-    def purify_images(self, images: Sequence[Image.Image], world: AttackerWorld) -> Iterable[Image.Image]:
-        return (on_values(image, self._denoised) for image in images)
-
-    def _denoised(self, x: np.ndarray) -> np.ndarray:
-        sigma = noise_level(x) if self.config.sigma is None else self.config.sigma
-        if sigma == 0:
-            return x
+    def denoised(self, x: np.ndarray, sigma: float) -> np.ndarray:
         denoised: np.ndarray = denoise_nl_means(
             x,
             patch_size=self.config.patch,

@@ -1,11 +1,18 @@
-"""How much noise a picture has, from its finest wavelets (Donoho and Johnstone 1994)."""
+"""Attacks that ask how much noise a picture has, and the answer from its finest wavelets (Donoho and Johnstone
+1994)."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 import pywt
+from PIL import Image
+from pydantic import Field
 
-from attacks.image.values import mirrored
+from arena.plugins.base import AttackerWorld, ImageAttack, PluginConfig
+from attacks.image.values import mirrored, on_values
 
 LEAST = 16
 """Sides that the wavelet is laid over, in pixels; smaller pictures are mirrored."""
@@ -24,3 +31,29 @@ def noise_level(values: np.ndarray) -> float:
     _, (_, _, diagonal) = pywt.dwt2(mirrored(values, LEAST), "db2", axes=(0, 1))
     level = float((np.median(np.abs(diagonal), axis=(0, 1)) / NORMAL).mean())
     return level if level > ROUNDING * float(np.abs(values).max()) else 0.0
+
+
+class OfNoiseLevel(ImageAttack):
+    """A filter whose strength follows the noise: the level is estimated for each picture, unless it is set. Where the
+    estimate is 0, as it is where most of a picture is flat, the picture stays as it is."""
+
+    class Config(PluginConfig):
+        sigma: float | None = Field(
+            None,
+            gt=0,
+            le=1,
+            description="standard deviation of the noise, of colours in [0, 1]; estimated where not set",
+        )
+
+    config: Config
+
+    def purify_images(self, images: Sequence[Image.Image], world: AttackerWorld) -> Iterable[Image.Image]:
+        return (on_values(image, self._where_noisy) for image in images)
+
+    def _where_noisy(self, x: np.ndarray) -> np.ndarray:
+        sigma = noise_level(x) if self.config.sigma is None else self.config.sigma
+        return self.denoised(x, sigma) if sigma > 0 else x
+
+    @abstractmethod
+    def denoised(self, x: np.ndarray, sigma: float) -> np.ndarray:
+        """Colours in [0, 1], float32 ``(H, W)`` or ``(H, W, 3)``, without noise of the standard deviation `sigma`."""

@@ -100,7 +100,7 @@ ROBUST = [("lora", {}), ("lora", {"modules": "all"}), ("full", {})]
 def test_adversarial_loss_after_adversarial_training_is_lower_than_after_plain(
     id: str, config: dict[str, object], glyphs: tuple[Sample, ...], tmp_path: Path
 ) -> None:
-    recipe = Registry().create("recipe", id, {"epochs": 12, "batch_size": 8, **config})
+    recipe = Registry().create("recipe", id, {"epochs": 24, "batch_size": 8, **config})
     training, _ = held_out_split(glyphs, 0)
 
     def tiny_llava() -> LVLM:  # a model that looks at pictures: an untrained one learns to answer without
@@ -115,7 +115,7 @@ def test_adversarial_loss_after_adversarial_training_is_lower_than_after_plain(
 
     plain = adversarial_loss(None, tmp_path / "plain")
     hardened = adversarial_loss(hooks("adv-train", epsilon=4, step=2, steps=3), tmp_path / "hardened")
-    assert hardened < 0.9 * plain
+    assert hardened < 0.8 * plain
 
 
 @pytest.mark.parametrize("frozen", [True, False])

@@ -64,7 +64,7 @@ def suites(folder: Path) -> list[Suite]:
         assert settings is not None, f"{name} has no random checkpoint"
         models.append({"id": name, "label": name, "config": dict(settings)})
     fast = {"epochs": 2, "batch_size": 4, "checkpoints": "best"}
-    longer = {**fast, "epochs": 12}
+    longer = {**fast, "epochs": 24}
     small = {"id": "glyphs", "train": 8, "auxiliary": 4, "test": 12, "seed": 3}
     common: dict[str, Any] = {"datasets": [small], "seeds": [0], "defenses": ["none"], "attacks": ["none"]}
     common["budgets"] = [{"forbid_answer_words": False}]  # a draft is the same under the rule, but for its words

@@ -68,8 +68,8 @@ def scaled(image: Image.Image, rng: np.random.Generator, least: float = 0.5) -> 
 
 
 def lit(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Plasma: light or contrast that differs from place to place, of the strengths of UEraser's policy
-    (arXiv 2303.15127): roughness .3 to .7, intensity .5 to 1 (here from .1)."""
+    """Light or contrast that differs from place to place, by a plasma of roughness .3 to .7: a part of .1 to 1 of it is
+    added, or it scales the distance from the middle grey, by .5 to 1.5 or by 0 to 4."""
     x = np.asarray(image, np.float32) / 255
     cloud = plasma(image.size, rng.uniform(0.3, 0.7), rng)[:, :, None]
     if rng.random() < 0.5:
@@ -147,11 +147,21 @@ def _from_floats(x: np.ndarray) -> Image.Image:
 
 
 def _uerasers_policy(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Plasma light, plasma contrast and exchanged channels, each in half of the pictures."""
-    for change in (lit, lit, shuffled):
-        if rng.random() < 0.5:
-            image = change(image, rng)
-    return image
+    """A draw of the policy of UEraser's authors for general use (arXiv 2303.15127), by kornia as they have it: plasma
+    brightness, plasma contrast and exchanged channels, each in half of the pictures, then TrivialAugment."""
+    import torch
+    from kornia import augmentation
+
+    policy = torch.nn.Sequential(
+        augmentation.RandomPlasmaBrightness(roughness=(0.3, 0.7), intensity=(0.5, 1.0), p=0.5),
+        augmentation.RandomPlasmaContrast(roughness=(0.3, 0.7), p=0.5),
+        augmentation.RandomChannelShuffle(p=0.5),
+        augmentation.auto.TrivialAugment(),
+    )
+    x = torch.from_numpy(np.array(image, np.float32) / 255).permute(2, 0, 1)[None]
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int(rng.integers(2**63)))
+        return _from_floats(policy(x)[0].permute(1, 2, 0).numpy() * 255)
 
 
 MEASURED: Mapping[str, Alteration] = {

@@ -27,7 +27,9 @@ SUITE = {
     "datasets": [{"id": "glyphs", "train": 18, "test": 4}],
     "defenses": ["none"],
     "attacks": ["none"],
-    "recipes": [{"id": "full", "config": {"epochs": 1, "batch_size": 4, "gradient_accumulation": 2}}],
+    "recipes": [
+        {"id": "full", "config": {"epochs": 1, "batch_size": 4, "gradient_accumulation": 2, "learning_rate": 5e-4}}
+    ],
     "seeds": [0],
 }
 SHARDS = (
@@ -70,5 +72,5 @@ def test_two_processes_train_the_weights_of_one(how: tuple[str, ...], tmp_path: 
     two = launched(tmp_path, 2, *how)
     assert one.keys() == two.keys()
     start = Registry().create("model", "tiny-llava", {}).load().model.state_dict()
-    assert max((one[k] - start[k]).abs().max() for k in one) > 1e-4
+    assert max((one[k] - start[k]).abs().max() for k in one) > 3e-4
     assert max((one[k] - two[k]).abs().max() for k in one) < 5e-5
