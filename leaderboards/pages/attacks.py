@@ -30,14 +30,20 @@ class Claim:
     source: str
 
 
-_EM = "CIFAR-10, accuracy 20.8 to {}"
+_PUBLISHED = {
+    "em": (20.8, {"grayscale": 92.0, "jpeg": 80.7, "ueraser": 93.6, "diffpure": 75.6, "adv-train": 82.5, "vae": 88.8}),
+    "lsp": (13.1, {"grayscale": 64.7, "jpeg": 80.1, "ueraser": 92.8, "diffpure": 76.9, "adv-train": 81.4}),
+    "ops": (14.7, {"grayscale": 19.9, "jpeg": 78.5, "ueraser": 78.0, "diffpure": 66.2, "adv-train": 15.0}),
+}
+"""Accuracy of a ResNet-18 on CIFAR-10 by protection, without attack and under each."""
+_NOTHING = 10
+"""Points restored below which a published attack is held to change nothing."""
 CLAIMS = (
-    Claim("jpeg", "em", True, _EM.format("80.7")),
-    Claim("grayscale", "em", True, _EM.format("92.0")),
-    Claim("diffpure", "em", True, _EM.format("75.6")),
-    Claim("vae", "em", True, _EM.format("88.8")),
-    Claim("ueraser", "em", True, _EM.format("93.6")),
-    Claim("adv-train", "em", True, _EM.format("82.5")),
+    *(
+        Claim(attack, defense, after - before > _NOTHING, f"CIFAR-10, accuracy {before} to {after}")
+        for defense, (before, under) in _PUBLISHED.items()
+        for attack, after in under.items()
+    ),
     *(
         Claim(attack, defense, False, "near no-op against word triggers")
         for attack in ("punct", "case", "whitespace")

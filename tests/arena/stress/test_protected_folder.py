@@ -225,9 +225,9 @@ def test_a_folder_is_the_entry_and_its_originals_the_data(tmp_path: Path, origin
 
 def test_a_defense_takes_the_place_of_the_others(tmp_path: Path) -> None:
     given = Settings.model_validate({"target": "em", "config": {"rounds": 3}, "budget": {"image": 4}})
-    suite, entry, _ = entered(find_suite("baselines"), find_target(given, Registry()), tmp_path)
+    suite, entry, _ = entered(find_suite("stage"), find_target(given, Registry()), tmp_path)
     assert [use.label for use in suite.defenses] == ["none", "random", "em(rounds=3)"] and entry.label == "em(rounds=3)"
-    assert suite.budgets == (Budget(image=4),) and suite.skip == find_suite("baselines").skip
+    assert suite.budgets == (Budget(image=4),) and suite.skip == find_suite("stage").skip
 
 
 @pytest.mark.parametrize(
