@@ -25,6 +25,9 @@ from arena.store.local import Store
 if TYPE_CHECKING:
     from arena.lvlm.base import LVLM
 
+NOTES, NOTES_FILE = "notes", "notes.json"
+"""The output of what an attack noted while it purified, a folder, and the file in it."""
+
 Progress = Callable[[float, str], None]
 """Told the share done, 0 to 1, and a note."""
 
@@ -114,13 +117,14 @@ def defender_world(
 
 def attacker_world(desk: Desk, grants: Grants, prefix: str = "") -> AttackerWorld:
     """The fine-tuner's world; `prefix` marks the inputs of a part of a stage."""
-    auxiliary, fitted = f"{prefix}auxiliary", f"{prefix}fitted"
+    auxiliary, fitted, notes = f"{prefix}auxiliary", f"{prefix}fitted", desk.path(f"{prefix}{NOTES}") / NOTES_FILE
     return AttackerWorld(
         seed=None if grants.seed is None else party_seed("attack", grants.seed),
         model=None if grants.model is None else partial(load_model, grants.model),
         auxiliary=desk.samples(auxiliary) if desk.has(auxiliary) else None,
         fitted=desk.path(fitted) if desk.has(fitted) else None,
         progress=desk.progress,
+        notes=json.loads(notes.read_text(encoding="utf-8")) if notes.exists() else None,
     )
 
 

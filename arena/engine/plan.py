@@ -14,7 +14,7 @@ from arena.budget import Budget
 from arena.controls import bounds
 from arena.engine.describe import Plugins, knowledge
 from arena.engine.graph import Broken, Cell, Plan
-from arena.engine.job import Grants
+from arena.engine.job import NOTES, Grants
 from arena.engine.stages import (
     Data,
     FineTune,
@@ -303,11 +303,13 @@ class _Builder:
                     samples=Input(samples, "samples"),
                     auxiliary=auxiliary,
                     fitted=fitted,
+                    notes=attack.trains,
                 )
                 samples = self._add(purify)
                 stages += [samples, *([fitted.stage] if fitted else [])]
             if attack.trains:
-                training.append(TrainingPart(spec, grants, auxiliary, fitted))
+                notes = Input(samples, NOTES) if attack.purifies else None
+                training.append(TrainingPart(spec, grants, auxiliary, fitted, notes))
         if len(training) > 1:
             names = " and ".join(repr(t.attack.id) for t in training)
             raise UsageError(

@@ -19,12 +19,12 @@ from arena.controls import bounds
 from arena.data.sample import Sample, digest
 from arena.engine.apart import Apart, Bounds, StageFailed, number
 from arena.engine.describe import Plugins
-from arena.engine.job import Grants, write_json
+from arena.engine.job import NOTES, NOTES_FILE, Grants, write_json
 from arena.engine.stages import Data, FineTune, Fit, Input, Purify, Release, Stage, TrainingPart
 from arena.engine.stages.base import SAMPLES, Asking, read_made
 from arena.engine.stages.data import check_splits
 from arena.engine.stages.fine_tune import HISTORY, check_history
-from arena.engine.stages.purify import check_purified
+from arena.engine.stages.purify import check_purified, noted
 from arena.engine.stages.release import DRAFTS, read_counts
 from arena.errors import ArenaError, BudgetError, UsageError
 from arena.isolation.leftovers import remove
@@ -240,7 +240,7 @@ class Bench:
             _, fitted = self._watched(apart, fit, lambda given: self._auxiliary(given / "auxiliary"), how)
         parts: list[str] = []
         ended: dict[str, Any] = {}
-        left, made = list(samples), None
+        left, made, notes = list(samples), None, None
         if card.purifies or not card.trains:
             purify = Purify(
                 label="",
@@ -250,15 +250,18 @@ class Bench:
                 samples=Input("", SAMPLES),
                 auxiliary=own,
                 fitted=Input("") if fitted else None,
+                notes=card.trains,
             )
             hand_over = self._handing(samples, fitted, "")
             ended, made = self._watched(apart, purify, hand_over, how)
             left = read_release(made / SAMPLES)
             check_purified(left)
+            notes = noted(made / NOTES_FILE) if card.trains else None
             parts.append(digest(left))
         if card.trains:
-            part = TrainingPart(self.spec, grants, own, Input("") if fitted else None)
-            hand_over = self._handing(left, fitted, "training.0.")
+            links = [Input("") if given else None for given in (fitted, notes is not None)]
+            part = TrainingPart(self.spec, grants, own, *links)
+            hand_over = self._handing(left, fitted, "training.0.", notes)
             recipe = self.models.recipe("lora")
             ended, made = self._watched(apart, self._fine_tune(recipe, (part,), len(left), how), hand_over, how)
             parts.append(_trained(made))
@@ -345,12 +348,17 @@ class Bench:
             own = material.plain(AUXILIARY, seed=9)
             write_release([Sample(f"own-{s.id}", s.image, s.question, s.answer) for s in own], folder)
 
-    def _handing(self, samples: Sequence[Sample], fitted: Path | None, prefix: str) -> Callable[[Path], None]:
+    def _handing(
+        self, samples: Sequence[Sample], fitted: Path | None, prefix: str, notes: dict[str, Any] | None = None
+    ) -> Callable[[Path], None]:
         def hand_over(given: Path) -> None:
             write_release(samples, given / "samples")
             self._auxiliary(given / f"{prefix}auxiliary")
             if fitted is not None:
                 shutil.copytree(fitted, given / f"{prefix}fitted", ignore=shutil.ignore_patterns(SEEN))
+            if notes is not None:
+                (given / f"{prefix}{NOTES}").mkdir()
+                write_json(given / f"{prefix}{NOTES}" / NOTES_FILE, notes)
 
         return hand_over
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -89,11 +89,15 @@ class AttackerWorld(World):
         auxiliary: tuple[Sample, ...] | None = None,
         fitted: Path | None = None,
         progress: Callable[[float, str], None] | None = None,
+        notes: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(seed, progress)
         self._model = model
         self._auxiliary = auxiliary
         self._fitted = fitted
+        self.notes = {} if notes is None else notes
+        """What `Attack.purify` leaves for `Attack.training` of the same attack, values that JSON can hold: empty while
+        purifying, to be filled there."""
 
     def model(self) -> LVLM:
         """The fine-tuner's base model, freshly loaded."""
@@ -103,6 +107,11 @@ class AttackerWorld(World):
     def auxiliary(self) -> tuple[Sample, ...]:
         """The attacker's own clean samples; how many is part of the threat model."""
         return _granted(self._auxiliary, "auxiliary")
+
+    @property
+    def has_auxiliary(self) -> bool:
+        """Whether the attacker has clean samples of their own, for an attack that can do without."""
+        return self._auxiliary is not None
 
     @property
     def fitted(self) -> Path:

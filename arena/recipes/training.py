@@ -181,6 +181,12 @@ def evaluate(lvlm: LVLM, collator: _Collator, batch_size: int = 64) -> tuple[flo
     return float(torch.cat(losses).mean()), float(torch.cat(hits).float().mean())
 
 
+def accuracy_and_loss(lvlm: LVLM, samples: Sequence[Sample]) -> tuple[float, float]:
+    """Share of samples whose every answer token is the most likely one, and their mean loss."""
+    loss, accuracy = evaluate(lvlm, _Collator(lvlm, samples))
+    return accuracy, loss
+
+
 def _state(lvlm: LVLM) -> dict[str, Tensor]:
     """As `trainable_state`, with the parameters that several processes share put together: all of them must ask."""
     shards = [p for p in trainable(lvlm).values() if isinstance(p, DTensor)]

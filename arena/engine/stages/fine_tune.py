@@ -50,6 +50,7 @@ class TrainingPart:
     grants: Grants
     auxiliary: Input | None
     fitted: Input | None
+    notes: Input | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

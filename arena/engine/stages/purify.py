@@ -11,7 +11,7 @@ from typing import Any, cast
 from arena.budget import mode_problem
 from arena.data.metadata import FIELDS
 from arena.data.sample import Sample
-from arena.engine.job import Desk, Grants, Job, attacker_world
+from arena.engine.job import NOTES, NOTES_FILE, Desk, Grants, Job, attacker_world, write_json
 from arena.engine.stages.base import (
     FORWARD,
     FROZEN,
@@ -22,16 +22,21 @@ from arena.engine.stages.base import (
     Input,
     Stage,
     collect_samples,
+    read_made,
 )
 from arena.errors import ArenaError
 from arena.plugins.base import Attack
 from arena.plugins.spec import PluginSpec
 from arena.release import read_release
 
+MOST_NOTED = 2**16
+"""Bytes of notes that an attack may leave for its training."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Purify(Stage):
-    """One attack of a chain, on the samples that the one before it leaves."""
+    """One attack of a chain, on the samples that the one before it leaves; with `notes` it enters training later, and
+    finds there what it noted here."""
 
     kind = "purified"
     seconds_per_sample = 0.003
@@ -42,6 +47,7 @@ class Purify(Stage):
     samples: Input
     auxiliary: Input | None
     fitted: Input | None
+    notes: bool = False
 
     def hand_over(self, job: Job, given: Path) -> None:
         for role in self.inputs:
@@ -49,14 +55,20 @@ class Purify(Stage):
 
     def run(self, desk: Desk) -> None:
         attack = cast(Attack, self.attack.create())
-        samples = list(attack.purify(desk.samples("samples"), attacker_world(desk, self.grants)))
+        world = attacker_world(desk, self.grants)
+        samples = list(attack.purify(desk.samples("samples"), world))
         check_purified(samples)
         desk.put(samples)
+        if self.notes:
+            desk.write(NOTES_FILE, world.notes)
 
     def collect(self, job: Job, made: Path) -> None:
         samples = read_release(made / SAMPLES)
         check_purified(samples)
         collect_samples(job, samples)
+        if self.notes:
+            (job.folder / NOTES).mkdir()
+            write_json(job.folder / NOTES / NOTES_FILE, noted(made / NOTES_FILE))
 
     def global_seed(self) -> int:
         return self.grants.seed or 0
@@ -66,6 +78,16 @@ class Purify(Stage):
 
     def disk(self, costs: Costs) -> float:
         return costs.samples(self.name) * PICTURE
+
+
+def noted(path: Path) -> dict[str, Any]:
+    """The notes of an attack. Raises `ArenaError` where they are too long or no JSON object."""
+    if path.exists() and path.stat().st_size > MOST_NOTED:
+        raise ArenaError(f"world.notes takes {path.stat().st_size:,} bytes, at most {MOST_NOTED:,}: note less")
+    notes = read_made(path, "world.notes")
+    if not isinstance(notes, dict):
+        raise ArenaError(f"world.notes is a {type(notes).__name__}: leave it a dict")
+    return notes
 
 
 def attack_flops(attack: PluginSpec, grants: Grants, samples: int, costs: Costs) -> float:
