@@ -309,6 +309,27 @@ class ToyTrained(Attack):
         return TrainingHooks()
 
 
+class ToyNoting(Attack):
+    """Notes an id for its own training, `times` over, or as no dict."""
+
+    class Config(PluginConfig):
+        times: int = 1
+        plain: bool = True
+
+    config: Config
+
+    def purify(self, samples: Sequence[Sample], world: AttackerWorld) -> Iterable[Sample]:
+        assert world.notes == {}
+        if self.config.plain:
+            world.notes["seen"] = [samples[0].id] * self.config.times
+        else:
+            world.notes = [samples[0].id]  # type: ignore[assignment]
+        return samples
+
+    def training(self, world: AttackerWorld) -> None:
+        HANDED["attack"] += [dict(world.notes)]
+
+
 # Fine-tuning of the toy model: the mean of its training pictures becomes its threshold; it remembers the questions.
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -75,6 +77,31 @@ def test_an_attack_without_the_samples_it_needs_costs_its_own_cells(tmp_path: Pa
     failed = [r for r in report.records if r.failure is not None]
     assert len(failed) == 4 and {r.attack.id for r in failed} == {"toy-fitted"}
     assert all("asked for 'auxiliary'" in r.failure.error for r in failed if r.failure)
+
+
+def test_what_an_attack_notes_while_purifying_its_training_finds(
+    tmp_path: Path, toys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed: list[Any] = []
+    monkeypatch.setitem(importlib.import_module("toys").HANDED, "attack", handed)
+    chains = ["none", "toy-noting", "toy-invert+toy-noting+toy-shout"]
+    report = go(tmp_path, defenses=["none"], attacks=chains, seeds=[0])
+    assert not report.failed and len(report.records) == 3
+    (one, other) = (notes for notes in handed if isinstance(notes, dict))
+    assert one == other and [type(id) for id in one["seen"]] == [str]
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [({"times": 20_000}, "world.notes takes .* bytes, at most 65,536: note less"), ({"plain": False}, "is a list")],
+)
+def test_notes_that_are_too_long_or_no_dict_cost_their_own_cells(
+    tmp_path: Path, toys: Path, config: dict[str, Any], says: str
+) -> None:
+    report = go(tmp_path, defenses=["none"], attacks=["none", {"id": "toy-noting", "config": config}], seeds=[0])
+    (failed,) = report.failed
+    assert failed.attack.id == "toy-noting" and failed.failure is not None
+    assert re.search(says, failed.failure.error)
 
 
 def test_lost_records_are_made_again_from_the_store(tmp_path: Path, toys: Path) -> None:
