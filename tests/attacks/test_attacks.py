@@ -90,6 +90,7 @@ CASES = [
     Case("crop-pad", {"border": "black"}, moved_crop("constant")),
     Case("crop-pad", {"side": 1.0}, unchanged),
     Case("coin", {}, lambda b, a: noise(a) > 1.2 * noise(b) and near_by(b, a, 3)),
+    Case("op", {}, unchanged),  # there is one answer alone
     Case("diffpure", {"t_star": 20, "steps": 2}, lambda b, a: 0 < np.abs(b.astype(int) - a).mean() < 12),
     Case(
         "punct",
