@@ -1,1 +1,1 @@
-"""Attacks that fine-tune differently: they replace the loss of a training step."""
+"""Attacks that fine-tune differently, by another loss of a training step, or find out by fine-tuning what to drop."""

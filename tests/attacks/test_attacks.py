@@ -55,6 +55,14 @@ def moved_crop(border: str) -> Callable[[np.ndarray, np.ndarray], bool]:
     return effect
 
 
+def near_by(before: np.ndarray, after: np.ndarray, reach: int) -> bool:
+    """Each value of the inside lies within those of the square of pixels around it."""
+    height, width = before.shape[:2]
+    square = np.lib.stride_tricks.sliding_window_view(before, (2 * reach + 1, 2 * reach + 1), (0, 1))
+    inside = after[reach : height - reach, reach : width - reach]
+    return bool(((square.min((-1, -2)) <= inside) & (inside <= square.max((-1, -2)))).all())
+
+
 def no_colour(before: np.ndarray, after: np.ndarray) -> bool:
     luma = before[..., :3] @ np.array([0.299, 0.587, 0.114])
     return bool(np.ptp(after[..., :3].astype(int), axis=-1).max() == 0 and np.abs(after[..., 0] - luma).max() <= 1)
@@ -81,6 +89,8 @@ CASES = [
     Case("crop-pad", {}, moved_crop("edge")),
     Case("crop-pad", {"border": "black"}, moved_crop("constant")),
     Case("crop-pad", {"side": 1.0}, unchanged),
+    Case("coin", {}, lambda b, a: noise(a) > 1.2 * noise(b) and near_by(b, a, 3)),
+    Case("op", {}, unchanged),  # there is one answer alone
     Case("diffpure", {"t_star": 20, "steps": 2}, lambda b, a: 0 < np.abs(b.astype(int) - a).mean() < 12),
     Case(
         "punct",
@@ -171,7 +181,7 @@ def test_mix_without_a_grant_is_refused() -> None:
         attack(Case("mix", {})).purify(samples(), AttackerWorld())
 
 
-ELSEWHERE = {"auxiliary-alone", "mix", "onion", "paraphrase", "back-translate", "resize", "vae", "vae-trans"}
+ELSEWHERE = {"auxiliary-alone", "bye", "mix", "onion", "paraphrase", "back-translate", "resize", "vae", "vae-trans"}
 """Attacks that need more than pictures and questions, or change sizes; they have tests of their own."""
 
 

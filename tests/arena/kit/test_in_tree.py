@@ -29,7 +29,9 @@ ONLY: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(
         ("attack/adv-train", "attack/ueraser", "attack/augment", "attack/loss-filter"), (*TRAINED, "needs")
     ),
-    **dict.fromkeys(("attack/onion", "attack/paraphrase", "attack/diffpure"), (*TRAINED, "needs", "one-sample")),
+    **dict.fromkeys(
+        ("attack/onion", "attack/paraphrase", "attack/diffpure", "attack/bye"), (*TRAINED, "needs", "one-sample")
+    ),
     "attack/vae": SAID,  # a minute a check
     "attack/autopurify": (*TRAINED, "needs"),  # 15 fine-tunings each time
     "defense/released": (*SAID, "contract", "budget", "seed", "needs", "firewall", "leftovers"),  # it has plain samples
