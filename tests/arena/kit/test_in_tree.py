@@ -109,6 +109,8 @@ NEAR = {
     "random": "lsp",
     "em": "mmguard-bph-max",
     "em-class": "em",
+    "hypo": "tap",
+    "tap": "hypo",
     "lsp": "em-class",
     "ar": "lsp",
     "ops": "lsp",
