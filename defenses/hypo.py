@@ -57,7 +57,7 @@ class Hypocritical(ImageDefense):
         c = self.config
         noise = Noise(samples, world.budget.epsilon, c.batch_size, c.copies == "near")
         surrogates = trained(samples, world, c, c.clean_steps)
-        noise.descend(surrogates, [c.step / 255] * c.pgd_steps, c.views)
+        noise.descend(surrogates, [c.step / 255] * c.pgd_steps, c.views, progress=world.progress)
         return noise.released()
 
     def distinguished(self, samples: Sequence[Sample], released: Sequence[Sample], world: DefenderWorld) -> str | None:

@@ -74,17 +74,19 @@ class Noise:
         views: bool,
         looks: Sequence[Look] = (as_they_are,),
         turn: int = 0,
+        progress: Callable[[float], None] | None = None,
     ) -> None:
         """Steps of these sizes, in [0, 1] pixel values, against the sign of the gradient of the surrogates' losses
         together; noise of several pictures takes the sum of their gradients, and is held in the ball alone.
 
         The losses are those of what `looks` show, one after the other. With `views` they are also taken through other
-        views of the pictures, of which `turn` numbers the first one's.
+        views of the pictures, of which `turn` numbers the first one's. `progress` is told what share
+        of the batches is done.
         """
         with ExitStack() as stack:
             for surrogate in surrogates:
                 stack.enter_context(fused(surrogate.lvlm))
-            for part in self._parts:
+            for place, part in enumerate(self._parts):
                 shares = self._sharing.local(part)
                 clean = [planes(self._samples[part[i]].image) for i in shares.shows]
                 delta = [self._delta[d] for d in shares.deltas]
@@ -104,6 +106,8 @@ class Noise:
                     ]
                 for d, values in zip(shares.deltas, delta, strict=True):
                     self._delta[d] = values
+                if progress is not None:
+                    progress((place + 1) / len(self._parts))
 
 
 def gradients(

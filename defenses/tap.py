@@ -67,7 +67,7 @@ class TargetedPoisons(ImageDefense):
             return [shifted(x, generator) for x in images]
 
         surrogates = [replace(s, samples=targets) for s in trained(samples, world, c, c.clean_steps)]
-        noise.descend(surrogates, self.steps(), c.views, [augmented])
+        noise.descend(surrogates, self.steps(), c.views, [augmented], progress=world.progress)
         return noise.released()
 
     def steps(self) -> list[float]:
