@@ -14,7 +14,7 @@ from arena.budget import Budget
 from arena.data.sample import Sample
 from arena.errors import ArenaError
 from arena.plugins.base import DefenderWorld, Effort, ImageDefense, Pixels, setting
-from defenses.augmentation import shifted
+from defenses.augmentation import SHIFT, shifted
 from defenses.claims import noise_lowers_the_loss
 from defenses.classes import answer_classes
 from defenses.hypo import FixedConfig
@@ -48,6 +48,9 @@ class TargetedPoisons(ImageDefense):
         decay: float = Field(
             0.1, gt=0, le=1, description="what steps are multiplied by after 3/8, 5/8 and 7/8 of them; 1 for none"
         )
+        shift: float = setting(
+            SHIFT, dry_run=0, ge=0, le=1, description="largest shift of the augmentation, as a share of the sides"
+        )
 
     config: Config
 
@@ -64,7 +67,7 @@ class TargetedPoisons(ImageDefense):
         noise.start(lambda shape: torch.randn(shape, generator=generator))
 
         def augmented(images: list[Tensor], loss: Loss) -> list[Tensor]:
-            return [shifted(x, generator) for x in images]
+            return [shifted(x, c.shift, generator) for x in images]
 
         surrogates = [replace(s, samples=targets) for s in trained(samples, world, c, c.clean_steps)]
         noise.descend(surrogates, self.steps(), c.views, [augmented], progress=world.progress)

@@ -17,7 +17,7 @@ from arena.errors import ArenaError
 from arena.plugins.base import DefenderWorld
 from arena.plugins.registry import Registry
 from arena.release import build_release
-from defenses.augmentation import shifted
+from defenses.augmentation import SHIFT, shifted
 from defenses.noise import Noise
 from defenses.surrogate import LearnerConfig, Surrogate, trained
 from defenses.tap import TargetedPoisons, aimed
@@ -113,16 +113,17 @@ def test_shifted_pictures_keep_their_size_and_repeat_their_edges() -> None:
     x = torch.stack((rows, columns, rows)).requires_grad_()
     seen = set()
     for _ in range(60):
-        moved = shifted(x, generator)
+        moved = shifted(x, SHIFT, generator)
         down, right = round(moved[0, 8, 0].item() - 8), round(moved[1, 0, 12].item() - 12)
         seen.add((down, right))
         assert torch.equal(moved[0, :, 0], (torch.arange(16.0) + down).clamp(0, 15))
         assert torch.equal(moved[1, 0], (torch.arange(24.0) + right).clamp(0, 23))
     assert {d for d, _ in seen} == set(range(-2, 3)) and {r for _, r in seen} == set(range(-3, 4))
-    (gradient,) = torch.autograd.grad(shifted(x, generator).sum(), x)
+    (gradient,) = torch.autograd.grad(shifted(x, SHIFT, generator).sum(), x)
     assert gradient.sum() == x.numel()
+    assert torch.equal(shifted(x, 0, generator), x)
     tiny = torch.rand(3, 1, 5)
-    assert shifted(tiny, generator).shape == tiny.shape
+    assert shifted(tiny, SHIFT, generator).shape == tiny.shape
 
 
 def test_several_surrogates_are_descended_on_together(samples: list[Sample]) -> None:
