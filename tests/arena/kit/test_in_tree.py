@@ -109,7 +109,7 @@ NEAR = {
     "random": "lsp",
     "em": "mmguard-bph-max",
     "em-class": "em",
-    "hypo": "tap",
+    "hypo": "mmguard-bph-max",
     "tap": "hypo",
     "lsp": "em-class",
     "ar": "lsp",
