@@ -30,13 +30,18 @@ def free(sample: Sample, levels: int) -> np.ndarray:
 
 
 def noise_lowers_the_loss(
-    samples: Sequence[Sample], released: Sequence[Sample], world: DefenderWorld, questions: Sequence[Sample]
+    samples: Sequence[Sample],
+    released: Sequence[Sample],
+    world: DefenderWorld,
+    questions: Sequence[Sample],
+    models: Sequence[LVLM] = (),
 ) -> str | None:
     """None where every surrogate's loss on the released pictures is lower than on the original ones, and than with the
-    same noise of random signs by more than chance, all with the given `questions`; else what is wrong."""
+    same noise of random signs by more than chance, all with the given `questions` and their answers; else what is
+    wrong. `models` take the place of fresh surrogates."""
     rng = np.random.default_rng(world.seed)
     mixed = [[_with_random_signs(a, b, rng) for a, b in zip(samples, released, strict=True)] for _ in range(DRAWS)]
-    for lvlm in world.surrogates():
+    for lvlm in models or world.surrogates():
         crafted, clean = (_loss(lvlm, pictures, questions) for pictures in (released, samples))
         random = [_loss(lvlm, pictures, questions) for pictures in mixed]
         if not (crafted < clean and crafted < np.mean(random) - DEVIATIONS * np.std(random)):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count, islice
 from math import ceil
@@ -14,26 +13,14 @@ from pydantic import Field
 from torch import Tensor
 
 from arena.budget import Budget
-from arena.data.copies import Local, Sharing, shared
+from arena.data.copies import Local, shared
 from arena.data.sample import Sample
-from arena.lvlm.adapters import fused
-from arena.lvlm.batch import Batch
-from arena.lvlm.perturbation import (
-    PIXELS,
-    as_rgb,
-    batches,
-    check_finite,
-    pieces,
-    planes,
-    project,
-    sign_descent,
-    to_pixels,
-)
-from arena.lvlm.views import cuts, leaves_out
+from arena.lvlm.perturbation import batches, pieces, planes, project, to_pixels
 from arena.plugins.base import DefenderWorld, Effort, ImageDefense, Pixels, setting
 from defenses.claims import changes, free, noise_lowers_the_loss
 from defenses.classes import answer_classes
-from defenses.surrogate import Perturbations, Surrogate, SurrogateConfig, shuffled
+from defenses.noise import Noise, gradients
+from defenses.surrogate import Images, Surrogate, SurrogateConfig, shuffled
 from mmguard.settings import image_steps
 
 
@@ -58,38 +45,20 @@ class ErrorMinimizing(ImageDefense):
         return Effort(forwards=2 * c.rounds, gradients=c.rounds * (image_steps(c.pgd_steps, c.views) + minibatches))
 
     def perturb(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Pixels]:
-        c, sharing = self.config, self._sharing(samples)
-        delta = Perturbations([samples[i] for i in sharing.first], torch.float32)
-        pictures = Counter(sharing.delta)
-
-        def of_sample(i: int) -> Tensor:
-            d = sharing.of_sample[i]
-            return delta[d] if pictures[d] == 1 else project(delta[d], planes(samples[i].image), world.budget.epsilon)
-
-        parts = sharing.parts([s.image.width * s.image.height for s in samples], c.batch_size, PIXELS)
-        for number in self._rounds(samples, of_sample, world):
+        c = self.config
+        noise = Noise(samples, world.budget.epsilon, c.batch_size, c.copies == "near")
+        for number in self._rounds(samples, noise.shown, world):
             for surrogate in self._surrogates:
-                with fused(surrogate.lvlm):
-                    for part in parts:
-                        shares = sharing.local(part)
-                        clean = [planes(samples[part[i]].image) for i in shares.shows]
-                        noise = [delta[d] for d in shares.deltas]
-                        moved = self._descend(surrogate, part, shares, clean, noise, world.budget.epsilon, number)
-                        for d, values in zip(shares.deltas, moved, strict=True):
-                            delta[d] = values
-        return (to_pixels(s.image, planes(s.image) + of_sample(i)) for i, s in enumerate(samples))
+                noise.descend([surrogate], [c.step / 255] * c.pgd_steps, c.views, turn=number * c.pgd_steps)
+        return noise.released()
 
     def distinguished(self, samples: Sequence[Sample], released: Sequence[Sample], world: DefenderWorld) -> str | None:
         """The surrogates' loss is lower than on the original pictures, and than with random signs of the same noise."""
         return noise_lowers_the_loss(samples, released, world, samples)
 
-    def _rounds(self, samples: Sequence[Sample], delta: Callable[[int], Tensor], world: DefenderWorld) -> Iterator[int]:
-        """Train the surrogates, hand over for the noise's turn, stop when all of them err little enough; `delta` gives
-        a sample's present noise."""
-
-        def noisy(indices: Sequence[int]) -> list[Tensor]:
-            return [planes(samples[i].image) + delta(i) for i in indices]
-
+    def _rounds(self, samples: Sequence[Sample], noisy: Images, world: DefenderWorld) -> Iterator[int]:
+        """Train the surrogates, hand over for the noise's turn, stop when all of them err little enough; `noisy` gives
+        pictures with their present noise."""
         c, rng = self.config, world.rng()
         torch.manual_seed(world.seed)
         self._surrogates = [Surrogate.start(lvlm, samples, c) for lvlm in world.surrogates()]
@@ -105,76 +74,6 @@ class ErrorMinimizing(ImageDefense):
             world.diagnostics |= {"rounds": number + 1, "surrogate_error": error}
             if error < c.stop_error:
                 return
-
-    def _sharing(self, samples: Sequence[Sample]) -> Sharing:
-        return shared(samples, self.config.copies == "near")
-
-    def _descend(
-        self,
-        surrogate: Surrogate,
-        part: Sequence[int],
-        shares: Local,
-        clean: list[Tensor],
-        delta: list[Tensor],
-        epsilon: float,
-        number: int,
-    ) -> list[Tensor]:
-        """The noise of the samples `part` after its steps in a round; noise of several pictures takes the sum of their
-        gradients, and is held in the ball alone."""
-        c, step = self.config, self.config.step / 255
-        batch = surrogate.encode(part, [clean[p] for p in shares.picture])
-        pictures = [shares.delta.count(d) for d in range(len(delta))]
-        first = [shares.delta.index(d) for d in range(len(delta))]
-        for turn in range(c.pgd_steps):
-            gradients = self._gradients(surrogate, part, batch, shares, clean, delta, number * c.pgd_steps + turn)
-            delta = [
-                sign_descent(d, g, clean[p], step, epsilon)
-                if count == 1
-                else (d - step * g.sign()).clamp(-epsilon, epsilon)
-                for d, g, p, count in zip(delta, gradients, first, pictures, strict=True)
-            ]
-        return delta
-
-    def _gradients(
-        self,
-        surrogate: Surrogate,
-        part: Sequence[int],
-        batch: Batch,
-        shares: Local,
-        clean: Sequence[Tensor],
-        delta: Sequence[Tensor],
-        turn: int,
-    ) -> list[Tensor]:
-        """Of the loss by each noise: through the surrogate's own view of the pictures, and with `views` through others,
-        one after the other."""
-        leaves, lvlm = [d.clone().requires_grad_() for d in delta], surrogate.lvlm
-        total: dict[int, Tensor] = {}
-        for cut in (None, *(cuts(turn) if self.config.views else ())):
-            chosen = [i for i, p in enumerate(shares.picture) if cut is None or leaves_out(lvlm, *clean[p].shape[-2:])]
-            if not chosen:
-                continue
-            images = {
-                p: as_rgb(_perturbed(clean[p], leaves[d], shares.delta.count(d) > 1)).to(lvlm.device)
-                for p, d in enumerate(shares.delta)
-                if any(shares.picture[i] == p for i in chosen)
-            }
-            if cut is None:
-                seen = lvlm.with_images(batch, [images[p] for p in shares.picture])
-            else:
-                shown = {p: cut(x) for p, x in images.items()}
-                seen = surrogate.encode([part[i] for i in chosen], [shown[shares.picture[i]] for i in chosen])
-            loss = lvlm.forward(seen, answers_only=True).losses.sum()
-            gradients = dict(enumerate(torch.autograd.grad(loss, leaves, allow_unused=True)))
-            found = {d: gradient for d, gradient in gradients.items() if gradient is not None}
-            check_finite("the gradient in the pixels", list(found.values()))
-            for d, gradient in found.items():
-                total[d] = total[d] + gradient if d in total else gradient
-        return [total[d] for d in range(len(leaves))]
-
-
-def _perturbed(clean: Tensor, delta: Tensor, several: bool) -> Tensor:
-    """x + delta; noise of `several` pictures was projected onto none of them."""
-    return (clean + delta).clamp(0, 1) if several else clean + delta
 
 
 class ErrorMinimizingClasswise(ErrorMinimizing):
@@ -223,8 +122,11 @@ class ErrorMinimizingClasswise(ErrorMinimizing):
             channels, height, width = clean.shape
             return project(of_class[classes[i]][:channels, :height, :width], clean, epsilon)
 
+        def noisy(indices: Sequence[int]) -> list[Tensor]:
+            return [planes(samples[i].image) + of_sample(i) for i in indices]
+
         order, turns = shuffled(len(samples), c.batch_size, np.random.default_rng([world.seed, 1])), count()
-        for _ in self._rounds(samples, of_sample, world):
+        for _ in self._rounds(samples, noisy, world):
             for surrogate in self._surrogates:
                 several = islice(order, self._passes(len(samples)) * len(batches(len(samples), c.batch_size)))
                 for part in (one for many in several for one in pieces(many, samples)):
@@ -234,8 +136,8 @@ class ErrorMinimizingClasswise(ErrorMinimizing):
                         steps = [torch.zeros(largest) for _ in of_class]
                         noise = [of_sample(i) for i in part]
                         apart = Local.apart(len(part))
-                        gradients = self._gradients(surrogate, part, batch, apart, clean, noise, next(turns))
-                        for i, g in zip(part, gradients, strict=True):
+                        found = gradients(surrogate, part, batch, apart, clean, noise, c.views, next(turns))
+                        for i, g in zip(part, found, strict=True):
                             channels, height, width = g.shape
                             steps[classes[i]][:channels, :height, :width] -= g.sign() * c.step / 255
                         members = np.bincount(classes[part], minlength=len(of_class))
@@ -261,6 +163,6 @@ class ErrorMinimizingClasswise(ErrorMinimizing):
 
     def _classes(self, samples: Sequence[Sample], seed: int) -> np.ndarray:
         """As `answer_classes`; a picture with several answers is of the first one's class, so that it has one noise."""
-        classes, sharing = answer_classes(samples, seed), self._sharing(samples)
+        classes, sharing = answer_classes(samples, seed), shared(samples, self.config.copies == "near")
         folded = classes[[sharing.first[d] for d in sharing.of_sample]]
         return np.unique(folded, return_inverse=True)[1]

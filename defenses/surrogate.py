@@ -16,16 +16,21 @@ from arena.lvlm.adapters import attach_lora, linear_modules, trainable
 from arena.lvlm.base import LVLM
 from arena.lvlm.batch import IGNORE, Batch
 from arena.lvlm.perturbation import as_rgb, batches, check_finite, pieces, planes
-from arena.plugins.base import PluginConfig, setting
+from arena.plugins.base import DefenderWorld, PluginConfig, setting
 from mmguard.settings import Pictures
 
 
-class SurrogateConfig(PluginConfig, Pictures):
-    """How the defender's surrogate learns between perturbation steps, and how perturbations move."""
+class LearnerConfig(PluginConfig, Pictures):
+    """How the defender's surrogate learns."""
 
     rank: int = setting(16, dry_run=2, ge=1, description="rank of the surrogate's LoRA adapters")
     learning_rate: float = Field(2e-3, gt=0, description="of the surrogate's adapters (AdamW)")
     batch_size: int = setting(32, dry_run=8, ge=1, description="samples per step, for the surrogate and for the noise")
+
+
+class SurrogateConfig(LearnerConfig):
+    """How the surrogate learns between perturbation steps, and how perturbations move."""
+
     theta_steps: int = setting(
         10, dry_run=1, ge=1, description="training steps of the surrogate per round; 10 is the paper's"
     )
@@ -51,7 +56,7 @@ class Surrogate:
     batch_size: int
 
     @classmethod
-    def start(cls, lvlm: LVLM, samples: Sequence[Sample], config: SurrogateConfig) -> Surrogate:
+    def start(cls, lvlm: LVLM, samples: Sequence[Sample], config: LearnerConfig) -> Surrogate:
         tuned = attach_lora(lvlm, config.rank, 2 * config.rank, 0.0, linear_modules(lvlm, lvlm.language_model))
         tuned.model.train()
         optimizer = torch.optim.AdamW(trainable(tuned).values(), lr=config.learning_rate, weight_decay=0.0)
@@ -87,6 +92,26 @@ class Surrogate:
                 right = ((out.logits.argmax(-1) == out.labels) | (out.labels == IGNORE)).all(1)
                 wrong += int((~right).sum())
         return wrong / len(self.samples)
+
+
+def trained(samples: Sequence[Sample], world: DefenderWorld, config: LearnerConfig, steps: int) -> list[Surrogate]:
+    """Fresh surrogates after so many training steps on the samples as they are, in evaluation mode from then on."""
+
+    def clean(indices: Sequence[int]) -> list[Tensor]:
+        return [planes(samples[i].image) for i in indices]
+
+    torch.manual_seed(world.seed)
+    surrogates = [Surrogate.start(lvlm, samples, config) for lvlm in world.surrogates()]
+    order = shuffled(len(samples), config.batch_size, world.rng())
+    for _ in range(steps):
+        part = next(order)
+        for surrogate in surrogates:
+            surrogate.train_step(part, clean)
+    for surrogate in surrogates:
+        surrogate.lvlm.model.eval()
+        surrogate.lvlm.model.requires_grad_(False)
+    world.diagnostics |= {"surrogate_error": max(s.errors(clean) for s in surrogates)}
+    return surrogates
 
 
 class Perturbations:

@@ -58,6 +58,7 @@ def placeholder(bench: Bench) -> str:
 def _survives(bench: Bench, samples: Sequence[Sample]) -> None:
     """Have samples gone through together; if that fails, find the one that it fails on, and leave out those that the
     model itself cannot read."""
+    unread, refused = 0, ""
     try:
         problem = bench.make(samples).over
         where = bench.source.work
@@ -65,9 +66,10 @@ def _survives(bench: Bench, samples: Sequence[Sample]) -> None:
         if failed.ended:
             raise
         problem, where = failed.what, failed.where
+        if failed.refused and len(samples) == 1:
+            refused = failed.what
     if problem is None:
         return
-    unread, refused = 0, ""
     company = _company() if bench.card.trains else []
     for sample in samples if len(samples) > 1 else ():
         try:

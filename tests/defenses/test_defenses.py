@@ -26,6 +26,8 @@ CASES: dict[str, dict[str, object]] = {
     "random": {},
     "em": {**QUICK, "pgd_steps": 4},
     "em-class": {**QUICK, "batches": 4},
+    "hypo": {"clean_steps": 4, "batch_size": 8, "pgd_steps": 6},
+    "tap": {"clean_steps": 4, "batch_size": 8, "pgd_steps": 8, "step": 0.8},
     "lsp": {},
     "ar": {},
     "ops": {},
@@ -125,7 +127,7 @@ def test_random_pixels_are_as_many_as_the_budget_has_and_the_same_on_any_picture
     assert defense("random").distinguished(mixed, mixed, three) == "no pixel changed"
 
 
-@pytest.mark.parametrize("name", ["em", "em-class"])
+@pytest.mark.parametrize("name", ["em", "em-class", "hypo", "tap"])
 def test_a_number_of_pixels_is_refused_by_methods_that_move_all_of_them(name: str, samples: tuple[Sample, ...]) -> None:
     with pytest.raises(UsageError, match="use another norm"):
         release(defense(name), samples, world(1, norm="l0"))

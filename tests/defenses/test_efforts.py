@@ -28,7 +28,10 @@ EFFORTS: dict[str, tuple[str, dict[str, object], Effort]] = {
         {"rounds": 3, "pgd_steps": 2, "theta_steps": 2, "batch_size": 8, "batches": 7},
         Effort(6, 27),
     ),
-    # the same, and in 2 rounds the budget's 5 words
+    # 4 minibatches of half the samples, and 10 steps
+    "hypo": ("hypo", {"clean_steps": 4, "pgd_steps": 10, "batch_size": 8}, Effort(1, 12)),
+    "tap": ("tap", {"clean_steps": 4, "pgd_steps": 10, "batch_size": 8}, Effort(1, 12)),
+    # the same as of em, and in 2 rounds the budget's 5 words
     "mem": (
         "mem",
         {"rounds": 3, "text_rounds": 2, "pgd_steps": 4, "theta_steps": 2, "batch_size": 8, **TEXT},

@@ -33,19 +33,25 @@ def test_perturbations_come_back_as_they_were() -> None:
                 assert kept[i].stride() == planes(sample.image).stride()
 
 
-@pytest.mark.parametrize("name", ["em", "em-class", "mem"])
+ROUNDS = {"rounds": 2, "theta_steps": 3, "pgd_steps": 1}
+ONCE = {"clean_steps": 3, "pgd_steps": 1}
+LEARNING = {"em": ROUNDS, "em-class": ROUNDS, "mem": ROUNDS, "hypo": ONCE, "tap": ONCE}
+"""Methods whose surrogate learns, with settings under which it learns a little."""
+
+
+@pytest.mark.parametrize("name", LEARNING)
 def test_a_surrogate_that_diverges_protects_nothing(name: str) -> None:
     """Its gradients would be NaN, by whose sign nothing moves, and nothing would say so."""
-    settings = {"rounds": 2, "theta_steps": 3, "pgd_steps": 1, "learning_rate": 1e30}
+    settings = {**LEARNING[name], "learning_rate": 1e30}
     world = DefenderWorld(Budget(image=4, text=2), seed=0, surrogates=lambda: (tiny_random_llava(),))
     with pytest.raises(ArenaError, match="the surrogate's loss is NaN or infinite: the surrogate diverged"):
         list(Registry().create("defense", name, settings).protect(mixed_samples(4), world))  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("name", ["em", "em-class", "mem"])
+@pytest.mark.parametrize("name", LEARNING)
 def test_a_gradient_that_is_no_number_protects_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the loss is one, as in a type of few bits."""
-    lvlm, settings = tiny_random_llava(), {"rounds": 1, "theta_steps": 1, "pgd_steps": 1}
+    lvlm = tiny_random_llava()
     shown = type(lvlm).with_images
 
     def steep(self: LVLM, batch: Batch, images: Sequence[torch.Tensor]) -> Batch:
@@ -54,4 +60,4 @@ def test_a_gradient_that_is_no_number_protects_nothing(name: str, monkeypatch: p
     monkeypatch.setattr(type(lvlm), "with_images", steep)
     world = DefenderWorld(Budget(image=4, text=2), seed=0, surrogates=lambda: (lvlm,))
     with pytest.raises(ArenaError, match="the gradient in the pixels is NaN or infinite"):
-        list(Registry().create("defense", name, settings).protect(mixed_samples(4), world))  # type: ignore[attr-defined]
+        list(Registry().create("defense", name, LEARNING[name]).protect(mixed_samples(4), world))  # type: ignore[attr-defined]

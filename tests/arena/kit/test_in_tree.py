@@ -112,6 +112,8 @@ NEAR = {
     "random": "lsp",
     "em": "mmguard-bph-max",
     "em-class": "em",
+    "hypo": "mmguard-bph-max",
+    "tap": "hypo",
     "lsp": "em-class",
     "ar": "lsp",
     "ops": "lsp",
