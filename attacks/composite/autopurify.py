@@ -37,6 +37,7 @@ from attacks.text.answer_strip import AnswerStrip
 from attacks.text.paraphrase import Paraphrase
 from attacks.text.trigger_strip import TriggerStrip
 from attacks.training.adv_train import AdversarialTraining
+from attacks.training.bye import BelieveYourEyes
 from attacks.training.loss_filter import LossFilter
 from attacks.training.ueraser import UEraser
 
@@ -48,11 +49,12 @@ CANDIDATES: Mapping[str, Mapping[str, Callable[[], Attack]]] = {
     "text": {"answer-strip": AnswerStrip, "trigger-strip": TriggerStrip, "paraphrase": Paraphrase},
     "training": {
         "ueraser": UEraser,
-        "adv-train": lambda: AdversarialTraining(AdversarialTraining.Config(epsilon=4, steps=3)),
+        "adv-train": lambda: AdversarialTraining(AdversarialTraining.Config.model_validate({"steps": 3})),
         "loss-filter": LossFilter,
     },
+    "filtering": {"bye": BelieveYourEyes},
 }
-"""The list, by what they change, with their own defaults; adversarial training with 3 steps, to save time."""
+"""The list, by what they change or leave out, with their defaults; adversarial training with 3 steps, to save time."""
 PAIRS = (("image", "text"), ("image", "training"), ("text", "training"))
 """Of each two kinds the best members are tried together."""
 HELD_OUT = 0.25
@@ -65,7 +67,7 @@ Score = tuple[float, float]
 class AutoPurify(Attack):
     """Tries nothing, each attack of a fixed list, and pairs of the best; takes the release, or trains, by the best.
 
-    Every try is a fine-tuning by LoRA, at most 15 of them: one without an attack, one for each of 11 attacks, one for
+    Every try is a fine-tuning by LoRA, at most 16 of them: one without an attack, one for each of 12 attacks, one for
     each of 3 pairs. Those whose models were trained on clean data of the arena's own datasets are tried only by
     attackers who have clean samples. What fails on the release (a picture too small, say) is left out. Of equals the
     first in the list stays, and nothing comes before something. What was chosen, with all scores, is in
@@ -74,7 +76,7 @@ class AutoPurify(Attack):
 
     chooses = True
     needs = frozenset({"seed", "model", "auxiliary"})
-    packages = ("diffusers", "kornia", "numpy", "peft", "transformers")
+    packages = ("diffusers", "kornia", "numpy", "scikit-learn")
 
     class Config(PluginConfig):
         epochs: int = setting(
@@ -118,7 +120,7 @@ class _Trial:
 
     def __init__(self, samples: Sequence[Sample], world: AttackerWorld, epochs: int) -> None:
         self.world = world
-        self.recipe = Lora(Lora.Config(epochs=epochs, checkpoints="best"))
+        self.recipe = Lora(Lora.Config.model_validate({"epochs": epochs, "checkpoints": "best"}))
         self.scores: dict[Chain, Score] = {}
         self.failed = ""
         self.candidates = {

@@ -181,7 +181,10 @@ def test_mix_without_a_grant_is_refused() -> None:
         attack(Case("mix", {})).purify(samples(), AttackerWorld())
 
 
-ELSEWHERE = {"auxiliary-alone", "bye", "mix", "onion", "paraphrase", "back-translate", "resize", "vae", "vae-trans"}
+ELSEWHERE = {
+    *("autopurify", "auxiliary-alone", "bye", "mix", "onion", "paraphrase", "back-translate", "resize", "vae"),
+    "vae-trans",
+}
 """Attacks that need more than pictures and questions, or change sizes; they have tests of their own."""
 
 

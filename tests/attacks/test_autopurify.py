@@ -25,7 +25,7 @@ class Failing(Attack):
 
 def tried(monkeypatch: pytest.MonkeyPatch, **members: Mapping[str, Any]) -> None:
     """Let these be the whole list."""
-    monkeypatch.setattr(autopurify, "CANDIDATES", {"image": {}, "text": {}, "training": {}} | members)
+    monkeypatch.setattr(autopurify, "CANDIDATES", {"image": {}, "text": {}, "training": {}, "filtering": {}} | members)
 
 
 def world(own: Sequence[Sample] | None = None, **more: Any) -> AttackerWorld:

@@ -111,7 +111,7 @@ def test_attention_is_that_of_the_model_that_was_fine_tuned(monkeypatch: pytest.
         list(BelieveYourEyes(config).purify(release(), AttackerWorld(seed=seed, model=tiny_random_llava)))
     before = attention_entropies(tiny_random_llava(), release(), 32)
     assert np.array_equal(seen[0], seen[1])
-    assert all(not np.allclose(seen[0], other, atol=1e-6) for other in (before, seen[2], seen[3]))
+    assert all(np.abs(seen[0] - other).max() > 1e-6 for other in (before, seen[2], seen[3]))
 
 
 def test_the_fine_tuning_counts_as_effort() -> None:
