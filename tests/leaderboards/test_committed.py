@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from arena.cli.boards import page_records, show_board, suite_records
+from arena.cli.boards import asked_and_recorded, page_records, show_board
 from arena.records.files import NOT_RECORDS
 from arena.suites.shipped import find_suite
 from leaderboards.pages import find_page, write_page
@@ -22,15 +22,15 @@ def in_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("suite", SUITES)
 def test_boards_are_what_their_records_make(suite: str, tmp_path: Path) -> None:
-    records = suite_records(find_suite(suite), Path(f"leaderboards/records/{suite}.jsonl"))
-    show_board(records, LEADERBOARDS / "records", tmp_path, suite)
+    asked, records = asked_and_recorded(find_suite(suite), Path(f"leaderboards/records/{suite}.jsonl"), suite)
+    show_board(records, LEADERBOARDS / "records", tmp_path, suite, asked)
     made = sorted(tmp_path.iterdir())
     assert [path.suffix for path in made] == [".csv", ".html", ".md", ".parquet"]
     for path in made:
         assert path.read_bytes() == (LEADERBOARDS / "records" / path.name).read_bytes(), path.name
 
 
-@pytest.mark.parametrize("name", ["attacks", "mmguard", "transfer"])
+@pytest.mark.parametrize("name", ["attacks", "mmguard", "stage", "transfer"])
 def test_pages_are_what_their_records_make(name: str, tmp_path: Path) -> None:
     page = find_page(f"{name}.md")
     made = write_page(page, page_records(page, LEADERBOARDS / "records"), tmp_path / f"{name}.md")
