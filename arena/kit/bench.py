@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -240,7 +240,7 @@ class Bench:
             _, fitted = self._watched(apart, fit, lambda given: self._auxiliary(given / "auxiliary"), how)
         parts: list[str] = []
         ended: dict[str, Any] = {}
-        left, made, notes = list(samples), None, None
+        left, made, notes, before = list(samples), None, None, dict[str, Any]()
         if card.purifies or not card.trains:
             purify = Purify(
                 label="",
@@ -254,7 +254,7 @@ class Bench:
             )
             hand_over = self._handing(samples, fitted, "")
             ended, made = self._watched(apart, purify, hand_over, how)
-            left = read_release(made / SAMPLES)
+            left, before = read_release(made / SAMPLES), _seen(made)
             check_purified(left)
             notes = noted(made / NOTES_FILE) if card.trains else None
             parts.append(digest(left))
@@ -266,7 +266,8 @@ class Bench:
             ended, made = self._watched(apart, self._fine_tune(recipe, (part,), len(left), how), hand_over, how)
             parts.append(_trained(made))
         assert made is not None
-        return self._made(made, ended, " ".join(parts), left)
+        whole = self._made(made, ended, " ".join(parts), left)
+        return replace(whole, seen={**whole.seen, "wanted": _wanted(before) | _wanted(whole.seen)})
 
     def _recipe(self, apart: Apart, samples: Sequence[Sample], how: How) -> Made:
         stage = self._fine_tune(self.spec, (), len(samples), how)
@@ -393,6 +394,12 @@ def _seen(made: Path) -> dict[str, Any]:
         found = json.loads((made / SEEN).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _wanted(seen: Mapping[str, Any]) -> dict[str, Any]:
+    """What was asked of the world."""
+    found = seen.get("wanted")
     return found if isinstance(found, dict) else {}
 
 
