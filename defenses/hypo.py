@@ -34,9 +34,9 @@ class Hypocritical(ImageDefense):
     from no noise at all, by default in an L2 ball; steps are smaller here, as those of `em`.
 
     Adapted: the label is the answer, the loss that of its tokens, and the model a pretrained one with LoRA adapters
-    instead of one trained from scratch. The adapters learn until every training question is answered: on the arena's
-    own data with 256 samples and its own models after 100 steps, so 200 are the default; larger data need more, and
-    `surrogate_error` in a record is the share of wrong answers left. Several surrogates are descended on together.
+    instead of one trained from scratch. The adapters should have learned every training question: larger data need
+    more steps than the default, and `surrogate_error` in a record is the share of wrong answers left. Several surrogates
+    are descended on together.
     """
 
     needs = frozenset({"seed", "surrogates"})

@@ -231,16 +231,17 @@ class Bench:
         return self._made(made, ended, digest(released), released, over)
 
     def _attack(self, apart: Apart, samples: Sequence[Sample], how: How) -> Made:
-        card, fitted = self.card, None
+        card, fitted, seen = self.card, None, list[dict[str, Any]]()
         model = self.models.spec(how.family) if "model" in card.needs else None
         own = Input("", SAMPLES) if "auxiliary" in card.needs else None
         grants = Grants(self._seed(how), model, AUXILIARY if own else None)
         if card.fits:
             fit = Fit(label="", size=AUXILIARY, attack=self.spec, grants=grants, auxiliary=own)
             _, fitted = self._watched(apart, fit, lambda given: self._auxiliary(given / "auxiliary"), how)
+            seen.append(_seen(fitted))
         parts: list[str] = []
         ended: dict[str, Any] = {}
-        left, made, notes, before = list(samples), None, None, dict[str, Any]()
+        left, made, notes = list(samples), None, None
         if card.purifies or not card.trains:
             purify = Purify(
                 label="",
@@ -254,8 +255,9 @@ class Bench:
             )
             hand_over = self._handing(samples, fitted, "")
             ended, made = self._watched(apart, purify, hand_over, how)
-            left, before = read_release(made / SAMPLES), _seen(made)
+            left = read_release(made / SAMPLES)
             check_purified(left)
+            seen.append(_seen(made))
             notes = noted(made / NOTES_FILE) if card.trains else None
             parts.append(digest(left))
         if card.trains:
@@ -265,9 +267,9 @@ class Bench:
             recipe = self.models.recipe("lora")
             ended, made = self._watched(apart, self._fine_tune(recipe, (part,), len(left), how), hand_over, how)
             parts.append(_trained(made))
+            seen.append(_seen(made))
         assert made is not None
-        whole = self._made(made, ended, " ".join(parts), left)
-        return replace(whole, seen={**whole.seen, "wanted": _wanted(before) | _wanted(whole.seen)})
+        return replace(self._made(made, ended, " ".join(parts), left), seen=_together(seen))
 
     def _recipe(self, apart: Apart, samples: Sequence[Sample], how: How) -> Made:
         stage = self._fine_tune(self.spec, (), len(samples), how)
@@ -397,10 +399,20 @@ def _seen(made: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _wanted(seen: Mapping[str, Any]) -> dict[str, Any]:
-    """What was asked of the world."""
-    found = seen.get("wanted")
-    return found if isinstance(found, dict) else {}
+def _together(stages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What was seen in several stages of one plugin: of what each has, lists one after the other and mappings in one;
+    of all else the first that says anything."""
+    found: dict[str, Any] = {}
+    for seen in stages:
+        for name, value in seen.items():
+            before = found.get(name)
+            if isinstance(value, list) and isinstance(before, list):
+                found[name] = before + value
+            elif isinstance(value, dict) and isinstance(before, dict):
+                found[name] = before | value
+            else:
+                found[name] = before or value
+    return found
 
 
 def refuse_settings(error: UsageError, kind: str, id: str) -> UsageError:

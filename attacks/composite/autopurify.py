@@ -9,7 +9,8 @@ other and one is chosen for the whole release, on the attacker's own data:
 
 With clean samples of the attacker's own the score is the accuracy on these. Without any, a quarter of the release is
 held out, and the score is the accuracy on it seen through every purification of the list: what a model has learned of
-the questions holds in all views, a shortcut in those alone that leave it in.
+the questions holds in all views, a shortcut in those alone that leave it in. Where no purification works on the release
+it is seen as it is.
 """
 
 from __future__ import annotations
@@ -142,6 +143,7 @@ class _Trial:
                 except ArenaError:
                     continue
                 self.views += [seen] if seen else []
+            self.views = self.views or [[s for s in samples if s.id in held_out]]
 
     def score(self, chain: Chain) -> bool:
         """Fine-tune on the release under a chain, and note its score; False where that fails."""

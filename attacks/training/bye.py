@@ -49,9 +49,8 @@ class BelieveYourEyes(Attack):
     It is made for triggers in a part of the pictures. Where every sample carries one there are no two kinds, and what
     is dropped, if anything, is no more suspicious than the rest.
 
-    On the arena's tiny models it drops nothing as published. Of 120 glyphs of which a fifth had a patch and one answer,
-    no layer of tiny-llava was sensitive after 2, 4 or 8 epochs (separation 1.4 at most); the entropies of its last
-    layers then tell the two kinds apart (AUC .94), and a `separation` of 1 drops with precision .57 and recall .83.
+    The arena's tiny models have few layers and image tokens: a patch that stands for one answer was not seen to make
+    any layer of tiny-llava sensitive, so that nothing is dropped there as published.
     """
 
     needs = frozenset({"seed", "model"})

@@ -310,20 +310,21 @@ class ToyTrained(Attack):
 
 
 class ToyNoting(Attack):
-    """Notes an id for its own training, `times` over, or as no dict."""
+    """Notes an id for its own training, `times` over, or as no dict, or as what JSON cannot hold."""
 
     class Config(PluginConfig):
         times: int = 1
-        plain: bool = True
+        kind: str = "list"
 
     config: Config
 
     def purify(self, samples: Sequence[Sample], world: AttackerWorld) -> Iterable[Sample]:
         assert world.notes == {}
-        if self.config.plain:
-            world.notes["seen"] = [samples[0].id] * self.config.times
-        else:
+        if self.config.kind == "no dict":
             world.notes = [samples[0].id]  # type: ignore[assignment]
+        else:
+            seen = [samples[0].id] * self.config.times
+            world.notes["seen"] = set(seen) if self.config.kind == "set" else seen
         return samples
 
     def training(self, world: AttackerWorld) -> None:

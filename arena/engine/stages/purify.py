@@ -60,7 +60,12 @@ class Purify(Stage):
         check_purified(samples)
         desk.put(samples)
         if self.notes:
-            desk.write(NOTES_FILE, world.notes)
+            try:
+                desk.write(NOTES_FILE, world.notes)
+            except (TypeError, ValueError) as error:
+                raise ArenaError(
+                    f"world.notes holds what JSON cannot ({error}): note text, numbers, lists, dicts"
+                ) from None
 
     def collect(self, job: Job, made: Path) -> None:
         samples = read_release(made / SAMPLES)

@@ -147,17 +147,13 @@ def _from_floats(x: np.ndarray) -> Image.Image:
 
 
 def _uerasers_policy(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """A draw of the policy of UEraser's authors for general use (arXiv 2303.15127), by kornia as they have it: plasma
-    brightness, plasma contrast and exchanged channels, each in half of the pictures, then TrivialAugment."""
+    """A draw of UEraser's policy (arXiv 2303.15127), as the attack has it: plasma brightness, plasma contrast and
+    exchanged channels, each in half of the pictures, then TrivialAugment."""
     import torch
-    from kornia import augmentation
 
-    policy = torch.nn.Sequential(
-        augmentation.RandomPlasmaBrightness(roughness=(0.3, 0.7), intensity=(0.5, 1.0), p=0.5),
-        augmentation.RandomPlasmaContrast(roughness=(0.3, 0.7), p=0.5),
-        augmentation.RandomChannelShuffle(p=0.5),
-        augmentation.auto.TrivialAugment(),
-    )
+    from attacks.training.ueraser import UEraserHooks
+
+    policy = UEraserHooks(draws=1, share=0, plasma=0.5, generator=torch.Generator()).policy
     x = torch.from_numpy(np.array(image, np.float32) / 255).permute(2, 0, 1)[None]
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int(rng.integers(2**63)))

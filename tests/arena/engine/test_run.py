@@ -93,9 +93,13 @@ def test_what_an_attack_notes_while_purifying_its_training_finds(
 
 @pytest.mark.parametrize(
     ("config", "says"),
-    [({"times": 20_000}, "world.notes takes .* bytes, at most 65,536: note less"), ({"plain": False}, "is a list")],
+    [
+        ({"times": 20_000}, "world.notes takes .* bytes, at most 65,536: note less"),
+        ({"kind": "no dict"}, "is a list"),
+        ({"kind": "set"}, "world.notes holds what JSON cannot .*: note text"),
+    ],
 )
-def test_notes_that_are_too_long_or_no_dict_cost_their_own_cells(
+def test_notes_that_cannot_be_kept_cost_their_own_cells(
     tmp_path: Path, toys: Path, config: dict[str, Any], says: str
 ) -> None:
     report = go(tmp_path, defenses=["none"], attacks=["none", {"id": "toy-noting", "config": config}], seeds=[0])
