@@ -35,8 +35,8 @@ class Hypocritical(ImageDefense):
 
     Adapted: the label is the answer, the loss that of its tokens, and the model a pretrained one with LoRA adapters
     instead of one trained from scratch. The adapters should have learned every training question: larger data need
-    more steps than the default, and `surrogate_error` in a record is the share of wrong answers left. Several surrogates
-    are descended on together.
+    more steps than the default, and `surrogate_error` in a record is the share of wrong answers left. Several
+    surrogates are descended on together.
     """
 
     needs = frozenset({"seed", "surrogates"})

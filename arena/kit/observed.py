@@ -197,8 +197,8 @@ class Watch:
             if isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
                 return None if _below(path, self._writable) else ("writes", path)
             return ("reads", path) if os.path.lexists(path) and not self._may_read(path, event) else None
-        if event in ("os.mkdir", "os.remove", "os.rename", "os.rmdir"):
-            path = os.path.realpath(os.fsdecode(arguments[0]))
+        if event in _FOLDER:
+            path = os.path.realpath(_folder(arguments[_FOLDER[event]]) / os.fsdecode(arguments[0]))
             return None if _below(path, self._writable) else ("writes", path)
         if event in ("socket.connect", "socket.bind", "socket.sendto"):
             return "reaches for the network at", str(arguments[1])
@@ -219,6 +219,15 @@ class Watch:
                 return f"{frame.f_code.co_filename}:{frame.f_lineno}"
             frame = frame.f_back
         return None
+
+
+_FOLDER = {"os.mkdir": 2, "os.remove": 1, "os.rename": 2, "os.rmdir": 1}
+"""Where the arguments of an event have the descriptor of the folder that its path is relative to."""
+
+
+def _folder(descriptor: int) -> Path:
+    """The folder of a descriptor; the current one where there is none."""
+    return Path(f"/proc/self/fd/{descriptor}").readlink() if descriptor >= 0 else Path()
 
 
 def _below(path: str, places: Sequence[str]) -> bool:

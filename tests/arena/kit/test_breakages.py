@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from arena.kit.check import check_plugin
 from arena.kit.new import write_package
+from arena.kit.observed import Watch
 from arena.kit.outcome import Report
 
 
@@ -180,6 +182,18 @@ def test_what_is_broken_is_found(name: str, written: str, checked: Callable[...,
     wanted = "class BrokenBoard" if broken.at == "class" else broken.at
     method = next((i for i in range(int(line) - 1, -1, -1) if wanted in shown[i]), None)
     assert method is not None, f"{found.where} is above {wanted}"
+
+
+def test_a_folder_that_is_emptied_by_its_descriptor_is_where_it_is(tmp_path: Path) -> None:
+    """As `shutil.rmtree` empties folders: names are relative to an open folder, not to the current one."""
+    own, other = tmp_path / "own", tmp_path / "other"
+    for folder in (own, other):
+        folder.mkdir()
+        descriptor = os.open(folder, os.O_RDONLY)
+        deed = Watch((), [own], [])._deed("os.remove", ("weights", descriptor))
+        os.close(descriptor)
+        assert deed == (None if folder == own else ("writes", str(other / "weights")))
+    assert Watch((), [own], [])._deed("os.remove", ("weights", -1)) == ("writes", str(Path("weights").resolve()))
 
 
 def test_what_is_not_broken_passes_all_of_these_checks(written: str, checked: Callable[..., Report]) -> None:
