@@ -1,5 +1,5 @@
-"""The committed records of the present protocol hold: every cell of a suite that has records has one, made by source
-that stands."""
+"""The committed records of the present protocol hold: they are of cells that their suite asks for, as it is now, and
+made by source that stands. Of a suite that takes hours a part may be recorded; of `quick` all is."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ from arena.plugins.identity import PROTOCOL_VERSION
 from arena.plugins.registry import Registry
 from arena.records.accept import Standing, current_sources
 from arena.records.files import NOT_RECORDS, read_records
+from arena.records.schema import SuiteRef
 from arena.records.verify import read as read_verifications
-from arena.suites.schema import Suite
+from arena.suites.schema import Suite, digest
 from arena.suites.shipped import find_suite, shipped_suites
 
 RECORDS = Path(__file__).parents[3] / "leaderboards" / "records"
+
 SUITES = sorted(path.stem for path in RECORDS.glob("*.jsonl") if path.name not in NOT_RECORDS)
+PARTS = frozenset({"stage"})
+"""Suites of which only a part is recorded."""
 
 
 @pytest.fixture(autouse=True)
@@ -27,12 +31,15 @@ def from_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", SUITES)
-def test_a_run_of_a_committed_suite_computes_nothing(name: str) -> None:
+def test_a_run_computes_no_committed_cell_again(name: str) -> None:
     suite: Suite = find_suite(name)
-    cells = planned_cells(suite, Registry())
-    known = recorded(suite, cells, Path(f"leaderboards/records/{name}.jsonl"))
+    committed = read_records(RECORDS / f"{name}.jsonl")
+    assert {record.suite for record in committed} == {SuiteRef(id=name, digest=digest(suite))}
+    planned = {cell.key: cell for cell in planned_cells(suite, Registry())}
+    assert [record.cell for record in committed if record.cell not in planned] == []
+    known = recorded(suite, planned.values(), Path(f"leaderboards/records/{name}.jsonl"))
+    cells = [cell for key, cell in planned.items() if key in known]
     sources, standing = current_sources(cell.asked for cell in cells), Standing.read(RECORDS)
-    assert [cell.label for cell in cells if cell.key not in known] == []
     changed = {plugin for record in known.values() for plugin in standing.changed(record, sources)}
     assert not changed, (
         f"records of suite {name} are stale, since the source of {changed} has changed. Show with `arena accept` "
@@ -41,6 +48,7 @@ def test_a_run_of_a_committed_suite_computes_nothing(name: str) -> None:
     )
     reasons = {why_run(cell, known[cell.key], sources, standing, force_failed=True) for cell in cells}
     assert reasons == {None}
+    assert name in PARTS or len(cells) == len(planned)
 
 
 def test_records_are_of_shipped_suites_and_of_the_present_protocol() -> None:
