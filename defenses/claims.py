@@ -7,12 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from arena.data.colours import colours, recoloured
 from arena.data.sample import Sample
 from arena.lvlm.base import LVLM
 from arena.lvlm.perturbation import batches
 from arena.plugins.base import DefenderWorld
+from defenses.noise import Look, as_they_are
 
 DRAWS, DEVIATIONS = 8, 4
 """Draws of random signs, and by how many of their standard deviations a loss has to be below their mean."""
@@ -35,15 +37,16 @@ def noise_lowers_the_loss(
     world: DefenderWorld,
     questions: Sequence[Sample],
     models: Sequence[LVLM] = (),
+    look: Look = as_they_are,
 ) -> str | None:
     """None where every surrogate's loss on the released pictures is lower than on the original ones, and than with the
     same noise of random signs by more than chance, all with the given `questions` and their answers; else what is
-    wrong. `models` take the place of fresh surrogates."""
+    wrong. `models` take the place of fresh surrogates, and what `look` shows that of the pictures."""
     rng = np.random.default_rng(world.seed)
     mixed = [[_with_random_signs(a, b, rng) for a, b in zip(samples, released, strict=True)] for _ in range(DRAWS)]
     for lvlm in models or world.surrogates():
-        crafted, clean = (_loss(lvlm, pictures, questions) for pictures in (released, samples))
-        random = [_loss(lvlm, pictures, questions) for pictures in mixed]
+        crafted, clean = (_loss(lvlm, pictures, questions, look) for pictures in (released, samples))
+        random = [_loss(lvlm, pictures, questions, look) for pictures in mixed]
         if not (crafted < clean and crafted < np.mean(random) - DEVIATIONS * np.std(random)):
             return (
                 f"the surrogate's loss is {crafted:.6g} on the released pictures, {clean:.6g} on the originals and "
@@ -60,8 +63,15 @@ def _with_random_signs(original: Sample, released: Sample, rng: np.random.Genera
 
 
 @torch.no_grad()
-def _loss(lvlm: LVLM, pictures: Sequence[Sample], questions: Sequence[Sample]) -> float:
+def _loss(lvlm: LVLM, pictures: Sequence[Sample], questions: Sequence[Sample], look: Look) -> float:
     samples = [q.with_content(p.image, q.question) for p, q in zip(pictures, questions, strict=True)]
-    return float(
-        torch.cat([lvlm.losses(lvlm.encode(samples[p.start : p.stop])) for p in batches(len(samples), 8)]).mean()
-    )
+    return float(torch.cat([_losses(lvlm, samples[p.start : p.stop], look) for p in batches(len(samples), 8)]).mean())
+
+
+def _losses(lvlm: LVLM, samples: Sequence[Sample], look: Look) -> Tensor:
+    batch = lvlm.encode(samples)
+
+    def losses(images: Sequence[Tensor]) -> Tensor:
+        return lvlm.losses(lvlm.with_images(batch, images))
+
+    return losses(look(list(batch.images), lambda images: losses(images).sum()))

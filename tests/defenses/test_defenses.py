@@ -21,6 +21,7 @@ from arena.plugins.registry import Registry
 from arena.release import build_release
 
 QUICK = {"rounds": 2, "theta_steps": 2, "batch_size": 8}
+ROBUST = {"rounds": 1, "theta_steps": 2, "batch_size": 8, "pgd_steps": 3, "draws": 1, "inner_steps": 1}
 CASES: dict[str, dict[str, object]] = {
     "none": {},
     "random": {},
@@ -28,6 +29,8 @@ CASES: dict[str, dict[str, object]] = {
     "em-class": {**QUICK, "batches": 4},
     "hypo": {"clean_steps": 4, "batch_size": 8, "pgd_steps": 6},
     "tap": {"clean_steps": 4, "batch_size": 8, "pgd_steps": 8, "step": 0.8},
+    "rem": {**ROBUST},
+    "sem": {**ROBUST},
     "lsp": {},
     "ar": {},
     "ops": {},
@@ -127,7 +130,7 @@ def test_random_pixels_are_as_many_as_the_budget_has_and_the_same_on_any_picture
     assert defense("random").distinguished(mixed, mixed, three) == "no pixel changed"
 
 
-@pytest.mark.parametrize("name", ["em", "em-class", "hypo", "tap"])
+@pytest.mark.parametrize("name", ["em", "em-class", "hypo", "tap", "rem", "sem"])
 def test_a_number_of_pixels_is_refused_by_methods_that_move_all_of_them(name: str, samples: tuple[Sample, ...]) -> None:
     with pytest.raises(UsageError, match="use another norm"):
         release(defense(name), samples, world(1, norm="l0"))

@@ -11,6 +11,7 @@ from arena.plugins.registry import Registry
 SAMPLES, BUDGET = 16, Budget(text=5)
 STEPS = {"rounds": 3, "inner_steps": 2, "pgd_steps": 4}
 TEXT = {"candidates": 10}
+ROBUST = {"rounds": 3, "theta_steps": 2, "pgd_steps": 4, "draws": 5, "inner_steps": 2, "batch_size": 8}
 
 EFFORTS: dict[str, tuple[str, dict[str, object], Effort]] = {
     "no model": ("lsp", {}, Effort()),
@@ -31,6 +32,9 @@ EFFORTS: dict[str, tuple[str, dict[str, object], Effort]] = {
     # 4 minibatches of half the samples, and 10 steps
     "hypo": ("hypo", {"clean_steps": 4, "pgd_steps": 10, "batch_size": 8}, Effort(1, 12)),
     "tap": ("tap", {"clean_steps": 4, "pgd_steps": 10, "batch_size": 8}, Effort(1, 12)),
+    # 3 rounds of 4 steps of 5 draws with 2 steps of da before each, and of 2 minibatches of half the samples likewise
+    "rem": ("rem", {**ROBUST}, Effort(0, 189)),
+    "sem": ("sem", {**ROBUST}, Effort(0, 69)),
     # the same as of em, and in 2 rounds the budget's 5 words
     "mem": (
         "mem",

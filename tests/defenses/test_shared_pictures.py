@@ -30,6 +30,7 @@ CASES: dict[str, dict[str, object]] = {
     "em-class": {**QUICK, "theta_steps": 1, "pgd_steps": 2, "stop_error": 0},
     "hypo": {"clean_steps": 2, "batch_size": 3, "rank": 2, "pgd_steps": 3},
     "tap": {"clean_steps": 2, "batch_size": 3, "rank": 2, "pgd_steps": 3},
+    "rem": {**QUICK, "theta_steps": 1, "pgd_steps": 3, "draws": 2, "inner_steps": 1},
     "mem": {**QUICK, "theta_steps": 1, "pgd_steps": 3, "candidates": 2, "text_rounds": 1},
     "mmguard-bph": {**QUICK, "pgd_steps": 3, "candidates": 2},
     "mmguard-crs": {**QUICK, "pgd_steps": 3, "candidates": 2},

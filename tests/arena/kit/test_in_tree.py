@@ -114,6 +114,8 @@ NEAR = {
     "em-class": "em",
     "hypo": "mmguard-bph-max",
     "tap": "hypo",
+    "rem": "mmguard-bph-max",
+    "sem": "mmguard-bph-max",
     "lsp": "em-class",
     "ar": "lsp",
     "ops": "lsp",
