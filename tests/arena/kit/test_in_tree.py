@@ -119,6 +119,7 @@ NEAR = {
     "lsp": "em-class",
     "ar": "lsp",
     "ops": "lsp",
+    "pil": "lsp",
     "cuda": "lsp",
     "regtext": "random-words",
     "mem": "mmguard-image",
