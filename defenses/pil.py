@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -12,14 +11,10 @@ from torch.nn import functional as F
 
 from arena.data.copies import shared
 from arena.data.sample import Sample
-from arena.errors import ArenaError
-from arena.lvlm.perturbation import PIXELS, as_rgb, batches, check_finite, planes, to_pixels
+from arena.lvlm.perturbation import PIXELS, batches, check_finite, planes, to_pixels
 from arena.plugins.base import DefenderWorld, ImageDefense, Pixels, PluginConfig, setting
-from defenses.classes import answer_classes
+from defenses.flat import common_size, flat, several_classes
 from defenses.surrogate import Perturbations, shuffled
-
-SIDE = 224
-"""Longest side, in pixels, of what the classifier sees; the paper's largest pictures have it."""
 
 USUAL = 3 * 32 * 32
 """Values of a picture for which the authors' learning rate is."""
@@ -35,11 +30,11 @@ class PerturbationInducedLinearization(ImageDefense):
     becomes a linear one. Noise starts at a uniform draw and takes sign steps in the ball, and released values are
     clipped to [0, 1], once. Order and sign of all parts, steps and sizes are those of the authors' code, lambda too.
 
-    Adapted: the class is the answer, see `defenses.classes`. f sees all pictures at the size that most of them have,
-    not over 224 pixels a side; others are resized to it. The learning rate is the authors' divided by how many times
-    more values a picture has than theirs of 32 x 32, since that is by how much the loss is more curved. As data are
-    small, f takes as many steps as theirs, 30 passes of 98, and not as many passes; their minibatches are of 512.
-    Samples that show one picture share its noise, and their terms are added up.
+    Adapted: the class is the answer, see `defenses.classes`. f sees all pictures at one size, see `defenses.flat`. The
+    learning rate is the authors' divided by how many times more values a picture has than theirs of 32 x 32, since that
+    is by how much the loss is more curved. As data are small, f takes as many steps as theirs, 30 passes of 98, and not
+    as many passes; their minibatches are of 512. Samples that show one picture share its noise, and their terms are
+    added up.
     Raises `ArenaError` where all samples have one answer.
     """
 
@@ -58,7 +53,7 @@ class PerturbationInducedLinearization(ImageDefense):
 
     def perturb(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Pixels]:
         c, epsilon, generator = self.config, world.budget.epsilon, world.torch_generator()
-        classes, sharing = _classes(samples, world), shared(samples, False)
+        classes, sharing = several_classes(samples, world.seed, "pil"), shared(samples, False)
         seen = Linear.trained(samples, classes, c, world)
         noise = Perturbations([samples[i] for i in sharing.first], torch.float32)
         for d, i in enumerate(sharing.first):
@@ -86,7 +81,7 @@ class PerturbationInducedLinearization(ImageDefense):
     def distinguished(self, samples: Sequence[Sample], released: Sequence[Sample], world: DefenderWorld) -> str | None:
         """The linear classifier's loss of the class is lower on what was subtracted than on random signs of it; with
         no weight on that, its answers on the release are nearer to even ones."""
-        classes, generator = _classes(samples, world), world.torch_generator()
+        classes, generator = several_classes(samples, world.seed, "pil"), world.torch_generator()
         seen, losses = Linear.trained(samples, classes, self.config, world), torch.zeros(2, 2)
         for part in batches(len(samples), self.config.batch_size):
             clean = [planes(samples[i].image) for i in part]
@@ -127,7 +122,7 @@ class Linear:
     ) -> Linear:
         """One that has learned the classes ``(n,)`` of the clean pictures."""
         torch.manual_seed(world.seed)
-        size, kinds = _size(samples), int(classes.max()) + 1
+        size, kinds = common_size(samples), int(classes.max()) + 1
         values = 3 * size[0] * size[1]
         first, second = nn.Linear(values, kinds, bias=False), nn.Linear(kinds, kinds, bias=False)
         layers = nn.Sequential(first, second)
@@ -136,7 +131,7 @@ class Linear:
         order = shuffled(len(samples), config.batch_size, world.rng())
         for number in range(config.train_steps):
             part = next(order)
-            loss = F.cross_entropy(layers(_flat([planes(samples[i].image) for i in part], size)), classes[part])
+            loss = F.cross_entropy(layers(flat([planes(samples[i].image) for i in part], size)), classes[part])
             check_finite("the linear classifier's loss", [loss])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -148,32 +143,4 @@ class Linear:
 
     def __call__(self, images: Sequence[Tensor]) -> Tensor:
         """Logits ``(n, kinds)`` of planes ``(C, H, W)`` in [0, 1], or of noise."""
-        return _flat(images, self._size) @ self._weights.T
-
-
-def _flat(images: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-    """Planes ``(1 or 3, H, W)`` as rows of the values of three planes of one size."""
-    rows = []
-    for x in images:
-        x = as_rgb(x)
-        if tuple(x.shape[-2:]) != size:
-            x = F.interpolate(x[None], size, mode="bilinear", align_corners=False, antialias=True)[0]
-        rows.append(x.flatten())
-    return torch.stack(rows)
-
-
-def _classes(samples: Sequence[Sample], world: DefenderWorld) -> Tensor:
-    """The class of each sample, int ``(n,)``. Raises `ArenaError` where all have one."""
-    classes = torch.from_numpy(answer_classes(samples, world.seed)).long()
-    if len(classes.unique()) == 1:
-        raise ArenaError(
-            "pil: all samples have one answer, so a linear classifier has nothing to tell apart; protect more kinds"
-        )
-    return classes
-
-
-def _size(samples: Sequence[Sample]) -> tuple[int, int]:
-    """The height and width that most pictures have, shrunk until no side is over `SIDE`."""
-    ((height, width), _), *_ = Counter((s.image.height, s.image.width) for s in samples).most_common(1)
-    longest = max(SIDE, height, width)
-    return max(1, height * SIDE // longest), max(1, width * SIDE // longest)
+        return flat(images, self._size) @ self._weights.T

@@ -35,6 +35,7 @@ CASES: dict[str, dict[str, object]] = {
     "ar": {},
     "ops": {},
     "pil": {"train_steps": 60, "pgd_steps": 4},
+    "ntga": {"pgd_steps": 3, "block": 8},
     "cuda": {},
 }
 
@@ -131,7 +132,7 @@ def test_random_pixels_are_as_many_as_the_budget_has_and_the_same_on_any_picture
     assert defense("random").distinguished(mixed, mixed, three) == "no pixel changed"
 
 
-@pytest.mark.parametrize("name", ["em", "em-class", "hypo", "tap", "rem", "sem", "pil"])
+@pytest.mark.parametrize("name", ["em", "em-class", "hypo", "tap", "rem", "sem", "pil", "ntga"])
 def test_a_number_of_pixels_is_refused_by_methods_that_move_all_of_them(name: str, samples: tuple[Sample, ...]) -> None:
     with pytest.raises(UsageError, match="use another norm"):
         release(defense(name), samples, world(1, norm="l0"))

@@ -20,10 +20,11 @@ from arena.lvlm.perturbation import planes
 from arena.plugins.base import DefenderWorld
 from arena.plugins.registry import Registry
 from arena.release import build_release
-from defenses.pil import Linear, PerturbationInducedLinearization, _classes, terms
+from defenses.flat import several_classes
+from defenses.pil import Linear, PerturbationInducedLinearization, terms
 
 ANSWERS = ("fox", "owl", "bear")
-CONFIG: dict[str, Any] = {"train_steps": 400, "pgd_steps": 12}
+CONFIG: dict[str, Any] = {"train_steps": 200, "pgd_steps": 12}
 
 
 def pictures(count: int, size: tuple[int, int] = (16, 12), seed: int = 0) -> list[Sample]:
@@ -49,7 +50,7 @@ def release(samples: Sequence[Sample], seed: int = 0, **config: Any) -> list[Sam
 
 def classifier(samples: Sequence[Sample]) -> tuple[Linear, Tensor]:
     config = PerturbationInducedLinearization.Config(**CONFIG)
-    classes = _classes(samples, world())
+    classes = several_classes(samples, 0, "pil")
     return Linear.trained(samples, classes, config, world()), classes
 
 

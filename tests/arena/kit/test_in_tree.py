@@ -120,6 +120,7 @@ NEAR = {
     "ar": "lsp",
     "ops": "lsp",
     "pil": "lsp",
+    "ntga": "lsp",
     "cuda": "lsp",
     "regtext": "random-words",
     "mem": "mmguard-image",
