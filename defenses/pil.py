@@ -67,8 +67,9 @@ class PerturbationInducedLinearization(ImageDefense):
             for _ in range(c.pgd_steps):
                 leaves = [d.requires_grad_() for d in delta]
                 told, left = terms(clean, seen(leaves)[of_sample], classes[part])
-                gradients = torch.autograd.grad(c.shortcut * told + (1 - c.shortcut) * left, leaves)
-                check_finite("the gradient in the pixels", gradients)
+                loss = c.shortcut * told + (1 - c.shortcut) * left
+                check_finite("the linear classifier's loss", [loss])
+                gradients = torch.autograd.grad(loss, leaves)
                 delta = [
                     d.detach().sub_(g.sign_(), alpha=c.step / 255).clamp_(-epsilon, epsilon)
                     for d, g in zip(leaves, gradients, strict=True)
