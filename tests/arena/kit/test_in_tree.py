@@ -33,6 +33,7 @@ ONLY: Mapping[str, tuple[str, ...]] = {
         ("attack/onion", "attack/paraphrase", "attack/diffpure", "attack/bye"), (*TRAINED, "needs", "one-sample")
     ),
     "attack/vae": SAID,  # a minute a check
+    "attack/eclipse": SAID,  # minutes a check
     "attack/autopurify": (*TRAINED, "needs"),  # 16 fine-tunings each time
     "defense/released": (*SAID, "contract", "budget", "seed", "needs", "firewall", "leftovers"),  # it has plain samples
 }
