@@ -117,7 +117,11 @@ COMMIT = "0123456789abcdef" * 2 + "01234567"
 
 @pytest.mark.parametrize(
     ("attack", "named"),
-    [("back-translate", "Helsinki-NLP/opus-mt-en-de"), ("vae-trans", "stabilityai/sd-vae-ft-mse")],
+    [
+        ("back-translate", "Helsinki-NLP/opus-mt-en-de"),
+        ("vae-trans", "stabilityai/sd-vae-ft-mse"),
+        ("noisy-upscale", "stabilityai/stable-diffusion-x4-upscaler"),
+    ],
 )
 def test_weights_whose_commit_nobody_knows_are_refused_at_once(
     tmp_path: Path, toys: Path, no_hub: None, attack: str, named: str
@@ -127,7 +131,8 @@ def test_weights_whose_commit_nobody_knows_are_refused_at_once(
 
 
 @pytest.mark.parametrize(
-    ("attack", "settings"), [("back-translate", ("forth", "back")), ("vae-trans", ("checkpoint",))]
+    ("attack", "settings"),
+    [("back-translate", ("forth", "back")), ("vae-trans", ("checkpoint",)), ("noisy-upscale", ("checkpoint",))],
 )
 def test_a_hub_that_cannot_be_reached(
     tmp_path: Path, toys: Path, no_hub: None, attack: str, settings: tuple[str, ...]

@@ -16,6 +16,7 @@ from attacks.text.paraphrase import SHIPPED as PARAPHRASER
 WEIGHTS: dict[str, tuple[str, ...]] = {
     "diffpure": ("checkpoint",),
     "vae-trans": ("checkpoint",),
+    "noisy-upscale": ("checkpoint",),
     "onion": ("language_model",),
     "paraphrase": ("checkpoint",),
     "back-translate": ("forth", "back"),

@@ -21,6 +21,7 @@ QUICK: dict[str, dict[str, object]] = {
     "ueraser": {"draws": 2, "share": 0.5},
     "augment": {"operations": ["shift", "colour", "cutout", "mixup"]},
     "loss-filter": {"watch": 0.5},
+    "eclipse": {},
 }
 
 
