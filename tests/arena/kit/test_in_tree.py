@@ -114,6 +114,7 @@ NEAR = {
     "em-class": "em",
     "hypo": "mmguard-bph-max",
     "tap": "hypo",
+    "feature-target": "tap",
     "rem": "mmguard-bph-max",
     "sem": "mmguard-bph-max",
     "lsp": "em-class",
