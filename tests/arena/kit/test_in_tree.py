@@ -122,6 +122,7 @@ NEAR = {
     "ops": "lsp",
     "cuda": "lsp",
     "regtext": "random-words",
+    "text-em": "mmguard-text",
     "mem": "mmguard-image",
     "mmguard-bph": "mmguard-bph-max",
     "mmguard-bph-max": "mmguard-bph",
