@@ -29,6 +29,7 @@ CASES: dict[str, dict[str, object]] = {
     "em-class": {**QUICK, "batches": 4},
     "hypo": {"clean_steps": 4, "batch_size": 8, "pgd_steps": 6},
     "tap": {"clean_steps": 4, "batch_size": 8, "pgd_steps": 8, "step": 0.8},
+    "feature-target": {"pgd_steps": 8, "batch_size": 8},
     "rem": {**ROBUST},
     "sem": {**ROBUST},
     "lsp": {},
@@ -132,7 +133,7 @@ def test_random_pixels_are_as_many_as_the_budget_has_and_the_same_on_any_picture
     assert defense("random").distinguished(mixed, mixed, three) == "no pixel changed"
 
 
-@pytest.mark.parametrize("name", ["em", "em-class", "hypo", "tap", "rem", "sem", "pil", "ntga"])
+@pytest.mark.parametrize("name", ["em", "em-class", "hypo", "tap", "feature-target", "rem", "sem", "pil", "ntga"])
 def test_a_number_of_pixels_is_refused_by_methods_that_move_all_of_them(name: str, samples: tuple[Sample, ...]) -> None:
     with pytest.raises(UsageError, match="use another norm"):
         release(defense(name), samples, world(1, norm="l0"))

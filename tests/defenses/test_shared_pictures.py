@@ -30,6 +30,7 @@ CASES: dict[str, dict[str, object]] = {
     "em-class": {**QUICK, "theta_steps": 1, "pgd_steps": 2, "stop_error": 0},
     "hypo": {"clean_steps": 2, "batch_size": 3, "rank": 2, "pgd_steps": 3},
     "tap": {"clean_steps": 2, "batch_size": 3, "rank": 2, "pgd_steps": 3},
+    "feature-target": {"batch_size": 3, "pgd_steps": 3},
     "rem": {**QUICK, "theta_steps": 1, "pgd_steps": 3, "draws": 2, "inner_steps": 1},
     "mem": {**QUICK, "theta_steps": 1, "pgd_steps": 3, "candidates": 2, "text_rounds": 1},
     "mmguard-bph": {**QUICK, "pgd_steps": 3, "candidates": 2},
@@ -107,7 +108,9 @@ def losses(samples: Sequence[Sample], view: View) -> float:
         return float(lvlm.losses(lvlm.encode(samples, [view(to_tensor(s.image)) for s in samples])).mean())
 
 
-@pytest.mark.parametrize("name", ["em", "em-class", "hypo", "mem", "mmguard-bph", "mmguard-crs", "mmguard-image"])
+@pytest.mark.parametrize(
+    "name", ["em", "em-class", "hypo", "feature-target", "mem", "mmguard-bph", "mmguard-crs", "mmguard-image"]
+)
 def test_no_part_of_a_wide_picture_is_left_out(name: str) -> None:
     wide = [Sample(str(i), picture(i, (100, 48)), f"what is {i}?", a) for i, a in enumerate(("red", "two", "no"))]
     shares, left = [], []

@@ -1,0 +1,81 @@
+"""What the language model of a surrogate reads of a picture: the features that its vision tower and projector make."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from arena.data.sample import Sample
+from arena.lvlm.base import LVLM
+from arena.lvlm.batch import Batch, Forward
+from defenses.surrogate import Surrogate
+
+Losses = Callable[[Batch, Sequence[int]], Tensor]
+"""A loss of each sample, ``(B,)``, with gradient to ``batch.images``: from a batch and the numbers of its samples."""
+
+
+class _Reached(Exception):
+    """The language model was about to run."""
+
+
+def features(lvlm: LVLM, batch: Batch) -> Tensor:
+    """The features of a batch's pictures one after the other, float32 ``(tokens of all, d)``, with gradient.
+
+    They are the outputs of the family's projector; where it has several modules, such as DeepStack's, those of all of
+    them side by side. The language model does not run.
+    """
+    modules = _modules(lvlm.module(lvlm.projector))
+    made: list[list[Tensor]] = [[] for _ in modules]
+
+    def stop(module: nn.Module, args: Any) -> None:
+        raise _Reached
+
+    hooks = [
+        lvlm.module(lvlm.language_model).register_forward_pre_hook(stop),
+        *(module.register_forward_hook(partial(_keep, kept)) for module, kept in zip(modules, made, strict=True)),
+    ]
+    try:
+        lvlm.call(batch, 1)
+    except _Reached:
+        pass
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return torch.cat([torch.cat([x.reshape(-1, x.shape[-1]) for x in kept]) for kept in made], 1).float()
+
+
+def _modules(module: nn.Module) -> list[nn.Module]:
+    """The modules that are called, of one or a list of them."""
+    return [one for each in module for one in _modules(each)] if isinstance(module, nn.ModuleList) else [module]
+
+
+def _keep(kept: list[Tensor], module: nn.Module, args: Any, output: Tensor | list[Tensor]) -> None:
+    kept.extend([output] if isinstance(output, Tensor) else output)  # a family makes a list, one a view
+
+
+def by_other_losses(lvlm: LVLM, samples: Sequence[Sample], losses: Losses, batch_size: int) -> Surrogate:
+    """A surrogate that learns nothing, with other losses in the place of those of the samples' answers.
+
+    It is what noise descends on, and claims are tested on, where a method does not go by answers. Its model takes no
+    other samples than these, which it knows by their ids, and computes nothing but losses.
+    """
+    numbers = {sample.id: number for number, sample in enumerate(samples)}
+    lvlm.model.requires_grad_(False)
+    bound = copy.copy(lvlm)
+
+    def encode(given: Sequence[Sample], images: Sequence[Tensor] | None = None) -> Batch:
+        batch = lvlm.encode(given, images)
+        return replace(batch, indices=torch.tensor([numbers[sample.id] for sample in given]))
+
+    def forward(batch: Batch, **kept: Any) -> Forward:
+        values = losses(batch, batch.indices.tolist())
+        return Forward(values, values.new_empty(0), batch.labels)
+
+    bound.encode, bound.forward = encode, forward  # type: ignore[method-assign, assignment]
+    return Surrogate(bound, samples, torch.optim.SGD(lvlm.model.parameters()), batch_size)
