@@ -73,25 +73,39 @@ def make_evidence(
 
 def page_records(page: EvidencePage, folder: Path) -> dict[str, list[Record]]:
     """What a page is made from, by suite: the records in `folder`, and where a suite that the page needs has none
-    there, those of the latest earlier protocol version that has all of them. Versions are not mixed.
+    there, or not all that the page needs, those of the latest earlier protocol version that has all of them. Versions
+    are not mixed.
 
-    Raises `ArenaError` naming a file that is nowhere.
+    Raises `ArenaError` naming a file that is nowhere, or whose suite has more cells.
     """
     from arena.errors import ArenaError
     from arena.records.files import past, read_records
     from arena.records.select import latest
     from arena.suites.shipped import find_suite
 
-    for place in (folder, *past(folder)):
+    found: dict[str, list[Record]] = {}
+    lacking: dict[str, str] = {}
+    for suite in (*page.suites, *page.optional):
+        file = folder / f"{suite}.jsonl"
+        if not file.exists():
+            lacking[suite] = f"{file} is missing: `arena run {suite}` makes it"
+            continue
+        asked, records = asked_and_recorded(find_suite(suite), file, suite)
+        if len(records) < len(asked) and not page.of_parts:
+            lacking[suite] = (
+                f"{file} has {len(records)} of the {len(asked)} cells of suite {suite!r}: `arena run {suite}` computes "
+                "the others"
+            )
+            continue
+        found[suite] = records
+    if found.keys() >= set(page.suites):
+        return found
+    for place in past(folder):
         files = {suite: place / f"{suite}.jsonl" for suite in (*page.suites, *page.optional)}
         there = {suite: file for suite, file in files.items() if file.exists()}
-        if not there.keys() >= set(page.suites):
-            continue
-        if place == folder:
-            return {suite: suite_records(find_suite(suite), file, suite) for suite, file in there.items()}
-        return {suite: latest(read_records(file)) for suite, file in there.items()}  # no suite of today asks for them
-    missing = next(suite for suite in page.suites if not (folder / f"{suite}.jsonl").exists())
-    raise ArenaError(f"{folder / f'{missing}.jsonl'} is missing: `arena run {missing}` makes it")
+        if there.keys() >= set(page.suites):
+            return {suite: latest(read_records(file)) for suite, file in there.items()}  # no suite of today has them
+    raise ArenaError(next(lacking[suite] for suite in page.suites if suite in lacking))
 
 
 def suite_records(suite: Suite, results: Path, name: str = "") -> list[Record]:

@@ -28,11 +28,13 @@ class EvidencePage(ABC):
     """A page in Markdown, made from records alone.
 
     `suites` are the ids of the suites whose records it needs, `optional` those that it uses where they have been run,
-    `findings` is a file of dated prose that it shows (see `leaderboards.site.findings`), or None.
+    of either all cells, unless `of_parts` says that it is made of those that there are. `findings` is a file of dated
+    prose that it shows (see `leaderboards.site.findings`), or None.
     """
 
     suites: ClassVar[tuple[str, ...]]
     optional: ClassVar[tuple[str, ...]] = ()
+    of_parts: ClassVar[bool] = False
     findings: ClassVar[Path | None] = None
 
     @abstractmethod

@@ -91,6 +91,7 @@ class StagePage(EvidencePage):
 
     suites = ("stage",)
     optional = ("attacks",)
+    of_parts = True
 
     def make(self, records: SuiteRecords, findings: object) -> str:
         own = records["stage"]

@@ -104,6 +104,21 @@ def test_a_page_is_made_of_the_latest_version_that_has_what_it_needs(tmp_path: P
         page_records(page, tmp_path)
 
 
+def test_a_page_waits_for_all_cells_unless_it_is_made_of_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(RECORDS.parents[1])  # where the surrogates that a suite names are known by their weights
+    for suite in ("mmguard", "stage"):
+        some = (RECORDS / f"{suite}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)[:2]
+        (tmp_path / f"{suite}.jsonl").write_text("".join(some), encoding="utf-8")
+    with pytest.raises(ArenaError, match=r"mmguard\.jsonl has 2 of the 260 cells of suite 'mmguard': `arena run mmguard`"):
+        page_records(find_page("mmguard.md"), tmp_path)
+    (found,) = page_records(find_page("stage.md"), tmp_path).values()
+    assert len(found) == 2
+    (tmp_path / "v1").mkdir()
+    (tmp_path / "v1" / "mmguard.jsonl").write_bytes((V1 / "mmguard.jsonl").read_bytes())
+    (found,) = page_records(find_page("mmguard.md"), tmp_path).values()
+    assert {record.protocol_version for record in found} == {1}
+
+
 def test_a_page_says_which_records_it_is_made_of() -> None:
     assert "records/attacks.jsonl" in origin(["attacks"], quick()) and "version" not in origin(["attacks"], quick())
     old = origin(["attacks", "more"], quick(protocol_version=1))
