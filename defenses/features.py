@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from arena.data.sample import Sample
@@ -18,6 +19,10 @@ from defenses.surrogate import Surrogate
 
 Losses = Callable[[Batch, Sequence[int]], Tensor]
 """A loss of each sample, ``(B,)``, with gradient to ``batch.images``: from a batch and the numbers of its samples."""
+
+
+PLAIN = Sample("", Image.new("RGB", (1, 1)), "?", "a")
+"""What stands for the texts of a picture that has none: features do not depend on them."""
 
 
 class _Reached(Exception):
@@ -48,6 +53,19 @@ def features(lvlm: LVLM, batch: Batch) -> Tensor:
         for hook in hooks:
             hook.remove()
     return torch.cat([torch.cat([x.reshape(-1, x.shape[-1]) for x in kept]) for kept in made], 1).float()
+
+
+def mean_features(lvlm: LVLM, batch: Batch, tokens: dict[tuple[int, int], int]) -> Tensor:
+    """The mean of each picture's features, float32 ``(B, d)``, with gradient.
+
+    `tokens` remembers how many features pictures of a size (height, width) have; sizes that it lacks are found out.
+    """
+    sizes = [(image.shape[-2], image.shape[-1]) for image in batch.images]
+    for size in {*sizes} - tokens.keys():
+        with torch.no_grad():
+            grey = torch.full((3, *size), 0.5, device=lvlm.device)
+            tokens[size] = len(features(lvlm, lvlm.encode([PLAIN], [grey])))
+    return torch.stack([x.mean(0) for x in features(lvlm, batch).split([tokens[size] for size in sizes])])
 
 
 def _modules(module: nn.Module) -> list[nn.Module]:
