@@ -134,9 +134,7 @@ def test_random_pixels_are_as_many_as_the_budget_has_and_the_same_on_any_picture
     assert defense("random").distinguished(mixed, mixed, three) == "no pixel changed"
 
 
-@pytest.mark.parametrize(
-    "name", ["em", "em-class", "hypo", "tap", "feature-target", "rem", "sem", "uc", "pil", "ntga"]
-)
+@pytest.mark.parametrize("name", ["em", "em-class", "hypo", "tap", "feature-target", "rem", "sem", "uc", "pil", "ntga"])
 def test_a_number_of_pixels_is_refused_by_methods_that_move_all_of_them(name: str, samples: tuple[Sample, ...]) -> None:
     with pytest.raises(UsageError, match="use another norm"):
         release(defense(name), samples, world(1, norm="l0"))
