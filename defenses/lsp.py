@@ -11,8 +11,9 @@ from sklearn.datasets import make_classification
 from sklearn.linear_model import LogisticRegression
 
 from arena.data.sample import Sample
-from arena.lvlm.perturbation import planes, project, to_pixels
+from arena.lvlm.perturbation import planes, to_pixels
 from arena.plugins.base import DefenderWorld, ImageDefense, Pixels, PluginConfig
+from defenses.bounded import within
 from defenses.claims import changes, free
 from defenses.classes import answer_classes
 
@@ -21,8 +22,9 @@ class LinearlySeparablePatches(ImageDefense):
     """Each sample gets a point of its class's cluster, one coordinate per patch and channel, painted as flat patches.
 
     Clusters sit on corners of a hypercube (scikit-learn's `make_classification`), so that a linear classifier of the
-    noise alone is perfect. The point is scaled to L2 = radius / 255 * sqrt(d), d pixel values, and clipped to the
-    budget's ball where that is an L-infinity one: the published budget is the L2 one. No surrogate.
+    noise alone is perfect. The point is scaled to L2 = radius / 255 * sqrt(d), d pixel values, and then held within the
+    budget, which may be an L-infinity one: the published one is the L2 one, which rounding to 8 bits must not exceed.
+    No surrogate.
     """
 
     needs = frozenset({"seed"})
@@ -45,8 +47,7 @@ class LinearlySeparablePatches(ImageDefense):
             pattern = pattern.repeat_interleave(c.patch, 1).repeat_interleave(c.patch, 2)
             noise = pattern[: x.shape[0], : x.shape[1], : x.shape[2]]
             noise = noise / noise.square().mean().sqrt() * c.radius / 255
-            limit = world.budget.epsilon if world.budget.norm == "linf" else 1.0
-            yield to_pixels(sample.image, x + project(noise, x, limit))
+            yield to_pixels(sample.image, x + within(noise, x, world.budget))
 
     def distinguished(self, samples: Sequence[Sample], released: Sequence[Sample], world: DefenderWorld) -> str | None:
         """The noise is flat patches, which tell a linear classifier the class, also of samples that it has not seen."""

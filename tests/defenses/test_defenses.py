@@ -185,7 +185,7 @@ def test_class_wise_noise_is_one_per_answer(samples: tuple[Sample, ...]) -> None
 def test_lsp_noise_alone_is_linearly_separable_and_of_the_stated_size() -> None:
     samples = Glyphs().load(60, 0, 0, seed=2).train
     flat = [s.with_content(Image.new("RGB", (48, 48), (128, 128, 128)), s.question) for s in samples]
-    released = release(defense("lsp"), flat, world(6.5, norm="l2"))
+    released = release(defense("lsp"), flat, world(6, norm="l2"))
     noise = np.stack([d.ravel() for d in difference(flat, released)])
     assert np.sqrt(np.square(noise).mean(1)) == pytest.approx(np.full(len(flat), 6.0), abs=0.2)
     answers = [s.answer for s in samples]
@@ -193,6 +193,18 @@ def test_lsp_noise_alone_is_linearly_separable_and_of_the_stated_size() -> None:
     assert learner.score(noise[40:], answers[40:]) == 1.0
     blocks = noise.reshape(-1, 6, 8, 6, 8, 3)
     assert (np.ptp(blocks, axis=(2, 4)) == 0).all()  # flat patches of 8 pixels
+
+
+def test_rounding_does_not_take_lsp_beyond_its_published_budget() -> None:
+    """Which `release` checks; of pictures of one value, all patches may round away from it."""
+    samples = [
+        Sample(f"{value}, {side}", Image.new("RGB", (side, side), (value, value, value)), "?", f"answer {side % 4}")
+        for value in (0, 100, 128, 255)
+        for side in (8, 9, 16, 21, 48)
+    ]
+    released = release(defense("lsp"), samples, world(6, norm="l2"))
+    sizes = np.array([np.sqrt(np.square(d.astype(float)).mean()) for d in difference(samples, released)])
+    assert (sizes <= 6).all() and sizes[5:15].min() > 5
 
 
 def test_more_answers_than_classes_are_clustered() -> None:
