@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 from arena.engine.graph import Cell
+
+SHORT = 60.0
+"""Seconds up to which a release is no long one."""
 
 
 def ranks(cells: Iterable[Cell], closure: Mapping[str, Iterable[str]]) -> dict[str, int]:
@@ -18,9 +22,10 @@ def ranks(cells: Iterable[Cell], closure: Mapping[str, Iterable[str]]) -> dict[s
 
 
 def place(kind: str, seconds: float, rank: int) -> tuple[float, int]:
-    """Where a stage stands among the ready ones, releases or all others, least first: releases by their length, since
-    they are what chains wait for; the others in the suite's order, so that complete rows come early."""
-    return (-seconds, rank) if kind == "release" else (0.0, rank)
+    """Where a stage stands among the ready ones, releases or all others, least first: long releases by their length,
+    since they are what chains wait for, after all short ones, of which most are controls, without which a board says
+    nothing; the others in the suite's order, so that complete rows come early."""
+    return (-seconds, rank) if kind == "release" and seconds > SHORT else (-math.inf, rank)
 
 
 def crafts_next(releases: bool, others: bool, crafting: int, slots: int) -> bool:

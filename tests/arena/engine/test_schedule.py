@@ -11,6 +11,7 @@ from suites import toy_suite
 
 from arena.engine.execute import Execution
 from arena.engine.graph import Plan
+from arena.engine.order import place
 from arena.engine.plan import plan
 from arena.engine.schedule import Schedule, expected, simulate, stated
 from arena.engine.stages import Stage
@@ -103,6 +104,14 @@ def toy_plan(folder: Path, **changes: Any) -> Plan:
 def simulated(whole: Plan, folder: Path, text: str, workers: int) -> Schedule:
     stages = whole.missing()
     return simulate(whole, whole.cells, stages, dict.fromkeys(whole.stages, 0.0) | times(folder, text, stages), workers)
+
+
+def test_controls_are_released_first_and_then_what_takes_longest() -> None:
+    """Else a run that is stopped has protections, and nothing to compare them with."""
+    releases = [("em", 90.0, 4), ("none", 0.1, 0), ("mem", 300.0, 5), ("random", 2.0, 1), ("em, seed 1", 90.0, 9)]
+    placed = sorted(releases, key=lambda one: place("release", *one[1:]))
+    assert [name for name, *_ in placed] == ["none", "random", "mem", "em", "em, seed 1"]
+    assert place("scored", 900.0, 2) < place("scored", 1.0, 3)
 
 
 def test_no_number_of_workers_is_faster_than_the_longest_chain(toys: Path, tmp_path: Path) -> None:
