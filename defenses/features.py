@@ -13,8 +13,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from arena.data.sample import Sample
-from arena.lvlm.base import LVLM
+from arena.lvlm.base import LVLM, kept_positions
 from arena.lvlm.batch import Batch, Forward
+from arena.lvlm.shortcuts import answer_rows, at_rows
 from defenses.surrogate import Surrogate
 
 Losses = Callable[[Batch, Sequence[int]], Tensor]
@@ -77,14 +78,35 @@ def _keep(kept: list[Tensor], module: nn.Module, args: Any, output: Tensor | lis
     kept.extend([output] if isinstance(output, Tensor) else output)  # a family makes a list, one a view
 
 
+def answer_features(lvlm: LVLM, batch: Batch) -> Tensor:
+    """What the output layer reads where it predicts the first token of each sample's answer, float32 ``(B, d)``, with
+    gradient: what a classifier's last layer is to its classes."""
+    rows = answer_rows(batch.labels)
+    kept: list[Tensor] = []
+    with at_rows(lvlm, rows & (rows.cumsum(1) == 1)):
+        hook = lvlm.model.get_output_embeddings().register_forward_pre_hook(lambda _, args: kept.append(args[0]))
+        try:
+            lvlm.call(batch, kept_positions(batch))
+        finally:
+            hook.remove()
+    return kept[0].float()
+
+
 def by_other_losses(lvlm: LVLM, samples: Sequence[Sample], losses: Losses, batch_size: int) -> Surrogate:
-    """A surrogate that learns nothing, with other losses in the place of those of the samples' answers.
+    """A surrogate that learns nothing, led by other losses, see `led_by`."""
+    lvlm.model.requires_grad_(False)
+    return led_by(Surrogate(lvlm, samples, torch.optim.SGD(lvlm.model.parameters()), batch_size), losses)
+
+
+def led_by(surrogate: Surrogate, losses: Losses) -> Surrogate:
+    """The surrogate with other losses in the place of those of the samples' answers, and the same weights, also when
+    they change.
 
     It is what noise descends on, and claims are tested on, where a method does not go by answers. Its model takes no
-    other samples than these, which it knows by their ids, and computes nothing but losses.
+    other samples than the surrogate's, which it knows by their ids, and computes nothing but losses.
     """
-    numbers = {sample.id: number for number, sample in enumerate(samples)}
-    lvlm.model.requires_grad_(False)
+    numbers = {sample.id: number for number, sample in enumerate(surrogate.samples)}
+    lvlm = surrogate.lvlm
     bound = copy.copy(lvlm)
 
     def encode(given: Sequence[Sample], images: Sequence[Tensor] | None = None) -> Batch:
@@ -96,4 +118,4 @@ def by_other_losses(lvlm: LVLM, samples: Sequence[Sample], losses: Losses, batch
         return Forward(values, values.new_empty(0), batch.labels)
 
     bound.encode, bound.forward = encode, forward  # type: ignore[method-assign, assignment]
-    return Surrogate(bound, samples, torch.optim.SGD(lvlm.model.parameters()), batch_size)
+    return replace(surrogate, lvlm=bound)

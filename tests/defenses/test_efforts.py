@@ -37,6 +37,8 @@ EFFORTS: dict[str, tuple[str, dict[str, object], Effort]] = {
     # 3 rounds of 4 steps of 5 draws with 2 steps of da before each, and of 2 minibatches of half the samples likewise
     "rem": ("rem", {**ROBUST}, Effort(0, 189)),
     "sem": ("sem", {**ROBUST}, Effort(0, 69)),
+    # 3 rounds of 4 steps and of 2 minibatches of half the samples
+    "mi-ue": ("mi-ue", {"rounds": 3, "theta_steps": 2, "pgd_steps": 4, "batch_size": 8}, Effort(0, 15)),
     # the same as of em, and in 2 rounds the budget's 5 words
     "mem": (
         "mem",

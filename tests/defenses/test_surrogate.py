@@ -36,7 +36,16 @@ def test_perturbations_come_back_as_they_were() -> None:
 ROUNDS = {"rounds": 2, "theta_steps": 3, "pgd_steps": 1}
 ONCE = {"clean_steps": 3, "pgd_steps": 1}
 ROBUST = {**ROUNDS, "draws": 1, "inner_steps": 1}
-LEARNING = {"em": ROUNDS, "em-class": ROUNDS, "mem": ROUNDS, "hypo": ONCE, "tap": ONCE, "rem": ROBUST, "sem": ROBUST}
+LEARNING = {
+    "em": ROUNDS,
+    "em-class": ROUNDS,
+    "mem": ROUNDS,
+    "hypo": ONCE,
+    "tap": ONCE,
+    "rem": ROBUST,
+    "sem": ROBUST,
+    "mi-ue": ROUNDS,
+}
 """Methods whose surrogate learns, with settings under which it learns a little."""
 
 

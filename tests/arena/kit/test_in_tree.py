@@ -118,6 +118,7 @@ NEAR = {
     "feature-target": "tap",
     "rem": "mmguard-bph-max",
     "sem": "mmguard-bph-max",
+    "mi-ue": "mmguard-bph-max",
     "uc": "em-class",
     "lsp": "em-class",
     "ar": "lsp",
