@@ -39,6 +39,12 @@ EFFORTS: dict[str, tuple[str, dict[str, object], Effort]] = {
     "sem": ("sem", {**ROBUST}, Effort(0, 69)),
     # 3 rounds of 4 steps and of 2 minibatches of half the samples
     "mi-ue": ("mi-ue", {"rounds": 3, "theta_steps": 2, "pgd_steps": 4, "batch_size": 8}, Effort(0, 15)),
+    # 3 rounds of 4 steps of 2 draws, and of 2 minibatches of half the samples twice
+    "anti-finetune": (
+        "anti-finetune",
+        {"rounds": 3, "theta_steps": 2, "pgd_steps": 4, "draws": 2, "batch_size": 8},
+        Effort(0, 30),
+    ),
     # the same as of em, and in 2 rounds the budget's 5 words
     "mem": (
         "mem",

@@ -119,6 +119,7 @@ NEAR = {
     "rem": "mmguard-bph-max",
     "sem": "mmguard-bph-max",
     "mi-ue": "mmguard-bph-max",
+    "anti-finetune": "mmguard-bph-max",
     "uc": "em-class",
     "lsp": "em-class",
     "ar": "lsp",
