@@ -34,7 +34,7 @@ ITEMS = 300
 OF_ITEMS, OF_ITEMS_AND_CELLS = 2.5, 0.5
 """Variances of what items have in common in all cells and in one, in units of that of an answer; these give the
 components of the records, see `test_synthetic_answers_have_the_spread_of_real_ones`."""
-CONTESTS = {3: 700, 5: 500, 10: 400}
+CONTESTS = {3: 700, 5: 500, 10: 1000}
 CHOICES = 8
 ZERO_SHOT = 0.1
 
