@@ -13,6 +13,7 @@ from arena.data.copies import shared
 from arena.data.sample import Sample
 from arena.lvlm.perturbation import PIXELS, batches, check_finite, planes, to_pixels
 from arena.plugins.base import DefenderWorld, ImageDefense, Pixels, PluginConfig, setting
+from defenses.claims import DEVIATIONS, DRAWS
 from defenses.flat import common_size, flat, several_classes
 from defenses.surrogate import Perturbations, shuffled
 
@@ -80,24 +81,24 @@ class PerturbationInducedLinearization(ImageDefense):
         return (to_pixels(s.image, planes(s.image) - noise[d]) for s, d in zip(samples, sharing.of_sample, strict=True))
 
     def distinguished(self, samples: Sequence[Sample], released: Sequence[Sample], world: DefenderWorld) -> str | None:
-        """The linear classifier's loss of the class is lower on what was subtracted than on random signs of it; with
-        no weight on that, its answers on the release are nearer to even ones."""
+        """The linear classifier's loss of the class is lower on what was subtracted than on random signs of it, by more
+        than chance; with no weight on that, its answers on the release are nearer to even ones."""
         classes, generator = several_classes(samples, world.seed, "pil"), world.torch_generator()
-        seen, losses = Linear.trained(samples, classes, self.config, world), torch.zeros(2, 2)
+        seen, losses = Linear.trained(samples, classes, self.config, world), torch.zeros(2, 1 + DRAWS).double()
         for part in batches(len(samples), self.config.batch_size):
             clean = [planes(samples[i].image) for i in part]
             delta = [x - planes(released[i].image) for x, i in zip(clean, part, strict=True)]
-            signs = [d * (2 * torch.randint(2, d.shape, generator=generator) - 1) for d in delta]
-            for row, noise in enumerate((delta, signs)):
-                losses[row] += torch.stack(terms(seen(clean), seen(noise), classes[list(part)]))
-        (told, left), (told_by_chance, left_by_chance) = losses.tolist()
-        if self.config.shortcut and told >= told_by_chance:
-            return (
-                f"a linear classifier's loss is {told:.6g} on the noise and {told_by_chance:.6g} on random signs of it"
-            )
-        if not self.config.shortcut and left >= left_by_chance:
-            return f"a linear classifier is {left:.6g} from even answers, under random signs {left_by_chance:.6g}"
-        return None
+            for place in range(1 + DRAWS):
+                signs = [d * (2 * torch.randint(2, d.shape, generator=generator) - 1) for d in delta]
+                noise = signs if place else delta
+                losses[:, place] += torch.stack(terms(seen(clean), seen(noise), classes[list(part)]))
+        found, random, spread = losses[:, 0], losses[:, 1:].mean(1), losses[:, 1:].std(1)
+        own = 0 if self.config.shortcut else 1
+        if found[own] < random[own] - DEVIATIONS * spread[own]:
+            return None
+        what = "loss on the noise" if self.config.shortcut else "distance from even answers"
+        seen_under = f"{random[own]:.6g} +- {spread[own]:.2g}"
+        return f"a linear classifier's {what} is {found[own]:.6g}, under random signs {seen_under}"
 
 
 def terms(clean: Tensor, noise: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:

@@ -124,7 +124,7 @@ NEAR = {
     "lsp": "em-class",
     "ar": "lsp",
     "ops": "lsp",
-    "pil": "ntga",
+    "pil": "lsp",
     "ntga": "lsp",
     "cuda": "lsp",
     "regtext": "random-words",
