@@ -69,7 +69,7 @@ class NeuralTangentGeneralization(ImageDefense):
                 leaves = [d.requires_grad_() for d in delta]
                 shown = [x + d for x, d in zip(clean, leaves, strict=True)]
                 seen = _values([shown[p] for p in block.picture], size)
-                loss = self._loss(seen, held_out, classes[block.train], classes[block.validation])
+                loss = self._loss(seen, held_out, classes, block)
                 gradients = torch.autograd.grad(loss, leaves)
                 check_finite("the gradient in the pixels", gradients)
                 delta = [
@@ -84,11 +84,8 @@ class NeuralTangentGeneralization(ImageDefense):
     def distinguished(self, samples: Sequence[Sample], released: Sequence[Sample], world: DefenderWorld) -> str | None:
         """Wide networks trained on the release have a higher loss on clean pictures than ones trained on the originals,
         and than on random signs of the same noise."""
-        classes, size, sharing = (
-            several_classes(samples, world.seed, "ntga"),
-            common_size(samples),
-            shared(samples, False),
-        )
+        classes, size = several_classes(samples, world.seed, "ntga"), common_size(samples)
+        sharing = shared(samples, False)
         generator, losses = world.torch_generator(), torch.zeros(2 + DRAWS, dtype=torch.float64)
         for block in self._blocks(sharing, size, world):
             held_out = _values([planes(samples[i].image) for i in block.validation], size)
@@ -101,10 +98,7 @@ class NeuralTangentGeneralization(ImageDefense):
                 for _ in range(DRAWS)
             ]
             for place, shown in enumerate((before, after, *signs)):
-                with torch.no_grad():
-                    losses[place] += self._loss(
-                        _values(shown, size), held_out, classes[block.train], classes[block.validation]
-                    )
+                losses[place] += self._loss(_values(shown, size), held_out, classes, block)
         clean, crafted = losses[:2].tolist()
         random, spread = float(losses[2:].mean()), float(losses[2:].std())
         if crafted > max(clean, random + DEVIATIONS * spread):
@@ -114,13 +108,12 @@ class NeuralTangentGeneralization(ImageDefense):
             f"{random:.6g} +- {spread:.2g} on random signs of the noise"
         )
 
-    def _loss(self, seen: Tensor, held_out: Tensor, classes: Tensor, wanted: Tensor) -> Tensor:
-        """The cross-entropy of the held-out pictures, added up, after training on what is seen."""
-        kinds = int(torch.cat([classes, wanted]).max()) + 1
-        labels = F.one_hot(classes, kinds).to(seen)
-        return F.cross_entropy(
-            predicted(seen, held_out, labels, self.config.time, self.config.ridge), wanted, reduction="sum"
-        )
+    def _loss(self, seen: Tensor, held_out: Tensor, classes: Tensor, block: Block) -> Tensor:
+        """The cross-entropy of a block's validation pictures, added up, after training on what is seen of its own;
+        `classes` are those of all samples."""
+        labels = F.one_hot(classes)[block.train].to(seen)
+        answers = predicted(seen, held_out, labels, self.config.time, self.config.ridge)
+        return F.cross_entropy(answers, classes[block.validation], reduction="sum")
 
     def _blocks(self, sharing: Sharing, size: tuple[int, int], world: DefenderWorld) -> Iterator[Block]:
         """All pictures in blocks, each with validation samples of the other half."""

@@ -35,8 +35,7 @@ class PerturbationInducedLinearization(ImageDefense):
     learning rate is the authors' divided by how many times more values a picture has than theirs of 32 x 32, since that
     is by how much the loss is more curved. As data are small, f takes as many steps as theirs, 30 passes of 98, and not
     as many passes; their minibatches are of 512. Samples that show one picture share its noise, and their terms are
-    added up.
-    Raises `ArenaError` where all samples have one answer.
+    added up. Raises `ArenaError` where all samples have one answer.
     """
 
     needs = frozenset({"seed"})
@@ -88,10 +87,12 @@ class PerturbationInducedLinearization(ImageDefense):
         for part in batches(len(samples), self.config.batch_size):
             clean = [planes(samples[i].image) for i in part]
             delta = [x - planes(released[i].image) for x, i in zip(clean, part, strict=True)]
-            for place in range(1 + DRAWS):
-                signs = [d * (2 * torch.randint(2, d.shape, generator=generator) - 1) for d in delta]
-                noise = signs if place else delta
-                losses[:, place] += torch.stack(terms(seen(clean), seen(noise), classes[list(part)]))
+            signs = (
+                [d * (2 * torch.randint(2, d.shape, generator=generator) - 1) for d in delta] for _ in range(DRAWS)
+            )
+            logits = seen(clean)
+            for place, noise in enumerate((delta, *signs)):
+                losses[:, place] += torch.stack(terms(logits, seen(noise), classes[list(part)]))
         found, random, spread = losses[:, 0], losses[:, 1:].mean(1), losses[:, 1:].std(1)
         own = 0 if self.config.shortcut else 1
         if found[own] < random[own] - DEVIATIONS * spread[own]:

@@ -108,15 +108,10 @@ def page_records(page: EvidencePage, folder: Path) -> dict[str, list[Record]]:
     raise ArenaError(next(lacking[suite] for suite in page.suites if suite in lacking))
 
 
-def suite_records(suite: Suite, results: Path, name: str = "") -> list[Record]:
-    """The records that count of a suite's cells, under its labels and in the plan's order; `results` is where `arena
-    run` puts new ones. Raises `ArenaError` where there are none; `name` is what commands call the suite, by default its
-    id."""
-    return asked_and_recorded(suite, results, name)[1]
-
-
 def asked_and_recorded(suite: Suite, results: Path, name: str) -> tuple[list[Asked], list[Record]]:
-    """All that a suite asks for, and what it has records of, see `suite_records`."""
+    """All that a suite asks for, and the records that count of its cells, under its labels and in the plan's order;
+    `results` is where `arena run` puts new ones. Raises `ArenaError` where there are none; `name` is what commands call
+    the suite, by default its id."""
     from arena.engine.execute import recorded
     from arena.engine.plan import planned_cells
     from arena.errors import ArenaError
