@@ -56,6 +56,19 @@ def test_da_raises_the_loss_within_its_radius(samples: list[Sample]) -> None:
         assert loss(worst) > max(loss(images), loss(at_random))
 
 
+def test_sem_meets_even_noise_of_the_same_radius_drawn_anew(samples: list[Sample]) -> None:
+    images, loss = asked(tiny_random_llava(), samples)
+    grey = [torch.full_like(x, 0.5) for x in images]
+    made, generator = StableErrorMinimizing(), torch.Generator().manual_seed(0)
+    seen = [made._disturbed(grey, loss, RADIUS, generator) for _ in range(2)]
+    first, second = ([y - x for x, y in zip(grey, shown, strict=True)] for shown in seen)
+    for one, other in zip(first, second, strict=True):
+        assert RADIUS * 0.99 < one.abs().max() < RADIUS + 1e-6 and one.abs().mean() == pytest.approx(
+            RADIUS / 2, rel=0.05
+        )
+        assert not torch.equal(one, other)
+
+
 def test_gradient_passes_by_da_as_if_it_were_given(samples: list[Sample]) -> None:
     images, loss = asked(tiny_random_llava(), samples)
     leaves = [x.clone().requires_grad_() for x in images]
