@@ -60,7 +60,7 @@ class AntiFinetune(ImageDefense):
         """All rounds: each draw of each noise step, and the minibatches of both trainings."""
         c = self.config
         minibatches = 2 * c.theta_steps * min(c.batch_size, samples) / samples
-        return Effort(gradients=c.rounds * (image_steps(c.pgd_steps, c.views) * c.draws + minibatches))
+        return Effort(gradients=c.rounds * (image_steps(c.pgd_steps, c) * c.draws + minibatches))
 
     def perturb(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Pixels]:
         c, generator = self.config, world.torch_generator()
@@ -88,7 +88,7 @@ class AntiFinetune(ImageDefense):
             kept = [trainable_state(s.lvlm) for s in surrogates]
             learn(clean)
             looks, steps = [transformed] * c.draws, [-c.step / 255] * c.pgd_steps
-            noise.descend(surrogates, steps, c.views, looks, turn=number * c.pgd_steps)
+            noise.descend(surrogates, steps, c, looks, turn=number * c.pgd_steps)
             for surrogate, before in zip(surrogates, kept, strict=True):
                 load_trainable(surrogate.lvlm, before)
             loss = learn(noise.shown)

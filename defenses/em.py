@@ -42,14 +42,14 @@ class ErrorMinimizing(ImageDefense):
         """All rounds: noise steps and minibatches of training, and two forward passes for what is measured."""
         c = self.config
         minibatches = c.theta_steps * min(c.batch_size, samples) / samples
-        return Effort(forwards=2 * c.rounds, gradients=c.rounds * (image_steps(c.pgd_steps, c.views) + minibatches))
+        return Effort(forwards=2 * c.rounds, gradients=c.rounds * (image_steps(c.pgd_steps, c) + minibatches))
 
     def perturb(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Pixels]:
         c = self.config
         noise = Noise(samples, world.budget.epsilon, c.batch_size, c.copies == "near")
         for number in self._rounds(samples, noise.shown, world):
             for surrogate in self._surrogates:
-                noise.descend([surrogate], [c.step / 255] * c.pgd_steps, c.views, turn=number * c.pgd_steps)
+                noise.descend([surrogate], [c.step / 255] * c.pgd_steps, c, turn=number * c.pgd_steps)
         return noise.released()
 
     def distinguished(self, samples: Sequence[Sample], released: Sequence[Sample], world: DefenderWorld) -> str | None:
@@ -104,7 +104,7 @@ class ErrorMinimizingClasswise(ErrorMinimizing):
         """As of `em`, with several passes of the noise a round."""
         c = self.config
         once = super().effort(samples, budget)
-        again = c.rounds * image_steps(c.pgd_steps, c.views) * (self._passes(samples) - 1)
+        again = c.rounds * image_steps(c.pgd_steps, c) * (self._passes(samples) - 1)
         return replace(once, gradients=once.gradients + again)
 
     def _passes(self, samples: int) -> int:
@@ -136,7 +136,7 @@ class ErrorMinimizingClasswise(ErrorMinimizing):
                         steps = [torch.zeros(largest) for _ in of_class]
                         noise = [of_sample(i) for i in part]
                         apart = Local.apart(len(part))
-                        found = gradients(surrogate, part, batch, apart, clean, noise, c.views, next(turns))
+                        found = gradients(surrogate, part, batch, apart, clean, noise, c, next(turns))
                         for i, g in zip(part, found, strict=True):
                             channels, height, width = g.shape
                             steps[classes[i]][:channels, :height, :width] -= g.sign() * c.step / 255

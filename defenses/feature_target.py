@@ -58,12 +58,12 @@ class FeatureTarget(ImageDefense):
 
     def effort(self, samples: int, budget: Budget) -> Effort:
         """The noise steps, as if the language model ran too."""
-        return Effort(gradients=image_steps(self.config.pgd_steps, self.config.views))
+        return Effort(gradients=image_steps(self.config.pgd_steps, self.config))
 
     def perturb(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Pixels]:
         noise = Noise(samples, world.budget.epsilon, self.config.batch_size, self.config.copies == "near")
         steps = [world.budget.epsilon * share for share in self.steps()]
-        noise.descend(self._surrogates(samples, world), steps, self.config.views, progress=world.progress)
+        noise.descend(self._surrogates(samples, world), steps, self.config, progress=world.progress)
         return noise.released()
 
     def steps(self) -> list[float]:

@@ -51,13 +51,13 @@ class Hypocritical(ImageDefense):
         """Training on the clean data, a forward pass for its error, and the noise steps."""
         c = self.config
         minibatches = c.clean_steps * min(c.batch_size, samples) / samples
-        return Effort(forwards=1, gradients=image_steps(c.pgd_steps, c.views) + minibatches)
+        return Effort(forwards=1, gradients=image_steps(c.pgd_steps, c) + minibatches)
 
     def perturb(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Pixels]:
         c = self.config
         noise = Noise(samples, world.budget.epsilon, c.batch_size, c.copies == "near")
         surrogates = trained(samples, world, c, c.clean_steps)
-        noise.descend(surrogates, [c.step / 255] * c.pgd_steps, c.views, progress=world.progress)
+        noise.descend(surrogates, [c.step / 255] * c.pgd_steps, c, progress=world.progress)
         return noise.released()
 
     def distinguished(self, samples: Sequence[Sample], released: Sequence[Sample], world: DefenderWorld) -> str | None:

@@ -75,7 +75,7 @@ class Mem(Defense):
         c = self.config
         minibatches = c.theta_steps * min(c.batch_size, samples) / samples
         words = min(c.rounds, c.text_rounds) * (budget.text if c.trigger_tokens is None else c.trigger_tokens)
-        gradients = c.rounds * (image_steps(c.pgd_steps, c.views) + minibatches) + words
+        gradients = c.rounds * (image_steps(c.pgd_steps, c) + minibatches) + words
         return Effort(forwards=2 * c.rounds, gradients=gradients, texts=words * c.candidates)
 
     def protect(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Draft]:
@@ -156,7 +156,7 @@ class Mem(Defense):
             Objective.model_validate({"objective": "none", "layers": 1}),
             [Tally.new() for _ in models],
             shares,
-            self.config.views,
+            self.config,
         )
 
 

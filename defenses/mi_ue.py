@@ -59,7 +59,7 @@ class MutualInformation(ImageDefense):
         """All rounds: noise steps and minibatches of training."""
         c = self.config
         minibatches = c.theta_steps * min(c.batch_size, samples) / samples
-        return Effort(gradients=c.rounds * (image_steps(c.pgd_steps, c.views) + minibatches))
+        return Effort(gradients=c.rounds * (image_steps(c.pgd_steps, c) + minibatches))
 
     def perturb(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Pixels]:
         c = self.config
@@ -74,7 +74,7 @@ class MutualInformation(ImageDefense):
             for _ in range(c.theta_steps):
                 part = next(order)
                 losses += [s.train_step(part, noise.shown) for s in surrogates]
-            noise.descend(led, [step] * c.pgd_steps, c.views, turn=number * c.pgd_steps)
+            noise.descend(led, [step] * c.pgd_steps, c, turn=number * c.pgd_steps)
             world.progress((number + 1) / c.rounds, f"loss {np.mean(losses):.3f}")
         return noise.released()
 

@@ -9,7 +9,7 @@ from arena.budget import Budget
 from arena.data.sample import Sample
 from arena.plugins.base import DefenderWorld, Defense, Draft, Effort, PluginConfig
 from mmguard.objective import Binds
-from mmguard.settings import ImageStep, Rounds, TextStep, image_steps
+from mmguard.settings import ImageStep, Pictures, Rounds, TextStep, image_steps
 
 
 class MMGuard(Defense):
@@ -24,7 +24,7 @@ class MMGuard(Defense):
         s = {**self.config.model_dump(), **self.fixed}
         words = budget.text if s.get("trigger_tokens") is None else s["trigger_tokens"]
         slots = s["rounds"] * min(words, s.get("slots") or words)
-        steps = image_steps(s["pgd_steps"], s.get("views", False))
+        steps = image_steps(s["pgd_steps"], self.config if isinstance(self.config, Pictures) else Pictures())
         gradients = s["rounds"] * (s["inner_steps"] + steps) + slots
         return Effort(forwards=2 * s["rounds"], gradients=gradients, texts=slots * s.get("candidates", 0))
 

@@ -14,9 +14,10 @@ from arena.data.sample import Sample
 from arena.lvlm.adapters import fused
 from arena.lvlm.batch import Batch
 from arena.lvlm.perturbation import PIXELS, as_rgb, check_finite, planes, project, sign_descent, to_pixels
-from arena.lvlm.views import View, cuts, leaves_out
 from arena.plugins.base import Pixels
 from defenses.surrogate import Perturbations, Surrogate
+from mmguard.purifiers import Concerned, Views, everywhere, views
+from mmguard.settings import Pictures
 
 Loss = Callable[[Sequence[Tensor]], Tensor]
 """The losses of a batch's samples added up, from its pictures, float ``(3, H, W)`` in [0, 1] on the model's device."""
@@ -71,7 +72,7 @@ class Noise:
         self,
         surrogates: Sequence[Surrogate],
         steps: Sequence[float],
-        views: bool,
+        pictures: Pictures,
         looks: Sequence[Look] = (as_they_are,),
         turn: int = 0,
         progress: Callable[[float], None] | None = None,
@@ -79,9 +80,9 @@ class Noise:
         """Steps of these sizes, in [0, 1] pixel values, against the sign of the gradient of the surrogates' losses
         together; noise of several pictures takes the sum of their gradients, and is held in the ball alone.
 
-        The losses are those of what `looks` show, one after the other. With `views` they are also taken through other
-        views of the pictures, of which `turn` numbers the first one's. `progress` is told what share
-        of the batches is done.
+        The losses are those of what `looks` show, one after the other. They are also taken through the views and the
+        purifiers that `pictures` asks for; `turn` numbers those of the first step. `progress` is told what share of the
+        batches is done.
         """
         with ExitStack() as stack:
             for surrogate in surrogates:
@@ -90,19 +91,19 @@ class Noise:
                 shares = self._sharing.local(part)
                 clean = [planes(self._samples[part[i]].image) for i in shares.shows]
                 delta = [self._delta[d] for d in shares.deltas]
-                pictures = [shares.delta.count(d) for d in range(len(delta))]
+                counts = [shares.delta.count(d) for d in range(len(delta))]
                 first = [shares.delta.index(d) for d in range(len(delta))]
                 encoded = [s.encode(part, [clean[p] for p in shares.picture]) for s in surrogates]
                 for number, step in enumerate(steps):
                     found = [
-                        gradients(surrogate, part, batch, shares, clean, delta, views, turn + number, looks)
+                        gradients(surrogate, part, batch, shares, clean, delta, pictures, turn + number, looks)
                         for surrogate, batch in zip(surrogates, encoded, strict=True)
                     ]
                     delta = [
                         sign_descent(d, g, clean[p], step, self._epsilon)
                         if count == 1
                         else (d - step * g.sign()).clamp(-self._epsilon, self._epsilon)
-                        for d, g, p, count in zip(delta, _added(found), first, pictures, strict=True)
+                        for d, g, p, count in zip(delta, _added(found), first, counts, strict=True)
                     ]
                 for d, values in zip(shares.deltas, delta, strict=True):
                     self._delta[d] = values
@@ -117,26 +118,27 @@ def gradients(
     shares: Local,
     clean: Sequence[Tensor],
     delta: Sequence[Tensor],
-    views: bool,
+    beside: Pictures,
     turn: int,
     looks: Sequence[Look] = (as_they_are,),
 ) -> list[Tensor]:
-    """Of the loss of the samples `part` by each noise: through the surrogate's own view of the pictures, and with
-    `views` through others, and of each what `looks` show; one after the other, so that one is in memory."""
+    """Of the loss of the samples `part` by each noise: through the surrogate's own view of the pictures, and those that
+    `beside` asks for, and of each what `looks` show; one after the other, so that one is in memory."""
     leaves, lvlm = [d.clone().requires_grad_() for d in delta], surrogate.lvlm
     total: dict[int, Tensor] = {}
-    for cut in (None, *(cuts(turn) if views else ())):
-        chosen = [i for i, p in enumerate(shares.picture) if cut is None or leaves_out(lvlm, *clean[p].shape[-2:])]
+    own: tuple[Views | None, Concerned] = None, everywhere
+    for through, concerned in (own, *views(beside, turn)):
+        chosen = [i for i, p in enumerate(shares.picture) if concerned(lvlm, *clean[p].shape[-2:])]
         if not chosen:
             continue
         pictures = sorted({shares.picture[i] for i in chosen})
-        loss = _loss(surrogate, part, batch, shares, cut, chosen, pictures)
+        loss = _loss(surrogate, part, batch, shares, through is None, chosen, pictures)
         for look in looks:
             images = [
                 as_rgb(_perturbed(clean[p], leaves[d], shares.delta.count(d) > 1)).to(lvlm.device)
                 for p, d in ((p, shares.delta[p]) for p in pictures)
             ]
-            value = loss(look(images if cut is None else [cut(x) for x in images], loss))
+            value = loss(look(images if through is None else through(images), loss))
             found = {
                 d: gradient
                 for d, gradient in enumerate(torch.autograd.grad(value, leaves, allow_unused=True))
@@ -153,20 +155,17 @@ def _loss(
     part: Sequence[int],
     batch: Batch,
     shares: Local,
-    cut: View | None,
+    own: bool,
     chosen: Sequence[int],
     pictures: Sequence[int],
 ) -> Loss:
-    """The loss of the `chosen` samples of a part by these `pictures` of it, which a cut has made of other sizes."""
+    """The loss of the `chosen` samples of a part by these `pictures` of it, all as in `batch` if it is the surrogate's
+    own view; others may have other sizes."""
 
     def loss(images: Sequence[Tensor]) -> Tensor:
         of_picture = dict(zip(pictures, images, strict=True))
         shown = [of_picture[shares.picture[i]] for i in chosen]
-        seen = (
-            surrogate.lvlm.with_images(batch, shown)
-            if cut is None
-            else surrogate.encode([part[i] for i in chosen], shown)
-        )
+        seen = surrogate.lvlm.with_images(batch, shown) if own else surrogate.encode([part[i] for i in chosen], shown)
         return surrogate.lvlm.forward(seen, answers_only=True).losses.sum()
 
     return loss

@@ -55,7 +55,7 @@ class RobustErrorMinimizing(ImageDefense):
         """All rounds: each draw of each noise step, and minibatches of adversarial training."""
         c = self.config
         minibatches = c.theta_steps * min(c.batch_size, samples) / samples
-        noise = image_steps(c.pgd_steps, c.views) * c.draws * self._gradients_a_draw()
+        noise = image_steps(c.pgd_steps, c) * c.draws * self._gradients_a_draw()
         return Effort(gradients=c.rounds * (noise + minibatches * (c.inner_steps + 1)))
 
     def perturb(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Pixels]:
@@ -74,9 +74,7 @@ class RobustErrorMinimizing(ImageDefense):
                 part = next(order)
                 losses += [self._train_step(s, part, noise, radius, generator) for s in surrogates]
             noise.start(lambda shape: 2 * torch.rand(shape, generator=generator) - 1)
-            noise.descend(
-                surrogates, [c.step / 255] * c.pgd_steps, c.views, [crafted] * c.draws, turn=number * c.pgd_steps
-            )
+            noise.descend(surrogates, [c.step / 255] * c.pgd_steps, c, [crafted] * c.draws, turn=number * c.pgd_steps)
             world.progress((number + 1) / c.rounds, f"loss {sum(losses) / len(losses):.3f}")
         return noise.released()
 

@@ -58,7 +58,7 @@ class TargetedPoisons(ImageDefense):
         """Training on the clean data, a forward pass for its error, and the noise steps."""
         c = self.config
         minibatches = c.clean_steps * min(c.batch_size, samples) / samples
-        return Effort(forwards=1, gradients=image_steps(c.pgd_steps, c.views) + minibatches)
+        return Effort(forwards=1, gradients=image_steps(c.pgd_steps, c) + minibatches)
 
     def perturb(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Pixels]:
         c, generator = self.config, world.torch_generator()
@@ -70,7 +70,7 @@ class TargetedPoisons(ImageDefense):
             return [shifted(x, c.shift, generator) for x in images]
 
         surrogates = [replace(s, samples=targets) for s in trained(samples, world, c, c.clean_steps)]
-        noise.descend(surrogates, self.steps(), c.views, [augmented], progress=world.progress)
+        noise.descend(surrogates, self.steps(), c, [augmented], progress=world.progress)
         return noise.released()
 
     def steps(self) -> list[float]:

@@ -20,7 +20,6 @@ from arena.lvlm.continuation import Version
 from arena.lvlm.perturbation import as_rgb, check_finite
 from arena.lvlm.pixels import to_tensor
 from arena.lvlm.shortcuts import same_pictures
-from arena.lvlm.views import View, cuts, leaves_out
 from mmguard import image as pictures
 from mmguard import trigger as triggers
 from mmguard.attention import (
@@ -46,6 +45,8 @@ from mmguard.objective import (
     layers_of,
     reference,
 )
+from mmguard.purifiers import Views, views
+from mmguard.settings import Pictures
 from mmguard.trigger import Trigger, Vocabulary
 
 
@@ -79,8 +80,8 @@ class Crafting:
 
     `clean` are the pictures and `delta` the perturbations, int16 levels ``(C, H, W)``; `shares` says which samples have
     which. `words` are the triggers, `gaps` where they stand, `surrogates` the adapted models with their `weights`,
-    `references` what each sees of the clean samples, `tallies` one a surrogate. With `views` pictures are also crafted
-    through other views than those of surrogates that leave out a part of them.
+    `references` what each sees of the clean samples, `tallies` one a surrogate. Pictures are also crafted through the
+    views and purifiers that `beside` asks for.
     """
 
     samples: Sequence[Sample]
@@ -94,7 +95,7 @@ class Crafting:
     references: list[Reference]
     tallies: list[Tally]
     shares: Local
-    views: bool = False
+    beside: Pictures = field(default_factory=Pictures)
     looks: dict[int, Look] = field(default_factory=dict)
     """By surrogate, what it last saw; see `look`."""
 
@@ -110,9 +111,10 @@ class Crafting:
         objective: Objective,
         tallies: list[Tally],
         shares: Local | None = None,
-        views: bool = False,
+        beside: Pictures | None = None,
     ) -> Crafting:
         shares = Local.apart(len(samples)) if shares is None else shares
+        beside = Pictures() if beside is None else beside
         shown = [samples[i].image for i in shares.shows]
         clean = [pictures.levels(image) for image in shown]
         references = []
@@ -121,7 +123,7 @@ class Crafting:
             of_samples = [images[p] for p in shares.picture]
             references.append(reference(lvlm, samples, layers_of(objective, lvlm), objective.answer_rows, of_samples))
         return cls(
-            *(samples, clean, delta, words, gaps, surrogates, weights, objective, references, tallies, shares, views)
+            *(samples, clean, delta, words, gaps, surrogates, weights, objective, references, tallies, shares, beside)
         )
 
     def version(self, i: int, words: Trigger) -> Version:
@@ -157,7 +159,7 @@ class Crafting:
         return batch
 
     def perturb(self, steps: int, step: int, radius: int, turn: int = 0) -> None:
-        """PGD on every picture (eqs. 13-15); `turn` counts the steps before, by which parts of pictures are shown."""
+        """PGD on every picture (eqs. 13-15); `turn` counts the steps before, by which views of pictures are drawn."""
         if steps == 0:
             return
         batches = [self.encode(lvlm) for lvlm in self.surrogates]
@@ -171,22 +173,23 @@ class Crafting:
                 tally.add(terms)
                 joint.append(terms.joint)
             yield l_prot(joint, self.weights)
-            if self.views:
-                for cut in cuts(turn + number):
-                    for lvlm, weight in zip(self.surrogates, self.weights, strict=True):
-                        yield from self._through(cut, lvlm, weight, images)
+            for through, concerned in views(self.beside, turn + number):
+                for lvlm, weight in zip(self.surrogates, self.weights, strict=True):
+                    chosen = [i for i in range(len(self.samples)) if concerned(lvlm, *self.size(i))]
+                    if chosen and weight:
+                        yield self._through(through, chosen, lvlm, weight, images)
 
         self.delta = pictures.pgd(self.clean, self.delta, losses, steps, step, radius, self.shares.delta)
 
-    def _through(self, cut: View, lvlm: LVLM, weight: float, images: Sequence[Tensor]) -> Iterator[Tensor]:
-        """The weighted joint losses of the samples of which the surrogate leaves out a part, seen through a view."""
-        chosen = [i for i in range(len(self.samples)) if leaves_out(lvlm, *self.size(i))]
-        if not chosen or not weight:
-            return
-        used = {self.shares.picture[i] for i in chosen}
-        shown = {p: cut(images[p].to(lvlm.device)) for p in used}
+    def _through(
+        self, through: Views, chosen: Sequence[int], lvlm: LVLM, weight: float, images: Sequence[Tensor]
+    ) -> Tensor:
+        """The weighted joint losses of the `chosen` samples, seen through a view as their clean pictures are."""
+        used = sorted({self.shares.picture[i] for i in chosen})
+        shown = dict(zip(used, through([images[p].to(lvlm.device) for p in used]), strict=True))
         with torch.no_grad():
-            before = {p: cut(as_rgb(self.clean[p].float() / 255).to(lvlm.device)) for p in used}
+            original = [as_rgb(self.clean[p].float() / 255).to(lvlm.device) for p in used]
+            before = dict(zip(used, through(original), strict=True))
         places = [self.shares.picture[i] for i in chosen]
         samples = [self.samples[i] for i in chosen]
         versions = [self.version(i, self.words[i]) for i in chosen]
@@ -195,7 +198,7 @@ class Crafting:
         clean = reference(lvlm, samples, layers, rows, [before[p] for p in places])
         batch = lvlm.encode(texts, [shown[p] for p in places], [span for _, span in versions])
         terms, _ = evaluate(self.objective, lvlm, batch, clean)
-        yield weight * terms.joint
+        return weight * terms.joint
 
     def rewrite(
         self,

@@ -244,7 +244,7 @@ class _Run:
         words = [tuple(self.workspace.state.triggers[i]) for i in part]
         gaps = [self.gap(i, s) for i, s in zip(part, samples, strict=True)]
         delta = turn.read(shares.deltas)
-        return Crafting.start(samples, delta, words, gaps, tuned, self.weights, c, tallies, shares, c.views)
+        return Crafting.start(samples, delta, words, gaps, tuned, self.weights, c, tallies, shares, c)
 
     def _encode(self, lvlm: LVLM, indices: Sequence[int]) -> Batch:
         """The samples as they are protected now, as training data."""

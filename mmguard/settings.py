@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from arena.plugins.base import setting
 
@@ -25,6 +25,10 @@ class Rounds(BaseModel):
     surrogate_weights: tuple[float, ...] | None = Field(None, description="omega, one a surrogate; uniform where unset")
 
 
+Purifier = Literal["jpeg", "blur", "crop-pad", "grayscale"]
+"""The attacks that `mmguard.purifiers` has in a differentiable form, by their ids in the registry."""
+
+
 class Pictures(BaseModel):
     """What a perturbation is made for beside what a surrogate sees of one sample's picture."""
 
@@ -40,11 +44,23 @@ class Pictures(BaseModel):
         description="which samples share one perturbation: of equal pixels, or also near copies of one size; `arena "
         "protect` takes near",
     )
+    purifiers: tuple[Purifier, ...] = setting(
+        (),
+        later=True,
+        description="attacks that perturbations are made to survive: their loss is also taken through each of these, "
+        "drawn anew for every step (expectation over transformations, arXiv 1707.07397)",
+    )
+
+    @model_validator(mode="after")
+    def _purifiers_are_distinct(self) -> Self:
+        if len(set(self.purifiers)) < len(self.purifiers):
+            raise ValueError(f"purifiers {', '.join(self.purifiers)} name one twice: name each once")
+        return self
 
 
-def image_steps(steps: int, views: bool) -> int:
+def image_steps(steps: int, pictures: Pictures) -> int:
     """Passes with a gradient that so many image steps take of a sample, where a surrogate leaves a part of it out."""
-    return steps * (3 if views else 1)
+    return steps * (1 + len(pictures.purifiers) + (2 if pictures.views else 0))
 
 
 class ImageStep(Pictures):

@@ -21,6 +21,7 @@ from defenses.augmentation import SHIFT, shifted
 from defenses.noise import Noise
 from defenses.surrogate import LearnerConfig, Surrogate, trained
 from defenses.tap import TargetedPoisons, aimed
+from mmguard.settings import Pictures
 
 LEARNED: dict[str, Any] = {"clean_steps": 40, "batch_size": 8, "rank": 4}
 
@@ -134,7 +135,7 @@ def test_several_surrogates_are_descended_on_together(samples: list[Sample]) -> 
     for count in (1, 2):
         several = [trained(samples, world(), settings, 3)[0] for _ in range(count)]
         noise = Noise(samples, 8 / 255, 8, near=False)
-        noise.descend(several, [1 / 255] * 3, views=False)
+        noise.descend(several, [1 / 255] * 3, Pictures())
         kept.append(noise.shown(range(len(samples))))
     assert all(torch.equal(a, b) for a, b in zip(*kept, strict=True))
     alone, both = (release("hypo", samples, world(count), **config) for count in (1, 2))
