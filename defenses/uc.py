@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from arena.budget import Budget
+from arena.data import trained
 from arena.data.copies import shared
 from arena.data.sample import Sample
 from arena.errors import ArenaError
@@ -53,8 +55,9 @@ class UnlearnableClusters(ImageDefense):
     have the input of a classifier's last layer. Clusters are those of the first surrogate; of several, each has its own
     centres of them, and losses are added up. Pictures are shifted by up to a fourteenth of their sides under the noise,
     and other than the authors' not mirrored. A grey picture gets the mean of the noise's colours. Batches have 32
-    pictures instead of 256, and a copy of a picture is in its cluster. Generators are not kept: of other pictures they
-    are trained anew.
+    pictures instead of 256, and a copy of a picture is in its cluster. What is kept for other pictures (`reuse`) is the
+    noise of each generator, which has a single input, and the centres of the first surrogate: another picture gets the
+    noise of the nearest one.
     """
 
     needs = frozenset({"seed", "surrogates"})
@@ -78,32 +81,70 @@ class UnlearnableClusters(ImageDefense):
             later=True,
             description="which samples have one picture: of equal pixels, or also near copies of one size",
         )
+        reuse: str | None = setting(
+            None,
+            runtime=True,
+            min_length=1,
+            description="folder `trained` of an earlier protection, whose noise is put on these pictures; else it is "
+            "trained on them",
+        )
 
     config: Config
 
+    def fingerprint(self) -> str | None:
+        """What identifies the noise that is reused. Raises `UsageError` where the folder has none."""
+        return None if self.config.reuse is None else trained.fingerprint(Path(self.config.reuse))
+
     def effort(self, samples: int, budget: Budget) -> Effort:
         """Features of all pictures, and the training of every generator, as if the language model ran too."""
-        return Effort(forwards=1, gradients=self.config.clusters * self.config.epochs)
+        c = self.config
+        return Effort(forwards=1, gradients=0 if c.reuse else c.clusters * c.epochs)
 
     def perturb(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Pixels]:
-        c, epsilon, generator = self.config, world.budget.epsilon, world.torch_generator()
         surrogates = self._surrogates(world)
         clusters = self._clusters(samples, surrogates, world.seed)
-        torch.manual_seed(world.seed)
-        noise = []
-        for kind in range(clusters.count):
-            seen = torch.rand(1, 3, c.side, c.side, generator=generator).to(surrogates[0].lvlm.device)
-            network = residual_network(c.width).to(seen.device)
-            self._train(network, seen, clusters, (kind + 1) % clusters.count, samples, surrogates, epsilon, generator)
-            with torch.no_grad():
-                noise.append(network(seen)[0].clamp(-epsilon, epsilon).cpu())
-            world.progress((kind + 1) / clusters.count)
+        noise = (
+            self._trained(samples, surrogates, clusters, world)
+            if self.config.reuse is None
+            else self._kept(clusters, world)
+        )
 
         def noisy(sample: Sample, kind: int) -> Pixels:
             clean = planes(sample.image)
             return to_pixels(sample.image, clean + fitting(noise[kind], clean))
 
         return (noisy(sample, kind) for sample, kind in zip(samples, clusters.of_sample, strict=True))
+
+    def _trained(
+        self, samples: Sequence[Sample], surrogates: Sequence[Seeing], clusters: Clusters, world: DefenderWorld
+    ) -> Tensor:
+        """The noise of each cluster, ``(K, 3, side, side)``; it is kept for other pictures."""
+        c, epsilon, generator = self.config, world.budget.epsilon, world.torch_generator()
+        torch.manual_seed(world.seed)
+        made = []
+        for kind in range(clusters.count):
+            seen = torch.rand(1, 3, c.side, c.side, generator=generator).to(surrogates[0].lvlm.device)
+            network = residual_network(c.width).to(seen.device)
+            self._train(network, seen, clusters, (kind + 1) % clusters.count, samples, surrogates, epsilon, generator)
+            with torch.no_grad():
+                made.append(network(seen)[0].clamp(-epsilon, epsilon).cpu())
+            world.progress((kind + 1) / clusters.count)
+        noise = torch.stack(made)
+        trained.keep(world.workspace, {"noise": noise, "centres": clusters.centres[0]})
+        return noise
+
+    def _kept(self, clusters: Clusters, world: DefenderWorld) -> Tensor:
+        """The noise of an earlier protection. Raises `ArenaError` where it is beyond the budget."""
+        assert self.config.reuse is not None
+        side, folder = self.config.side, Path(self.config.reuse)
+        noise = trained.read(folder, {"noise": (clusters.count, 3, side, side)})["noise"]
+        if float(noise.abs().max()) > world.budget.epsilon * (1 + 1e-6):
+            most = float(noise.abs().max()) * 255
+            raise ArenaError(
+                f"uc: the noise in {folder} reaches {most:.3g}/255, beyond the budget of {world.budget.image:g}/255: "
+                "give it the budget it was made for, or protect anew"
+            )
+        return noise
 
     def distinguished(self, samples: Sequence[Sample], released: Sequence[Sample], world: DefenderWorld) -> str | None:
         """Features are nearer to the centre of the next cluster than on the original pictures, and than with random
@@ -118,7 +159,7 @@ class UnlearnableClusters(ImageDefense):
 
             return by_other_losses(one.lvlm, samples, losses, self.config.batch_size).lvlm
 
-        models = [aimed(number, one) for number, one in enumerate(surrogates)]
+        models = [aimed(number, one) for number, one in enumerate(surrogates[: len(clusters.centres)])]
         return noise_lowers_the_loss(samples, released, world, samples, models)
 
     def _surrogates(self, world: DefenderWorld) -> list[Seeing]:
@@ -129,8 +170,8 @@ class UnlearnableClusters(ImageDefense):
 
     @torch.no_grad()
     def _clusters(self, samples: Sequence[Sample], surrogates: Sequence[Seeing], seed: int) -> Clusters:
-        """Clusters of the pictures by k-means on the features of the first surrogate. Raises `ArenaError` where there
-        are not two."""
+        """Clusters of the pictures by k-means on the features of the first surrogate, or those of the centres that are
+        reused. Raises `ArenaError` where there are not two."""
         sharing = shared(samples, self.config.copies == "near")
         parts = [
             pieces([sharing.first[i] for i in part], samples)
@@ -140,8 +181,12 @@ class UnlearnableClusters(ImageDefense):
             torch.cat([one.pictures([planes(samples[i].image) for i in p]).cpu() for part in parts for p in part])
             for one in surrogates
         ]
-        first = rows[0].numpy()
-        labels = k_means(first, self.config.clusters, seed)
+        if self.config.reuse is not None:
+            kept = trained.read(Path(self.config.reuse), {"centres": (None, rows[0].shape[1])})["centres"]
+            nearest = torch.cdist(rows[0], kept).argmin(1).tolist()
+            of_sample = [nearest[d] for d in sharing.of_sample]
+            return Clusters(len(kept), of_sample, list(sharing.first), [kept.to(surrogates[0].lvlm.device)])
+        labels = k_means(rows[0].numpy(), self.config.clusters, seed)
         count = int(labels.max()) + 1
         if count < 2:
             raise ArenaError(

@@ -65,6 +65,10 @@ def protect(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done and how long, and stop.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in --out.")] = False,
+    reuse: Annotated[
+        Path | None,
+        typer.Option("--reuse", help="The --out of an earlier run: what was trained there is given to these pictures."),
+    ] = None,
 ) -> None:
     """Protect a folder of pictures and questions: writes a release and a report. The input is only read."""
     from arena.cli.outlook import outlook
@@ -114,6 +118,7 @@ def protect(
                 keep_exif=keep_exif,
                 strict=strict,
                 resume=resume,
+                reuse=reuse,
                 progress=display,
                 before=before,
             )

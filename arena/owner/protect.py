@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from arena.budget import Budget
+from arena.data import trained
 from arena.data.pictures.encoding import PNG, Encoding
 from arena.data.sample import digest
 from arena.engine.describe import Model, Plugins
@@ -47,6 +48,7 @@ def protect_folder(
     keep_exif: bool = False,
     strict: bool = False,
     resume: bool = False,
+    reuse: str | Path | None = None,
     progress: Progress | None = None,
     before: Before | None = None,
     isolated: bool = True,
@@ -67,15 +69,21 @@ def protect_folder(
     everything is in ``out/.work``, and `resume` goes on with what an interrupted run left there; of a finished run it
     gives the report, if the release is as that says. Otherwise `out` must be empty or new.
 
+    Where the defense keeps what it trained, that is in ``out/trained``, and `reuse`, the folder `out` of an earlier
+    run, applies it to these samples, with the settings of then, the same surrogates and budget.
+
     Raises `UsageError` for a wrong request or folder, `BudgetError` for a defense beyond its budget, `ArenaError` for
     damaged data, a failing defense or a failing disk.
     """
     origin, out = str(Path(source).absolute() if exists(source) else source), Path(out).absolute()
     _check_place(Path(origin), out, resume)
     plugins = Plugins(Registry(), apart=isolated)
-    config = {**_defaults(defense, plugins), **(config or {})}
-    card, spec = plugins.plugin("defense", defense, config)
+    budget = budget or Budget()
     models = [surrogate(name, plugins) for name in surrogates]
+    config = {**_defaults(defense, plugins), **(config or {})}
+    if reuse is not None:
+        config = _reusing(Path(reuse).absolute(), defense, config, models, budget, plugins)
+    card, spec = plugins.plugin("defense", defense, config)
     _check_needs(defense, card.needs, models)
     tell = Phases(progress)
     tell(0.0, "reading the samples")
@@ -93,7 +101,7 @@ def protect_folder(
         digest=digest(originals.samples),
         defense=plugins.reference(spec).model_dump(),
         surrogates=[m.reference.model_dump() for m in models],
-        budget=budget or Budget(),
+        budget=budget,
         seed=seed,
         encoding=encoding,
         keep_exif=keep_exif,
@@ -156,6 +164,35 @@ def _defaults(defense: str, plugins: Plugins) -> dict[str, Any]:
     return {name: value for name, value in {"views": True, "copies": "near"}.items() if name in known}
 
 
+def _reusing(
+    earlier: Path, defense: str, config: Mapping[str, Any], models: Sequence[Model], budget: Budget, plugins: Plugins
+) -> dict[str, Any]:
+    """The settings under which a defense applies what it trained in an earlier run. Raises `UsageError` where it
+    cannot, or is asked otherwise than then."""
+    if "reuse" not in plugins.registry.get("defense", defense).load().Config.model_fields:
+        raise UsageError(f"defense {defense!r} trains nothing that other samples could be given: leave out --reuse")
+    before = read_report(earlier).request
+    now = plugins.reference(plugins.plugin("defense", defense, config)[1]).model_dump()
+    asked = {
+        "defense": {name: now[name] for name in ("id", "version", "config")},
+        "surrogates": [model.reference.model_dump() for model in models],
+        "budget": budget,
+    }
+    then = {
+        "defense": {name: before.defense.get(name) for name in ("id", "version", "config")},
+        "surrogates": before.surrogates,
+        "budget": before.budget,
+    }
+    if other := [name for name, value in asked.items() if value != then[name]]:
+        raise UsageError(
+            f"{earlier} was asked for otherwise ({', '.join(other)} differ), and what was trained there fits that "
+            "alone: repeat the arguments of then, or leave out --reuse"
+        )
+    if not is_file(earlier / trained.FOLDER / trained.FILE):
+        raise UsageError(f"{earlier} has no {trained.FOLDER}/{trained.FILE}: name a folder in which it was kept")
+    return {**config, "reuse": str(earlier / trained.FOLDER)}
+
+
 def _check_place(source: Path, out: Path, resume: bool) -> None:
     """Refuse an output that is in use, or that would write into the input."""
     there = exists(out)
@@ -214,7 +251,8 @@ def _compare(before: Request, now: Request, out: Path) -> None:
 
 def _publish(work: Path, out: Path) -> None:
     """Move what is finished to its place; the report last, which marks the end."""
-    for name in ("data", "report.html", FILE):
+    kept = [trained.FOLDER] if exists(work / trained.FOLDER) else []
+    for name in ("data", *kept, "report.html", FILE):
         target = out / name
         if target.is_dir():  # an earlier session ended while moving
             shutil.rmtree(target)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from arena.budget import check
+from arena.data import trained
 from arena.data.copies import picture_digest
 from arena.data.sample import Sample, digest
 from arena.engine.apart import Apart, Bounds, StageFailed, number
@@ -90,7 +91,7 @@ class Session:
         self.tell.begin(MEASURING, "measuring what shows")
         scores, notes = self._stealth(samples, released)
         reached = coverage(samples, self.tell.each(released, "measuring what was reached", 0.8), originals.files)
-        copies = made.seen.copies(originals.files)
+        copies, kept = made.seen.copies(originals.files), self._kept()
         report = Report(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             request=self.request,
@@ -102,7 +103,7 @@ class Session:
             stealth=scores,
             diagnostics=made.diagnostics,
             log=self._log(),
-            notes=[*originals.notes, *made.published.notes, *copies.notes(), *notes],
+            notes=[*originals.notes, *made.published.notes, *copies.notes(), *kept, *notes],
             samples=[
                 ReleasedSample(
                     id=original.id,
@@ -232,6 +233,18 @@ class Session:
         except ArenaError as error:  # a question may be too short to have a perplexity
             said = str(error.__cause__ or error)
             return stealth(samples, told), [f"perplexity was not measured: {said}"]
+
+    def _kept(self) -> list[str]:
+        """Put what the defense trained beside the release, where it left something; what there is to say of it."""
+        made, place = self._crafting / trained.FOLDER / trained.FILE, self.work / trained.FOLDER
+        if made.is_symlink() or made.parent.is_symlink() or not made.is_file():
+            return []
+        place.mkdir(exist_ok=True)
+        shutil.copyfile(made, place / trained.FILE)
+        return [
+            f"what the defense trained is in the folder {trained.FOLDER}, and --reuse gives it to other pictures. Keep "
+            "it to yourself: who has it can take it off again"
+        ]
 
     def _log(self) -> list[dict[str, Any]]:
         """The rounds in the ``log.json`` that some defenses leave in their workspace."""
