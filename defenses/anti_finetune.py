@@ -11,7 +11,7 @@ from torch import Tensor
 
 from arena.budget import Budget
 from arena.data.sample import Sample
-from arena.lvlm.adapters import load_trainable, trainable, trainable_state
+from arena.lvlm.adapters import load_trainable, trainable_state
 from arena.lvlm.base import LVLM
 from arena.lvlm.batch import Batch
 from arena.lvlm.perturbation import planes
@@ -20,7 +20,7 @@ from defenses.augmentation import SHIFT, shifted
 from defenses.claims import noise_lowers_the_loss
 from defenses.features import by_other_losses
 from defenses.noise import Loss, Noise
-from defenses.surrogate import Images, LearnerConfig, Surrogate, shuffled
+from defenses.surrogate import Images, LearnerConfig, Surrogate, optimizer, shuffled
 from mmguard.settings import image_steps
 
 
@@ -77,7 +77,7 @@ class AntiFinetune(ImageDefense):
 
         def learn(shown: Images) -> float:
             """Train all surrogates for a turn, with optimisers of their own; returns the last loss."""
-            fresh = [replace(s, optimizer=self._optimizer(s.lvlm)) for s in surrogates]
+            fresh = [replace(s, optimizer=optimizer(s.lvlm, c)) for s in surrogates]
             losses = [0.0]
             for _ in range(c.theta_steps):
                 part = next(order)
@@ -106,6 +106,3 @@ class AntiFinetune(ImageDefense):
             return by_other_losses(lvlm, samples, losses, self.config.batch_size).lvlm
 
         return noise_lowers_the_loss(samples, released, world, samples, [negated(x) for x in world.surrogates()])
-
-    def _optimizer(self, lvlm: LVLM) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(trainable(lvlm).values(), lr=self.config.learning_rate, weight_decay=0.0)

@@ -98,7 +98,7 @@ class Mem(Defense):
         parts = sharing.parts([s.image.width * s.image.height for s in samples], c.batch_size, PIXELS)
         for number in range(c.rounds):
             for surrogate in surrogates:
-                surrogate.samples = _WithTriggers(samples, list(triggers))
+                surrogate.samples = WithTriggers(samples, list(triggers))
             losses = []
             for _ in range(c.theta_steps):
                 part = next(order)
@@ -167,7 +167,7 @@ def _asked_otherwise(samples: Sequence[Sample], rng: np.random.Generator) -> lis
 
 
 @dataclass(frozen=True)
-class _WithTriggers(Sequence[Sample]):
+class WithTriggers(Sequence[Sample]):
     """Samples with a trigger in each question, made when they are looked at."""
 
     samples: Sequence[Sample]

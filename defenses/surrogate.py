@@ -46,6 +46,11 @@ Images = Callable[[Sequence[int]], Sequence[Tensor]]
 """The pictures of some samples as they are now, float planes in [0, 1]."""
 
 
+def optimizer(lvlm: LVLM, config: LearnerConfig) -> torch.optim.Optimizer:
+    """A fresh one of what learns in a model."""
+    return torch.optim.AdamW(trainable(lvlm).values(), lr=config.learning_rate, weight_decay=0.0)
+
+
 @dataclass
 class Surrogate:
     """One surrogate being trained on the protected samples, and their encodings in batches."""
@@ -59,8 +64,7 @@ class Surrogate:
     def start(cls, lvlm: LVLM, samples: Sequence[Sample], config: LearnerConfig) -> Surrogate:
         tuned = attach_lora(lvlm, config.rank, 2 * config.rank, 0.0, linear_modules(lvlm, lvlm.language_model))
         tuned.model.train()
-        optimizer = torch.optim.AdamW(trainable(tuned).values(), lr=config.learning_rate, weight_decay=0.0)
-        return cls(tuned, samples, optimizer, config.batch_size)
+        return cls(tuned, samples, optimizer(tuned, config), config.batch_size)
 
     def encode(self, indices: Sequence[int], images: Sequence[Tensor]) -> Batch:
         seen = {id(x): as_rgb(x).to(self.lvlm.device) for x in images}  # a picture of several samples stays one tensor

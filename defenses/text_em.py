@@ -19,7 +19,7 @@ from arena.lvlm.perturbation import PIXELS, batches, pieces, planes
 from arena.lvlm.shortcuts import same_pictures
 from arena.plugins.base import DefenderWorld, Defense, Draft, Effort, PluginConfig, setting
 from defenses.classes import answer_classes
-from defenses.mem import FRONT, _WithTriggers
+from defenses.mem import FRONT, WithTriggers
 from defenses.surrogate import LearnerConfig, Surrogate, shuffled
 from mmguard.craft import Crafting, Tally
 from mmguard.image import levels
@@ -112,7 +112,7 @@ class TextErrorMinimizing(Defense):
 
         for number in range(c.rounds):
             for surrogate in surrogates:
-                surrogate.samples = _WithTriggers(samples, list(triggers))
+                surrogate.samples = WithTriggers(samples, list(triggers))
             losses = []
             for _ in range(c.theta_steps):
                 part = next(order)
@@ -160,7 +160,7 @@ class TextErrorMinimizing(Defense):
                 for members in classes:
                     length = max(len(triggers[i]) for i in members)
                     _give(drawn, Beginnings(samples, length, vocabulary, lvlm, world.budget, rng).of(members))
-                random.append(_loss(lvlm, _WithTriggers(samples, drawn)))
+                random.append(_loss(lvlm, WithTriggers(samples, drawn)))
             if not crafted < min(random):
                 return f"the surrogate's loss is {crafted:.6g}, and {min(random):.6g} with random words instead"
         return None
@@ -209,7 +209,7 @@ class TextErrorMinimizing(Defense):
         for slot in range(words):
             if not any(slot < len(pattern.trigger) for pattern, _ in several):
                 break
-            scores = crafting._scores(vocabulary, slot)
+            scores = crafting.scores(vocabulary, slot)
             best = screen(torch.stack([scores[own.tolist()].sum(0) for own in places]), c.candidates, barred)
             options = []
             for (pattern, _), found in zip(several, best, strict=True):
@@ -217,7 +217,7 @@ class TextErrorMinimizing(Defense):
                 others = found if slot < len(now) else ()
                 options.append([now, *((*now[:slot], vocabulary.words[v], *now[slot + 1 :]) for v in others)])
             each = [options[number] for number, own in enumerate(places) for _ in own]
-            losses = crafting._verify(each, 0.0, c.candidate_batch)
+            losses = crafting.verify(each, 0.0, c.candidate_batch)
             for (pattern, _), own, tried in zip(several, places, options, strict=True):
 
                 def feasible(at: int, pattern: Pattern = pattern, tried: Sequence[Trigger] = tried) -> bool:

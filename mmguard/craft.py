@@ -220,12 +220,12 @@ class Crafting:
             for slot in slots:
                 active = [i for i, words in enumerate(self.words) if slot < len(words)]
                 if active:
-                    best = triggers.screen(self._scores(vocabulary, slot), candidates, barred)
+                    best = triggers.screen(self.scores(vocabulary, slot), candidates, barred)
                     options = [[words] for words in self.words]
                     for i in active:
                         words = self.words[i]
                         options[i] += [(*words[:slot], vocabulary.words[v], *words[slot + 1 :]) for v in best[i]]
-                    losses = self._verify(options, lambda_ppl, batch_size)
+                    losses = self.verify(options, lambda_ppl, batch_size)
                     changed += sum(self._choose(i, options[i], losses[i], most_tokens, budget) for i in active)
             return changed
 
@@ -241,7 +241,7 @@ class Crafting:
         self.words[i] = options[triggers.choose(losses, fits)]
         return self.words[i] != before
 
-    def _scores(self, vocabulary: Vocabulary, slot: int) -> Tensor:
+    def scores(self, vocabulary: Vocabulary, slot: int) -> Tensor:
         """Screening scores of V_adm, ``(B, V)``, by the first surrogate."""
         lvlm = self.surrogates[0]
         batch = self.encode(lvlm)
@@ -259,7 +259,7 @@ class Crafting:
         words = self.words[i]
         return triggers.slot_positions(lvlm, self.size(i), self.version(i, words), words, slot, self.samples[i].answer)
 
-    def _verify(self, options: Sequence[Sequence[Trigger]], lambda_ppl: float, batch_size: int) -> list[Tensor]:
+    def verify(self, options: Sequence[Sequence[Trigger]], lambda_ppl: float, batch_size: int) -> list[Tensor]:
         """l_prot of every option, on the CPU, plus the weighted log-perplexity of the question where it counts."""
         versions = [[self.version(i, words) for words in some] for i, some in enumerate(options)]
         by_surrogate = []
