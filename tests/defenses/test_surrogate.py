@@ -45,6 +45,7 @@ LEARNING = {
     "rem": ROBUST,
     "sem": ROBUST,
     "mi-ue": ROUNDS,
+    "tue": ROUNDS,
 }
 """Methods whose surrogate learns, with settings under which it learns a little."""
 

@@ -119,6 +119,7 @@ NEAR = {
     "rem": "mmguard-bph-max",
     "sem": "mmguard-bph-max",
     "mi-ue": "tap",
+    "tue": "mi-ue",
     "anti-finetune": "em",
     "uc": "em-class",
     "lsp": "em-class",
