@@ -52,8 +52,8 @@ class TransferableExamples(ImageDefense):
     is low where a linear model reads the class off the noise. As in the authors' code for SimCLR, noise begins with a
     uniform draw, takes 20 steps after each 20 of training, over batches that are drawn anew, and the views are cut out,
     mirrored, recoloured and made grey at random. Its commands for SimCLR and SimSiam give L no weight in the noise, and
-    those for MoCo the same weight as CSD, which is what the paper's sum is here. It lets no gradient through the
-    sigmas; here, as in the formula, they fall too.
+    those for MoCo the same weight as CSD; w is from these, as otherwise no model would matter. It lets no gradient
+    through the sigmas; here they are descended on too, as the formula stands.
 
     Adapted: the class is the answer, see `defenses.classes`, and a picture with several answers is of the first one's
     class. f is a pretrained model's vision tower and projector with LoRA adapters, the mean over image tokens, and a

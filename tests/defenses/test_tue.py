@@ -60,7 +60,7 @@ def separability(before: Sequence[Sample], after: Sequence[Sample]) -> float:
     return float(discriminant(noise(before, after), torch.from_numpy(picture_classes(before, False, 0))))
 
 
-def test_the_discriminant_is_the_papers() -> None:
+def test_the_discriminant_is_by_hand() -> None:
     found = torch.randn(9, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     classes = torch.tensor([0, 2, 5, 0, 2, 5, 0, 2, 2])
     means = {k: found[classes == k].mean(0) for k in (0, 2, 5)}

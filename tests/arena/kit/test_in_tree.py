@@ -120,6 +120,7 @@ NEAR = {
     "sem": "mmguard-bph-max",
     "mi-ue": "tap",
     "tue": "mi-ue",
+    "dune": "tap",
     "anti-finetune": "em",
     "uc": "em-class",
     "lsp": "em-class",
