@@ -33,6 +33,11 @@ CASES: dict[str, dict[str, object]] = {
     "rem": {**ROBUST},
     "sem": {**ROBUST},
     "mi-ue": {"rounds": 3, "theta_steps": 2, "batch_size": 8, "pgd_steps": 4, "step": 1.0, "last_step": 1.0},
+    "tue": {"rounds": 2, "theta_steps": 1, "batch_size": 8, "pgd_steps": 3, "step": 2.0},
+    "dune": {
+        **{"clean_steps": 4, "batch_size": 8, "models": 2, "pgd_steps": 4, "step": 2.0, "particles": 3},
+        **{"iterations": 2, "pictures": 3},
+    },
     "anti-finetune": {"rounds": 3, "theta_steps": 2, "batch_size": 8, "step": 2.0},
     "uc": {"clusters": 3, "epochs": 1, "side": 16, "width": 4, "batch_size": 8},
     "lsp": {},
@@ -138,7 +143,10 @@ def test_random_pixels_are_as_many_as_the_budget_has_and_the_same_on_any_picture
 
 @pytest.mark.parametrize(
     "name",
-    ["em", "em-class", "hypo", "tap", "feature-target", "rem", "sem", "mi-ue", "anti-finetune", "uc", "pil", "ntga"],
+    [
+        *("em", "em-class", "hypo", "tap", "feature-target", "rem", "sem", "mi-ue", "tue", "anti-finetune", "uc"),
+        *("dune", "pil", "ntga"),
+    ],
 )
 def test_a_number_of_pixels_is_refused_by_methods_that_move_all_of_them(name: str, samples: tuple[Sample, ...]) -> None:
     with pytest.raises(UsageError, match="use another norm"):

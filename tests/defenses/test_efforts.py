@@ -39,6 +39,14 @@ EFFORTS: dict[str, tuple[str, dict[str, object], Effort]] = {
     "sem": ("sem", {**ROBUST}, Effort(0, 69)),
     # 3 rounds of 4 steps and of 2 minibatches of half the samples
     "mi-ue": ("mi-ue", {"rounds": 3, "theta_steps": 2, "pgd_steps": 4, "batch_size": 8}, Effort(0, 15)),
+    # 3 models, under each of which 4 colours are tried 3 times, and 10 steps taken; 4 minibatches of half the samples
+    "dune": (
+        "dune",
+        {"clean_steps": 4, "batch_size": 8, "models": 3, "pgd_steps": 10, "particles": 4, "iterations": 3},
+        Effort(36, 32),
+    ),
+    # as of mi-ue, each of two views
+    "tue": ("tue", {"rounds": 3, "theta_steps": 2, "pgd_steps": 4, "batch_size": 8}, Effort(0, 30)),
     # 3 rounds of 4 steps of 2 draws, and of 2 minibatches of half the samples twice
     "anti-finetune": (
         "anti-finetune",

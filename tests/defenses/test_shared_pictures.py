@@ -33,6 +33,11 @@ CASES: dict[str, dict[str, object]] = {
     "feature-target": {"batch_size": 3, "pgd_steps": 3},
     "anti-finetune": {**QUICK, "theta_steps": 1, "pgd_steps": 3},
     "mi-ue": {**QUICK, "theta_steps": 1, "pgd_steps": 3},
+    "tue": {**QUICK, "theta_steps": 1, "pgd_steps": 3},
+    "dune": {
+        **{"clean_steps": 2, "batch_size": 3, "rank": 2, "pgd_steps": 3, "models": 2, "particles": 2},
+        **{"iterations": 1, "pictures": 2},
+    },
     "rem": {**QUICK, "theta_steps": 1, "pgd_steps": 3, "draws": 2, "inner_steps": 1},
     "mem": {**QUICK, "theta_steps": 1, "pgd_steps": 3, "candidates": 2, "text_rounds": 1},
     "mmguard-bph": {**QUICK, "pgd_steps": 3, "candidates": 2},

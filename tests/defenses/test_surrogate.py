@@ -45,6 +45,8 @@ LEARNING = {
     "rem": ROBUST,
     "sem": ROBUST,
     "mi-ue": ROUNDS,
+    "tue": ROUNDS,
+    "dune": {**ONCE, "models": 1, "particles": 2, "iterations": 1},
 }
 """Methods whose surrogate learns, with settings under which it learns a little."""
 

@@ -119,6 +119,8 @@ NEAR = {
     "rem": "mmguard-bph-max",
     "sem": "mmguard-bph-max",
     "mi-ue": "tap",
+    "tue": "mi-ue",
+    "dune": "tap",
     "anti-finetune": "em",
     "uc": "em-class",
     "lsp": "em-class",
