@@ -112,11 +112,12 @@ def test_a_purifier_without_the_auxiliary_samples_that_it_reads(tmp_path: Path, 
         )
 
 
-def test_a_model_of_own_pictures_without_such(tmp_path: Path, toys: Path) -> None:
-    found = failures(go(tmp_path, attacks=["none", "eclipse", "toy-invert"]), "eclipse")
+@pytest.mark.parametrize("attack", ["eclipse", "lightshed"])
+def test_a_model_of_own_pictures_without_such(tmp_path: Path, toys: Path, attack: str) -> None:
+    found = failures(go(tmp_path, attacks=["none", attack, "toy-invert"]), attack)
     assert len(found) == 2
     for failure in found:
-        assert failure.stage == "fit eclipse" and "'auxiliary', which it was not granted" in failure.error
+        assert failure.stage == f"fit {attack}" and "'auxiliary', which it was not granted" in failure.error
 
 
 COMMIT = "0123456789abcdef" * 2 + "01234567"

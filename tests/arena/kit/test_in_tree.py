@@ -30,7 +30,8 @@ ONLY: Mapping[str, tuple[str, ...]] = {
         ("attack/adv-train", "attack/ueraser", "attack/augment", "attack/loss-filter"), (*TRAINED, "needs")
     ),
     **dict.fromkeys(
-        ("attack/onion", "attack/paraphrase", "attack/diffpure", "attack/bye"), (*TRAINED, "needs", "one-sample")
+        ("attack/onion", "attack/paraphrase", "attack/diffpure", "attack/bye", "attack/lightshed"),
+        (*TRAINED, "needs", "one-sample"),
     ),
     "attack/vae": SAID,  # a minute a check
     "attack/eclipse": SAID,  # minutes a check
