@@ -12,11 +12,10 @@ pairs that the training has not seen are told apart best. The loss of a picture 
 
 and, after the first part of training, 0.3 H(P') for clean pictures and -0.3 H(P') for protected ones.
 
-The text of the paper was not at hand. The course is that of its abstract and of two accounts of it: a summary, which
-has residual and attention blocks, the terms of the loss, the first three weights and 100 epochs without entropy, and a
-public reimplementation by others, which also has the 0.01, the 0.3 and the choice of T, where true less false positive
-rate is largest. The authors give code and weights to those who ask. How they measure entropy, in which units
-perturbations are, and how long they train is not known here. Adapted are:
+What stands here follows the abstract and two accounts of the paper: a summary, which has residual and attention blocks,
+the terms of the loss, the first three weights and 100 epochs without entropy, and a reimplementation by others, which
+also has the 0.01, the 0.3 and the choice of T, where true less false positive rate is largest. How the authors measure
+entropy, in which units perturbations are, and how long they train is in none of them. Adapted are:
 
 * protections: those of the arena that need no model, at their published strength, and random signs, which stand for
   noise by sign steps; the paper has Nightshade, Glaze and others that attack image generators;
