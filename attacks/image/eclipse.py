@@ -59,7 +59,7 @@ class Eclipse(Attack):
     class Config(PluginConfig):
         t_star: int = Field(100, ge=1, le=LEVELS, description=f"noise level, of {LEVELS:,}")
         steps: int = Field(10, ge=1, description="denoising steps, evenly spaced from t_star to 0")
-        training_steps: int = setting(300, dry_run=10, ge=2, description="training steps of the model, of 8 pictures")
+        training_steps: int = setting(300, dry_run=10, ge=10, description="training steps of the model, of 8 pictures")
         grayscale: float = Field(0.4, ge=0, le=1, description="probability of a picture without colours in fine-tuning")
         sigma: float = Field(0.05, ge=0, le=1, description="noise in fine-tuning: its deviation, of colours in [0, 1]")
         batch_size: int = setting(16, dry_run=8, ge=1, description="tiles that the model sees together in purifying")

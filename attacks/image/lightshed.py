@@ -14,16 +14,17 @@ and, after the first part of training, 0.3 H(P') for clean pictures and -0.3 H(P
 
 What stands here follows the abstract and two accounts of the paper: a summary, which has residual and attention blocks,
 the terms of the loss, the first three weights and 100 epochs without entropy, and a reimplementation by others, which
-also has the 0.01, the 0.3 and the choice of T, where true less false positive rate is largest. How the authors measure
-entropy, in which units perturbations are, and how long they train is in none of them. Adapted are:
+also has the 0.01, the 0.3 and the choice of T, where true less false positive rate is largest; the signs of 0.3 are
+those that make H(P') > T likely for protected pictures alone. How the authors measure entropy, in which units
+perturbations are, and how long they train is in none of them. Adapted are:
 
 * protections: those of the arena that need no model, at their published strength, and random signs, which stand for
   noise by sign steps; the paper has Nightshade, Glaze and others that attack image generators;
 * units: perturbations count in 16/255, since they are far smaller here; SSIM has the range of pictures;
 * entropy: of the histogram of 8-bit levels, as a share of the 8 bits that there can be, so that it does not outweigh
   the other terms; for the gradient, a value between two levels counts for both;
-* the network: some 0.15 M weights, features at the picture's own size, and a second view, without which so short a
-  training finds little; see `attacks.image.perturbation_autoencoder`;
+* the network: some 0.16 M weights, features at the picture's own size, and a second view of the picture; see
+  `attacks.image.perturbation_autoencoder`;
 * training: 600 steps of 16 crops, which are drawn and protected anew all the time, since own pictures may be few.
 """
 

@@ -119,7 +119,7 @@ def test_it_starts_from_random_weights_of_the_seed(tmp_path: Path) -> None:
     found = []
     for seed in (1, 2):
         (folder := tmp_path / str(seed)).mkdir()
-        attack = Registry().create("attack", "eclipse", {"training_steps": 2})
+        attack = Registry().create("attack", "eclipse", {"training_steps": 10})
         state = torch.get_rng_state()
         attack.fit(AttackerWorld(seed=seed, auxiliary=own), folder)
         assert torch.equal(torch.get_rng_state(), state)
@@ -138,7 +138,7 @@ def test_results_follow_the_seed_and_sizes_and_modes_stay(small: None, tmp_path:
     odd = [rng.integers(0, 256, shape, dtype=np.uint8) for shape in shapes]
 
     def bytes_of(name: str, seed: int) -> list[bytes]:
-        after = purified(odd, samples(odd), tmp_path / name, seed, training_steps=3)
+        after = purified(odd, samples(odd), tmp_path / name, seed, training_steps=10)
         for x, image in zip(samples(odd), after, strict=True):
             assert (image.size, image.mode) == (x.image.size, x.image.mode)
         return [image.tobytes() for image in after]
