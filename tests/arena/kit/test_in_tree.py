@@ -30,7 +30,7 @@ ONLY: Mapping[str, tuple[str, ...]] = {
         ("attack/adv-train", "attack/ueraser", "attack/augment", "attack/loss-filter"), (*TRAINED, "needs")
     ),
     **dict.fromkeys(
-        ("attack/onion", "attack/paraphrase", "attack/diffpure", "attack/bye", "attack/lightshed"),
+        ("attack/onion", "attack/paraphrase", "attack/diffpure", "attack/bye", "attack/lightshed", "attack/le-jcdp"),
         (*TRAINED, "needs", "one-sample"),
     ),
     "attack/vae": SAID,  # a minute a check
