@@ -26,6 +26,7 @@ from defenses.claims import changes
 from defenses.feature_target import picture_classes
 from defenses.noise import Noise
 from defenses.tue import DrawnAnew, TransferableExamples, contrast, discriminant, views
+from mmguard.settings import Pictures
 
 QUICK: dict[str, Any] = {"rounds": 3, "theta_steps": 1, "rank": 2, "pgd_steps": 4, "step": 4.0, "batch_size": 6}
 
@@ -172,7 +173,7 @@ def test_noise_spares_a_learner_without_labels_the_pictures() -> None:
     for _ in range(20):
         surrogate.train_step(range(8), kept.shown)
     learned = loss()
-    kept.descend([surrogate], [4 / 255] * 20, False)
+    kept.descend([surrogate], [4 / 255] * 20, Pictures())
     crafted = loss()
     kept.start(lambda shape: 2.0 * torch.randint(2, shape, generator=generator) - 1)
     assert learned < before - 0.05 and crafted < min(learned, loss()) - 0.05
