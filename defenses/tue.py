@@ -59,8 +59,8 @@ class TransferableExamples(ImageDefense):
     class. f is a pretrained model's vision tower and projector with LoRA adapters, the mean over image tokens, and a
     head of two layers without batch normalisation, which batches of one picture do not bear. There are 5 turns of
     training and noise and not 200, as data and adapters are small, and batches have 32 samples instead of 512. Noise is
-    compared at one size, see `defenses.flat`. Several surrogates are descended on together. Raises `ArenaError` where
-    all pictures have one answer.
+    compared at one size, see `defenses.flat`; through `purifiers` what these change counts as noise too. Several
+    surrogates are descended on together. Raises `ArenaError` where all pictures have one answer.
     """
 
     needs = frozenset({"seed", "surrogates"})

@@ -179,7 +179,7 @@ class UnlearnableClusters(ImageDefense):
         ]
         rows = [
             torch.cat([one.pictures([planes(samples[i].image) for i in p]).cpu() for part in parts for p in part])
-            for one in surrogates
+            for one in (surrogates if self.config.reuse is None else surrogates[:1])
         ]
         if self.config.reuse is not None:
             kept = trained.read(Path(self.config.reuse), {"centres": (None, rows[0].shape[1])})["centres"]

@@ -80,6 +80,7 @@ class JointConditional(Diffusion):
                 x = scheduler.add_noise(x, noise(), torch.tensor(levels[:1]))
                 for level in levels:
                     found = tiling.map(x, partial(output, denoiser, level), c.batch_size)
+                    # of the scheduler's own step only what it takes for the picture
                     estimate = scheduler.step(found, level, x, generators).pred_original_sample
                     mean, variance = reverse_step(scheduler, level, x, estimate)
                     if c.guidance:
