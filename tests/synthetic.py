@@ -38,6 +38,7 @@ def record(
     seed: int = 0,
     *,
     recipe: str = "lora",
+    sweep: str | None = None,
     dataset: str = "glyphs",
     model: str = "tiny-llava",
     image: float = 8.0,
@@ -50,8 +51,8 @@ def record(
     created: str = "2026-01-01T00:00:00+00:00",
     **changes: Any,
 ) -> Record:
-    """One record; `error` makes it a failed one, `surrogates` are the fine-tuned model unless given, `changes` replace
-    top-level fields."""
+    """One record; `error` makes it a failed one, a `sweep`, with a bound of 0.05, is the one that its recipe is of,
+    `surrogates` are the fine-tuned model unless given, `changes` replace top-level fields."""
     budget = "" if defense == "none" else str(image)  # the clean control is the same under every budget
     names = (dataset, model, defense, attack, recipe, budget, str(auxiliary))
     key = (seed, *"/".join((*names, *surrogates)).encode())
@@ -70,7 +71,7 @@ def record(
         "model": base_model(model),
         "defense": plugin(defense, label=defense, surrogates=[base_model(name) for name in owned]),
         "attack": {"label": attack, "parts": [plugin(attack)]},
-        "recipe": plugin(recipe, label=recipe),
+        "recipe": plugin(recipe, label=recipe, sweep=sweep, clean_cost=None if sweep is None else 0.05),
         "knowledge": "none" if not crafted else "white-box" if model in owned else "black-box",
         "budget": {"norm": "linf", "image": image, "text": 5, "forbid_answer_words": True},
         "auxiliary": auxiliary,
@@ -78,7 +79,7 @@ def record(
         "zero_shot": None if zero_shot is None else Outcome.pack(correct(zero_shot, (99,), items)),
         "outcome": None if error is not None else Outcome.pack(bits, {"exact": float(bits.mean())}),
         "peak_accuracy": None if error is not None else min(1.0, float(bits.mean()) + 0.01),
-        "chosen_epoch": None if error is not None else 2,
+        "chosen_epoch": None if error is not None else 0,
         "epochs": [{"loss": 0.2, "held_out_accuracy": 0.8, "held_out_loss": 0.3, "test_accuracy": 0.5}],
         "stealth": stealth if error is None else None,
         "cost": {"protect": stage if crafted else None, "purify": None, "finetune": stage, "machine": "2 cores, 8 GB"},

@@ -74,6 +74,9 @@ def show_plan(
             cells = [duration(sum(plan.seconds[s.name] for s in missing if s.kind == kind))]
         stages.add_row(kind, str(count), str(count - lacking[kind]), str(left[kind]), *cells)
     out.print(f"suite {plan.suite.id} · digest {plan.digest[:12]} · {len(plan.cells)} cells · store {plan.store.url}")
+    for sweep, count in Counter(use.sweep for use in plan.suite.recipes if use.sweep is not None).items():
+        said = f"sweep {sweep}: the fine-tuner chooses among {count} recipes, {count} fine-tunings a choice"
+        out.print(said, markup=False, soft_wrap=True)
     out.print(stages)
     if costs is not None:
         displays.show_costs(costs, out)

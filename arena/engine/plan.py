@@ -34,9 +34,19 @@ from arena.plugins.identity import CONTROL, PROTOCOL_VERSION
 from arena.plugins.registry import Registry
 from arena.plugins.spec import PluginSpec
 from arena.records.bulk import bulk
-from arena.records.schema import Asked, AttackRef, BudgetRef, DatasetRef, DefenseRef, LabelledRef, ModelRef
+from arena.records.schema import Asked, AttackRef, BudgetRef, DatasetRef, DefenseRef, ModelRef, RecipeRef
 from arena.store.local import Store
-from arena.suites.schema import TARGET, AttackUse, Combination, DatasetUse, DefenseUse, PluginUse, Suite, digest
+from arena.suites.schema import (
+    TARGET,
+    AttackUse,
+    Combination,
+    DatasetUse,
+    DefenseUse,
+    PluginUse,
+    RecipeUse,
+    Suite,
+    digest,
+)
 from arena.text import bound_text
 
 T = TypeVar("T")
@@ -207,9 +217,10 @@ class _Builder:
     def _labelled(self, spec: PluginSpec, use: PluginUse) -> dict[str, object]:
         return {**self.plugins.reference(spec).model_dump(), "label": use.label}
 
-    def _recipe(self, use: PluginUse) -> tuple[PluginSpec, LabelledRef]:
+    def _recipe(self, use: RecipeUse) -> tuple[PluginSpec, RecipeRef]:
         spec = self.plugins.plugin("recipe", use.id, use.config)[1]
-        return spec, LabelledRef.model_validate(self._labelled(spec, use))
+        choice = {} if use.sweep is None else {"sweep": use.sweep, "clean_cost": use.clean_cost}
+        return spec, RecipeRef.model_validate({**self._labelled(spec, use), **choice})
 
     def _defense(self, use: DefenseUse, surrogates: list[ModelRef]) -> DefenseRef:
         spec = self.plugins.plugin("defense", use.id, use.config)[1]

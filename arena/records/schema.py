@@ -125,6 +125,14 @@ class DefenseRef(LabelledRef):
     surrogates: list[ModelRef]
 
 
+class RecipeRef(LabelledRef):
+    """A recipe. One of a `sweep`, a choice of the fine-tuner among recipes, has its name, and how much worse than the
+    best of them one may be on held-out clean data so that it can be chosen."""
+
+    sweep: str | None = None
+    clean_cost: Share | None = None
+
+
 class AttackRef(_Part):
     """An attack, or a sequence of them, such as ``jpeg+case``; its `label` is what boards print.
 
@@ -283,7 +291,7 @@ class Asked(_Part):
     model: ModelRef
     defense: DefenseRef
     attack: AttackRef
-    recipe: LabelledRef
+    recipe: RecipeRef
     knowledge: Literal["white-box", "gray-box", "black-box", "none"]
     budget: BudgetRef
     auxiliary: Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -347,6 +355,8 @@ class Record(Asked):
         done = self.status == "done"
         if (self.outcome is not None) != done or (self.failure is None) != done:
             raise ValueError("a record that is done has an outcome and no failure, one that failed the reverse")
+        if done and self.epochs and not (self.chosen_epoch is not None and self.chosen_epoch < len(self.epochs)):
+            raise ValueError(f"chosen_epoch: {self.chosen_epoch} is none of the {len(self.epochs)} epochs, from 0")
         for name, outcome in (("zero_shot", self.zero_shot), ("outcome", self.outcome)):
             if outcome is not None and outcome.items != self.dataset.test:
                 raise ValueError(f"{name}: {outcome.items} items, but the dataset has {self.dataset.test} test items")

@@ -61,7 +61,7 @@ class Contest:
     failed has none. The cells of defense `CLEAN` are the controls. `choosers` are labels of attacks that choose by
     what the attacker has what to do about a release; `left_out` are attacks, each with a recipe, that no attacker is
     taken to choose. `random_words` has the defenses that change questions, each with the controls that insert as many
-    words at random.
+    words at random. `sweeps` are recipes that are a choice among others by what the attacker has.
     """
 
     def __init__(
@@ -71,11 +71,13 @@ class Contest:
         choosers: Collection[str] = frozenset(),
         left_out: Collection[tuple[str, str]] = frozenset(),
         random_words: Mapping[Hashable, Sequence[Hashable]] | None = None,
+        sweeps: Collection[str] = (),
     ) -> None:
         self._cells = Cells(bits, zero_shot)
         self._left_out = left_out
         self._choosers = choosers
         self._random_words = random_words or {}
+        self._sweeps = sweeps
         self._tops: dict[tuple[float, Seeds], tuple[Answers, Answers, Estimate]] = {}
 
     def results(self) -> Iterator[tuple[dict[Place, Scores], list[Robust]]]:
@@ -145,8 +147,9 @@ class Contest:
         return [place for place in found if (place.attack, place.recipe) not in self._left_out]
 
     def _own(self, places: Sequence[Place]) -> list[Place]:
-        """Those with an attack that chooses itself."""
-        return [place for place in places if place.attack in self._choosers]
+        """Those with an attack that chooses itself, and where a sweep chooses the recipe, by that."""
+        own = [place for place in places if place.attack in self._choosers]
+        return [place for place in own if place.recipe in self._sweeps] or own
 
     def _scores(self, place: Place) -> Scores:
         own = place if self._cells.bits[place] else None

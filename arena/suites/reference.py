@@ -18,16 +18,17 @@ from pydantic.fields import FieldInfo
 from arena.budget import Budget
 from arena.plugins.registry import BASES, OURS, Registry
 from arena.plugins.settings import describe_setting
-from arena.suites.schema import AttackUse, DatasetUse, DefenseUse, Limits, PluginUse, Skip, Suite, Tiny
+from arena.suites.schema import AttackUse, DatasetUse, DefenseUse, Limits, PluginUse, RecipeUse, Skip, Suite, Tiny
 
 NOTHING = "\N{EN DASH}"
 
 _PARTS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("The suite", Suite),
-    ("A model, a surrogate, a recipe", PluginUse),
+    ("A model, a surrogate", PluginUse),
     ("A dataset", DatasetUse),
     ("A defense", DefenseUse),
     ("An attack", AttackUse),
+    ("A recipe", RecipeUse),
     ("A budget", Budget),
     ("`skip`", Skip),
     ("`limits`", Limits),

@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import random
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -171,6 +173,99 @@ class AttackUse(PluginUse):
         return _labelled("+".join(_labelled(id, config.get(id)) for id in ids), None, extra)
 
 
+Values = Annotated[tuple[JsonValue, ...], Field(min_length=1)]
+Grid = Annotated[dict[str, Values], Field(min_length=1), AfterValidator(_json)]
+MEMBERS = 1000
+"""Combinations of a grid, at most."""
+
+
+class RecipeUse(PluginUse):
+    """A recipe, or with a `grid` one for each combination of its values.
+
+    Recipes of one `sweep` are a choice of the fine-tuner, who trains by each and keeps the one that is best on the data
+    that they hold out of their own. The board has it as a recipe of that name, beside its members::
+
+        recipes:
+          - {id: lora, sweep: swept, grid: {learning_rate: [0.001, 0.004], rank: [4, 16]}, trials: 3}
+          - {id: full, sweep: swept, config: {learning_rate: 0.001}}
+    """
+
+    sweep: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="name of the choice that it is a member of; boards print it as a recipe's label"
+    )
+    grid: Grid | None = Field(
+        default=None, description="settings by name, each with the values to try; all combinations, unless `trials`"
+    )
+    trials: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="as many combinations of the grid, drawn at random, always the same ones"
+    )
+    clean_cost: float = Field(
+        default=0.05,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="the choice is among the recipes whose accuracy on held-out clean data, without protection and "
+        "attack, is at most so far below that of the best; the same for all of a sweep",
+    )
+
+    @model_validator(mode="after")
+    def _of_a_sweep(self) -> RecipeUse:
+        if self.grid is None:
+            if self.trials is not None:
+                raise ValueError("`trials` is how many combinations of a `grid` are tried: add the grid")
+            return self
+        if self.sweep is None:
+            raise ValueError("a `grid` needs a `sweep`, the name of the choice among its recipes")
+        for name, values in self.grid.items():
+            if name in self.config:
+                raise ValueError(f"{name!r} is in `config` and in `grid`: remove one")
+            if len({json.dumps(value, sort_keys=True) for value in values}) < len(values):
+                raise ValueError(f"a value of {name!r} is in the grid twice: remove one")
+        count = prod(map(len, self.grid.values()))
+        tried = self.trials or count
+        if tried > MEMBERS:
+            raise ValueError(f"at most {MEMBERS} recipes, not {tried}: set `trials`, or try fewer values")
+        if self.trials is not None and self.trials > count:
+            raise ValueError(f"the grid has {count} combinations, not {self.trials}: lower `trials`")
+        return self
+
+    def members(self) -> list[RecipeUse]:
+        """One recipe for each combination that is tried, in the order of the grid; itself where there is no grid."""
+        if self.grid is None:
+            return [self]
+        sizes = [len(values) for values in self.grid.values()]
+        numbers: Sequence[int] = range(prod(sizes))
+        if self.trials is not None:
+            text = json.dumps(self.grid, sort_keys=True, ensure_ascii=False)
+            draw = random.Random(hashlib.sha256(text.encode()).digest())
+            numbers = sorted(draw.sample(numbers, self.trials))
+        own = "" if self.label == _labelled(self.id, self.config) else self.label
+        return [self._member(number, sizes, own) for number in numbers]
+
+    def _member(self, number: int, sizes: list[int], label: str) -> RecipeUse:
+        assert self.grid is not None
+        point: dict[str, JsonValue] = {}
+        for (name, values), size in reversed(list(zip(self.grid.items(), sizes, strict=True))):
+            number, at = divmod(number, size)
+            point[name] = values[at]
+        point = dict(reversed(point.items()))
+        name = _labelled(label, point) if label else _labelled(self.id, {**self.config, **point})
+        update = {"config": {**self.config, **point}, "label": name, "grid": None, "trials": None}
+        return self.model_copy(update=update)
+
+
+def _with_members(uses: tuple[RecipeUse, ...]) -> tuple[RecipeUse, ...]:
+    found = tuple(member for use in uses for member in use.members())
+    bounds: dict[str, float] = {}
+    for use in found:
+        if use.sweep is not None and bounds.setdefault(use.sweep, use.clean_cost) != use.clean_cost:
+            raise ValueError(
+                f"the recipes of the sweep {use.sweep!r} have a `clean_cost` of {bounds[use.sweep]:g} and of "
+                f"{use.clean_cost:g}: give all the same"
+            )
+    return found
+
+
 class Limits(_Part):
     """What a stage may take before it counts as failed."""
 
@@ -201,7 +296,7 @@ class Skip(_Part):
 
     models: Names | None = Field(default=None, description="labels of models")
     datasets: Names | None = Field(default=None, description="labels of datasets")
-    recipes: Names | None = Field(default=None, description="labels of recipes")
+    recipes: Names | None = Field(default=None, description="labels of recipes, or names of sweeps")
     defenses: Names | None = Field(default=None, description="labels of defenses")
     attacks: Names | None = Field(default=None, description="labels of attacks")
     budgets: Annotated[tuple[float, ...], Field(min_length=1)] | None = Field(
@@ -217,9 +312,12 @@ class Skip(_Part):
         return self
 
     def covers(self, combination: Mapping[str, str | float]) -> bool:
-        """Whether a combination, by field, is in every list given."""
+        """Whether a combination, by field, is in every list given; `sweep` is that of its recipe."""
         lists = self.model_dump(exclude_none=True)
-        return all(combination[field] in wanted for field, wanted in lists.items())
+        return all(
+            combination[field] in wanted or (field == "recipes" and combination["sweep"] in wanted)
+            for field, wanted in lists.items()
+        )
 
 
 class Tiny(_Part):
@@ -243,7 +341,7 @@ class Combination(NamedTuple):
 
     dataset: DatasetUse
     model: PluginUse
-    recipe: PluginUse
+    recipe: RecipeUse
     defense: DefenseUse
     budget: Budget
     attack: AttackUse
@@ -277,7 +375,9 @@ class Suite(_Part):
     )
     defenses: tuple[DefenseUse, ...] = Field(min_length=1, description="protections; the control `none` among them")
     attacks: tuple[AttackUse, ...] = Field(min_length=1, description="what the fine-tuner does; `none` among them")
-    recipes: tuple[PluginUse, ...] = Field(min_length=1, description="how the fine-tuner trains")
+    recipes: Annotated[tuple[RecipeUse, ...], AfterValidator(_with_members)] = Field(
+        min_length=1, description="how the fine-tuner trains"
+    )
     budgets: Budgets = Field(default=(Budget(),), description="how much defenses may change; each is an axis")
     auxiliary: Share = Field(
         default=0, description="clean samples of the attacker's own, as a share of the training size"
@@ -293,7 +393,12 @@ class Suite(_Part):
 
     def where(self, *location: str | int) -> str:
         """``quick.yaml, line 12, attacks[1].config`` for a place in the suite, as errors name it."""
-        return (self._document or Document(f"suite {self.id!r}")).where(location)
+        document = self._document or Document(f"suite {self.id!r}")
+        if location[0] == "recipes" and len(location) > 1 and isinstance(document.data, dict):
+            listed = [RecipeUse.model_validate(use) for use in document.data["recipes"]]
+            entries = [number for number, use in enumerate(listed) for _ in use.members()]
+            location = ("recipes", entries[int(location[1])], *location[2:])
+        return document.where(location)
 
     def combinations(self) -> Iterator[Combination]:
         """Every combination that is not skipped, in the suite's order. The control has one for all budgets, since it
@@ -302,7 +407,8 @@ class Suite(_Part):
             budgets = defense.budgets or self.budgets
             for budget, attack in product(budgets[:1] if defense.id == "none" else budgets, self.attacks):
                 found = Combination(dataset, model, recipe, defense, budget, attack)
-                if not any(skip.covers(found.names) for skip in self.skip):
+                names = {**found.names, "sweep": recipe.sweep or ""}
+                if not any(skip.covers(names) for skip in self.skip):
                     yield found
 
     def share(self, attack: AttackUse) -> float:
@@ -314,6 +420,10 @@ def digest(suite: Suite) -> str:
     """SHA-256 (hex) of what the suite says, without its title and description, and without its dry run."""
     content = suite.model_dump(mode="json", exclude={"title", "description", "tiny"})
     content["limits"] = {"stage_minutes": content["limits"]["stage_minutes"]}  # the others change no result
+    for use in content["recipes"]:
+        choice = {name: use.pop(name) for name in ("sweep", "grid", "trials", "clean_cost")}
+        if choice["sweep"] is not None:
+            use |= {"sweep": choice["sweep"], "clean_cost": choice["clean_cost"]}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -338,7 +448,7 @@ _MODELS: dict[tuple[str, ...], type[BaseModel]] = {
     ("defenses", "budgets"): Budget,
     ("defenses", "surrogates"): PluginUse,
     ("attacks",): AttackUse,
-    ("recipes",): PluginUse,
+    ("recipes",): RecipeUse,
     ("budgets",): Budget,
     ("skip",): Skip,
     ("limits",): Limits,

@@ -55,6 +55,12 @@ def validate(suite: Suite, registry: Registry, apart: bool = False) -> None:
                 f"{suite.where(field, again[0])}: the label {labels[again[0]]!r} is already taken: give one a `label:` "
                 "of its own"
             )
+    recipes = [use.label for use in suite.recipes]
+    for i, recipe in enumerate(suite.recipes):
+        if recipe.sweep in recipes:
+            raise UsageError(
+                f"{suite.where('recipes', i)}: the sweep {recipe.sweep!r} has a recipe's label: give it another name"
+            )
     for field, uses in (("defenses", suite.defenses), ("attacks", suite.attacks)):
         if not any(use.id == "none" for use in uses):
             raise UsageError(f"{suite.where(field)}: the control 'none' is missing: add `none` to the {field}")
@@ -67,6 +73,7 @@ def validate(suite: Suite, registry: Registry, apart: bool = False) -> None:
                 raise UsageError(f"{where}: no budget has an image bound of {budget:g} (there are {there})")
         for field, names in skip.model_dump(exclude_none=True, exclude={"budgets"}).items():
             known = [use.label for use in getattr(suite, field)]
+            known += dict.fromkeys(use.sweep for use in suite.recipes if use.sweep) if field == "recipes" else ()
             for name in names:
                 if name not in known:
                     raise UsageError(

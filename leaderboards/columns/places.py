@@ -82,6 +82,14 @@ COUNTS = (
     Column("seeds", ("cells",), "whole number", "at least 0", "seeds of the row that are done"),
     Column("failed", ("cells",), "whole number", "at least 0", "seeds of the row that failed"),
     Column(
+        "chosen_recipes",
+        ("cells",),
+        "text",
+        "labels, each with a number of seeds",
+        "which recipes the fine-tuner chose, where the recipe is a choice among several (`sweep`)",
+        "null where it is none",
+    ),
+    Column(
         "left_out",
         ("cells",),
         "text",

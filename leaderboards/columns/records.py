@@ -24,7 +24,7 @@ RECORD = (
     Field("model", "model", "", "the fine-tuner's model"),
     Field("defense", "defense", "", "the protection"),
     Field("attack", "attack", "", "what the fine-tuner does about it"),
-    Field("recipe", "labelled plugin", "", "how the fine-tuner trains"),
+    Field("recipe", "recipe", "", "how the fine-tuner trains"),
     Field(
         "knowledge",
         "`white-box` or `gray-box` or `black-box` or `none`",
@@ -89,7 +89,18 @@ _LABEL = Field("label", "text", "", "the name that boards print, such as `em` or
 PARTS: dict[str, tuple[Field, ...]] = {
     "record": RECORD,
     "plugin": PLUGIN,
-    "labelled plugin": (*PLUGIN, _LABEL),
+    "recipe": (
+        *PLUGIN,
+        _LABEL,
+        Field("sweep", "text", "label", "the choice among recipes that it is a member of", "null where it is none"),
+        Field(
+            "clean_cost",
+            "number",
+            "0 to 1",
+            "how much less than the best of them it may reach on held-out clean data so that it can be chosen",
+            "null where it is no member of a choice",
+        ),
+    ),
     "dataset": (
         *PLUGIN,
         Field("train", "whole number", f"samples, {_COUNT}", "training samples"),

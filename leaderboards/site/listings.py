@@ -82,6 +82,16 @@ def left_out(cells: Sequence[Row]) -> Listing:
     return Listing(["dataset", "model", "recipe", "attack", "why"], rows)
 
 
+def chosen_recipes(cells: Sequence[Row]) -> Listing:
+    """What was chosen where the recipe is a choice of the fine-tuner."""
+    rows = [
+        [row["dataset"], row["model"], row["recipe"], row["defense"], budget_text(*budget_of(row)), column(row), chosen]
+        for row in cells
+        if (chosen := row["chosen_recipes"])
+    ]
+    return Listing(["dataset", "model", "sweep", "defense", "budget", "attack", "chosen (seeds)"], rows)
+
+
 def tasks(power: Sequence[Row]) -> Listing:
     """How hard each task is, by its controls."""
 

@@ -15,6 +15,7 @@ from leaderboards.site.listings import (
     Cause,
     Listing,
     causes,
+    chosen_recipes,
     costs,
     gains,
     left_out,
@@ -84,6 +85,7 @@ class Page:
     own_data: Listing
     costs: Listing
     left_out: Listing
+    chosen_recipes: Listing
     tasks: Listing
     stealth: Listing
     failed: str
@@ -117,6 +119,7 @@ def compose(board: Board) -> Page:
         own_data=own_data(cells),
         costs=costs(cells),
         left_out=left_out(cells),
+        chosen_recipes=chosen_recipes(cells),
         tasks=tasks(rows_of(board.power)),
         stealth=stealth(ranking),
         failed=f"{tally.failed} of {counted(tally.cells, 'cell')} failed.",

@@ -36,6 +36,7 @@ from leaderboards.tables.rows import (
     ranking_rows,
     shown_robust,
 )
+from leaderboards.tables.sweeps import choose
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -132,6 +133,8 @@ def _build(
 
     attacks = {r.cell for one in submissions if one.submission.entry.kind == "attack" for r in one.records}
     groups = collect([*records, *(r for one in submissions for r in one.records)], asked, attacks)
+    for group in groups:
+        choose(group)
     cells: list[dict[str, Any]] = []
     ranking: list[dict[str, Any]] = []
     power: list[dict[str, Any]] = []
@@ -150,7 +153,7 @@ def _build(
             robust = _bare_of_all_seeds(group, fitness, robust)
         ranking += ranking_rows(group, contest, coverage, fitness, robust)
         power.append(power_row(group, fitness, median(detectable) if detectable else None))
-    kept = [record for group in groups for seeds in group.records.values() for record in seeds.values()]
+    kept = [record for group in groups for record in group]
     failures = [row for group in groups for row in failure_rows(group)]
     suite = suite_of(kept)
     missing = len({cell.identity for cell in asked} - {record.cell for record in kept})
@@ -235,6 +238,7 @@ def _contest(group: Group, fitness: Fitness, bits: Mapping[Place, Mapping[int, B
         group.choosers,
         fitness.left_out,
         random_words(group),
+        group.sweeps.keys(),
     )
 
 
@@ -253,7 +257,9 @@ def _bare_of_all_seeds(group: Group, fitness: Fitness, robust: Sequence[Robust])
 
 def _typed(cells: pd.DataFrame) -> pd.DataFrame:
     """The table with types that do not depend on what is there: columns without any value are numbers, or reasons."""
-    reasons = [str(name) for name in cells if str(name).endswith("_undefined") or name == "left_out"]
+    reasons = [
+        str(name) for name in cells if str(name).endswith("_undefined") or name in ("left_out", "chosen_recipes")
+    ]
     empty = [str(name) for name in cells if cells[name].isna().all() and name not in reasons]
     return cells.astype(dict.fromkeys(reasons, "string") | dict.fromkeys(empty, "float64"))
 

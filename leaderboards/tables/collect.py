@@ -49,7 +49,8 @@ class Group:
     """All records of one dataset and model: per place and seed the one that counts, done or failed.
 
     `asked` has the cells that the suite asks for, whether or not there is a record; empty where that is not known.
-    `submitted` are the places of attacks that somebody submitted, which are asked for of nobody.
+    `submitted` are the places of attacks that somebody submitted, which are asked for of nobody. `chosen` are those of
+    sweeps, see `leaderboards.tables.sweeps`, whose records are also those of other places.
     """
 
     dataset: str
@@ -58,9 +59,11 @@ class Group:
     records: dict[Place, dict[int, Record]] = field(default_factory=lambda: defaultdict(dict))
     asked: dict[Place, dict[int, Asked]] = field(default_factory=lambda: defaultdict(dict))
     submitted: set[Place] = field(default_factory=set)
+    chosen: set[Place] = field(default_factory=set)
 
     def __iter__(self) -> Iterator[Record]:
-        return (record for seeds in self.records.values() for record in seeds.values())
+        own = (seeds for place, seeds in self.records.items() if place not in self.chosen)
+        return (record for seeds in own for record in seeds.values())
 
     @cached_property
     def places(self) -> dict[Hashable, list[Place]]:
@@ -80,6 +83,17 @@ class Group:
         """Attacks by label: what was said of each."""
         asked = (cell for seeds in self.asked.values() for cell in seeds.values())
         return {cell.attack.label: cell.attack for cell in (*self, *asked)}
+
+    @cached_property
+    def sweeps(self) -> dict[str, dict[str, float]]:
+        """The labels of recipes by the name of the choice that they are members of, in the suite's order, each with how
+        much worse than the best of them on held-out clean data it may be."""
+        found: dict[str, dict[str, float]] = {}
+        asked = (cell for seeds in self.asked.values() for cell in seeds.values())
+        for cell in (*asked, *self):
+            if cell.recipe.sweep is not None:
+                found.setdefault(cell.recipe.sweep, {})[cell.recipe.label] = cell.recipe.clean_cost or 0.0
+        return found
 
     @property
     def choosers(self) -> frozenset[str]:

@@ -19,6 +19,7 @@ from leaderboards.tables.collect import IN_DOMAIN, Budget, Group, Protection, co
 from leaderboards.tables.coverage import Coverage
 from leaderboards.tables.credit import without_answer_word, without_random_words
 from leaderboards.tables.fitness import Fitness
+from leaderboards.tables.sweeps import Sweep, sweeps, winners
 
 Row = dict[str, Any]
 
@@ -56,6 +57,7 @@ def cell_row(group: Group, place: Place, scores: Scores, robust: Robust, fitness
     left_out = fitness.left_out.get((place.attack, place.recipe))
     row |= {"items": group.items, "seeds": len(done), "failed": len(records) - len(done)}
     row["left_out"] = left_out.reason if left_out else None
+    row["chosen_recipes"] = winners(group, place)
     for name in _SCORES:
         row |= estimate_row(name, getattr(scores, name))
     row |= estimate_row("robust_protection", robust.robust_protection)
@@ -135,7 +137,7 @@ def _ranking_row(
 ) -> Row:
     places = group.places.get(robust.defense, ())
     done = [r for place in places for r in group.records[place].values() if r.outcome is not None]
-    choices = coverage.choices(budget, robust.auxiliary, robust.defense)
+    choices = [c for c in coverage.choices(budget, robust.auxiliary, robust.defense) if c.recipe not in group.sweeps]
     row = {**_identity(group, robust.defense, budget), **_data(robust.auxiliary, coverage), **place}
     row |= {"attacked": coverage.attacked(budget, robust.auxiliary), "choices": len(choices)}
     row["recipes"] = len({choice.recipe for choice in choices})
@@ -158,7 +160,7 @@ def _ranking_row(
 def failure_rows(group: Group) -> Iterator[Row]:
     """One row a record that failed, with the first line of its error."""
     for place, seeds in group.records.items():
-        for seed, record in sorted(seeds.items()):
+        for seed, record in sorted(seeds.items()) if place not in group.chosen else ():
             if record.failure is not None:
                 yield {
                     **where(group, place),
@@ -195,12 +197,27 @@ def notes(group: Group) -> Iterator[str]:
             )
     if all(place.attack != CLEAN for place in group.records):
         yield f"{where}: no control attack `none`: drops, protection and retention cannot be computed."
+    for sweep in sweeps(group):
+        yield f"{where}: {_said_of(sweep)}"
     if group.zero_shot is None:
         yield f"{where}: no zero-shot score: the gain, and every score relative to it, cannot be computed."
     if len(group.seeds) < 3:
         yield f"{where}: {counted(len(group.seeds), 'seed')}, of at least 3: intervals are missing or too narrow."
     if len({record.zero_shot.correct for record in group if record.zero_shot is not None}) > 1:
         yield f"{where}: zero-shot answers differ between records of the same model and data; the latest are used."
+
+
+def _said_of(sweep: Sweep) -> str:
+    """What a choice among recipes costs, and what bounds it."""
+    count = counted(len(sweep.recipes), "recipe")
+    said = (
+        f"`{sweep.name}` is the choice of a fine-tuner who trains by each of {count} and keeps the one that is best on "
+        f"what they hold out of their own data: {counted(len(sweep.recipes), 'fine-tuning')} a cell. None is chosen "
+        f"that is more than {100 * sweep.clean_cost:g} points worse on held-out clean data than the best of them"
+    )
+    if not sweep.out:
+        return f"{said}; all are within that."
+    return f"{said}; that leaves out {', '.join(f'`{label}`' for label in sweep.out)}."
 
 
 def plugins(records: Iterable[Record]) -> tuple[Plugin, ...]:

@@ -42,7 +42,7 @@ PARQUET = {
 NAMES: dict[str, str] = {
     "cells": """
         dataset model defense control surrogates knowledge norm image_budget text_budget forbid_answer_words attack
-        auxiliary in_domain recipe items seeds failed left_out zero_shot clean clean_attacked accuracy gain drop
+        auxiliary in_domain recipe items seeds failed left_out chosen_recipes zero_shot clean clean_attacked accuracy gain drop
         paired_drop attack_cost protection retention over_random_words release_adds robust_protection
         worst_case_protection peak_accuracy stealth_max_delta
         stealth_mean_delta stealth_psnr stealth_ssim stealth_ms_ssim stealth_ciede2000 stealth_identical_images
@@ -73,7 +73,7 @@ NAMES: dict[str, str] = {
         lineage engine_digest environment created
     """,
     "plugin": "id version config runtime fingerprint source_digest origin",
-    "labelled plugin": "id version config runtime fingerprint source_digest origin label",
+    "recipe": "id version config runtime fingerprint source_digest origin label sweep clean_cost",
     "dataset": """
         id version config runtime fingerprint source_digest origin train auxiliary test seed convention samples
     """,
@@ -313,12 +313,12 @@ def test_stealth_has_a_column_for_every_measure() -> None:
 OBJECTS = {
     "Record": "record",
     "PluginRef": "plugin",
-    "LabelledRef": "labelled plugin",
     "DatasetRef": "dataset",
     "ModelRef": "model",
     "DefenseRef": "defense",
     "AttackRef": "attack",
     "SuiteRef": "suite",
+    "RecipeRef": "recipe",
     "BudgetRef": "budget",
     "StageCost": "stage cost",
 }
