@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from arena.score.cells import Place, Seeds
 from arena.score.statistics import NO_GAIN, NO_PROTECTION, Answers, Estimate, share
 
+NO_CHOOSER = "no attack that chooses was tried"
+
 _TINY = 1e-9
 """Stands for a denominator of zero, over which nothing is stated."""
 
@@ -16,13 +18,14 @@ _TINY = 1e-9
 class Attacked:
     """What an attacker reaches who has a choice: `choice` is the cell, `accuracy` its accuracy, `protection` the share
     of the gain that is denied all the same, `retention` that share of the drop without attack; `answers` are those
-    behind `accuracy`."""
+    behind `accuracy`, and `luck` is by how much the choice flatters the attacker (`best`)."""
 
     accuracy: Estimate
     protection: Estimate
     retention: Estimate
     choice: Place | None = None
     answers: Answers | None = None
+    luck: float = 0.0
 
     @classmethod
     def without(cls, reason: str, seeds: int = 0) -> Attacked:
@@ -59,6 +62,17 @@ class Robust:
     def robust_protection(self) -> Estimate:
         """The share of the gain that is denied under that choice."""
         return self.ranked.protection
+
+    @property
+    def regret(self) -> Estimate:
+        """Accuracy that the attacker's own choice is short of the best one, that of the worst case; its interval
+        reaches further down by what that one owes to luck."""
+        if self.own is None:
+            reason = self.worst.accuracy.undefined or NO_CHOOSER
+            return Estimate(undefined=reason)
+        if self.worst.answers is None or self.own.answers is None:
+            return Estimate(undefined=self.worst.accuracy.undefined or self.own.accuracy.undefined)
+        return (self.worst.answers - self.own.answers).estimate().reaching(below=self.worst.luck)
 
     def withheld(self, reason: str) -> Robust:
         """The scores without those that are about a choice."""

@@ -269,7 +269,7 @@ class Contest:
         top = answers[chosen]
         accuracy = top.estimate().reaching(below=luck)
         protection, retention = against.left(top, luck)
-        return Attacked(accuracy, protection, retention, places[chosen], top)
+        return Attacked(accuracy, protection, retention, places[chosen], top, luck)
 
     def _clean_top(self, controls: Sequence[Place], level: float, seeds: Seeds) -> tuple[Answers, Answers, Estimate]:
         """The best clean accuracy over recipes and its gain over zero-shot."""

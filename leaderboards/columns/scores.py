@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
+from arena.score.attacked import NO_CHOOSER
 from arena.score.contest import NO_ALONE, NO_OWN_DATA, NO_RANDOM_WORDS, NO_WORDS
 from arena.score.statistics import (
     FAILED,
@@ -33,6 +34,7 @@ REASONS: dict[str, str] = {
     NO_OWN_DATA: "the row's attacker uses no clean data of their own, or nothing else",
     NO_ALONE: "no cell of the attack `auxiliary-alone` with the same share is done to compare with",
     NO_ATTACK: "what depends on attacks is not stated where the attacker has none",
+    NO_CHOOSER: "no attack was run that chooses by what the attacker has",
     WITHHELD: "an attack, or a cell without attack, failed or has no record; the counts follow",
 }
 """What ``NAME_undefined`` says, or begins with."""
@@ -201,6 +203,14 @@ SCORES = (
         "what the attacker of robust_protection reaches",
         better="lower",
         reasons=(NO_ZERO_SHOT, NO_SEEDS, NO_ATTACK, WITHHELD),
+    ),
+    _score(
+        "regret",
+        ("ranking",),
+        "accuracy, 0 to 1",
+        "accuracy of the worst case minus robust_accuracy: what an attacker who chooses by what they have is short of "
+        "an oracle; its interval reaches further down by what the oracle owes to luck",
+        reasons=(NO_ZERO_SHOT, NO_SEEDS, NO_ATTACK, NO_CHOOSER, WITHHELD),
     ),
 )
 

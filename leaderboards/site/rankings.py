@@ -34,6 +34,7 @@ class Rank:
     robust: Value
     whisker: Whisker | None
     worst: Value
+    regret: Value
     attack: str
     accuracy: Value
     protection: Value
@@ -97,6 +98,7 @@ def ranking(rows: Sequence[Row], authors: Mapping[str, str]) -> Ranking:
             robust=share(row, "robust_protection"),
             whisker=_whisker(row, "robust_protection", *axis),
             worst=share(row, "worst_case_protection"),
+            regret=_unless_withheld(points(row, "regret")),
             attack=choice(row, authors),
             accuracy=_unless_withheld(points(row, "robust_accuracy")),
             protection=share(row, "protection"),

@@ -146,6 +146,7 @@ def _ranking_row(
     row |= estimate_row("robust_retention", shown.ranked.retention)
     row |= estimate_row("robust_accuracy", shown.ranked.accuracy)
     row |= estimate_row("worst_case_protection", shown.worst.protection)
+    row |= estimate_row("regret", shown.regret)
     row |= estimate_row("over_random_words", over_random_words)
     own = robust.own.choice if robust.own else None
     row["chooser"] = own.attack if own else None

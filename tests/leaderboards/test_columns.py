@@ -42,8 +42,8 @@ PARQUET = {
 NAMES: dict[str, str] = {
     "cells": """
         dataset model defense control surrogates knowledge norm image_budget text_budget forbid_answer_words attack
-        auxiliary in_domain recipe items seeds failed left_out chosen_recipes zero_shot clean clean_attacked accuracy gain drop
-        paired_drop attack_cost protection retention over_random_words release_adds robust_protection
+        auxiliary in_domain recipe items seeds failed left_out chosen_recipes zero_shot clean clean_attacked accuracy
+        gain drop paired_drop attack_cost protection retention over_random_words release_adds robust_protection
         worst_case_protection peak_accuracy stealth_max_delta
         stealth_mean_delta stealth_psnr stealth_ssim stealth_ms_ssim stealth_ciede2000 stealth_identical_images
         stealth_inserted_words stealth_edit_distance stealth_bleu stealth_answer_leak stealth_perplexity_ratio
@@ -57,7 +57,7 @@ NAMES: dict[str, str] = {
     "ranking": """
         dataset model defense control surrogates knowledge norm image_budget text_budget forbid_answer_words auxiliary
         in_domain group attacked choices recipes chooser unfit best_attack best_recipe seeds protection
-        over_random_words robust_protection worst_case_protection
+        over_random_words robust_protection worst_case_protection regret
         robust_retention robust_accuracy stealth_max_delta stealth_mean_delta stealth_psnr stealth_ssim stealth_ms_ssim
         stealth_ciede2000 stealth_identical_images stealth_inserted_words stealth_edit_distance stealth_bleu
         stealth_answer_leak stealth_perplexity_ratio protect_seconds_per_sample
@@ -170,12 +170,19 @@ def made_up() -> dict[str, Board]:
             (),
         ),
         "nor zero-shot": (recipes_without_a_common_seed(None), ()),
+        "an attack that chooses": ([*quick(), *choosing()], ()),
         "no attack": (quick({("none", "none"): 0.9, ("em", "none"): 0.3}), ()),
         "failed": (without(quick(), "em") + failed("em", "none", "jpeg", "grayscale"), ()),
         "nothing shown": (quick(stealth=nothing_measured), ()),
         "a defense of others": ([*quick(), *(record(0.4, "mine", "none", s, **of_others) for s in range(3))], ()),
     }
     return {name: build(records, asked=asked) for name, (records, asked) in given.items()}
+
+
+def choosing() -> list[Record]:
+    """Of an attack that chooses itself, on every entry."""
+    made = [record(0.5, defense, "chooser", s) for defense in ("none", "random", "em", "lsp") for s in range(3)]
+    return [r.model_copy(update={"attack": r.attack.model_copy(update={"chooses": True})}) for r in made]
 
 
 def any_records(seed: int) -> list[Record]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from synthetic import ITEMS, correct, plugin, quick, record
 
 from arena.cli.boards import show_board
 from arena.records.schema import AttackRef, Record
+from arena.score.attacked import Attacked, Robust
+from arena.score.statistics import Answers, Estimate
 from leaderboards.site.listings import gains, noise
 from leaderboards.site.numbers import rows_of
 from leaderboards.site.render import html, markdown
@@ -69,12 +72,29 @@ def test_an_attack_that_chooses_itself_is_ranked_by_with_the_worst_case_beside_i
     assert row["robust_retention"] == pytest.approx((0.9 - 0.45) / (0.9 - 0.25))
     text = page(board)
     assert (
-        f"| group | defense | knowledge | robust protection ({CHOOSER}) | worst case (oracle) | best attack |" in text
+        f"| group | defense | knowledge | robust protection ({CHOOSER}) | worst case (oracle) | regret | best attack |"
+        in text
     )
     assert re.search(
         rf"em denies 56 % .* to an attacker who chooses by {CHOOSER}; in the worst case 44 % .* jpeg, lora", text
     )
-    assert f"robust protection ({CHOOSER})</th><th>worst case (oracle)</th>" in html(compose(board))
+    assert f"robust protection ({CHOOSER})</th><th>worst case (oracle)</th><th>regret</th>" in html(compose(board))
+
+
+def test_regret_is_what_the_choice_is_short_of_the_best_attack() -> None:
+    row = best(build(quick() + chosen()), "em")
+    assert row["regret"] == pytest.approx(0.55 - 0.45)  # jpeg gives back most of em
+    perfect = best(build(quick() + chosen(em=0.60)), "em")
+    assert perfect["regret"] == 0 and perfect["best_attack"] == CHOOSER
+    assert best(build(quick()), "em")["regret_undefined"] == "no attack that chooses was tried"
+
+
+def test_the_interval_of_regret_reaches_further_down_by_the_luck_of_the_best() -> None:
+    top, own = (Answers(np.stack([correct(p, (s, round(100 * p))) for s in range(3)])) for p in (0.55, 0.45))
+    worst, chosen_one = (replace(Attacked.without(""), answers=answers) for answers in (top, own))
+    plain, lucky = (Robust("em", 0.0, Estimate(), replace(worst, luck=x), chosen_one).regret for x in (0.0, 0.03))
+    assert plain.low is not None and lucky.low == pytest.approx(plain.low - 0.03)
+    assert (plain.value, plain.high) == (lucky.value, lucky.high)
 
 
 def test_ranks_are_of_what_the_attacker_chooses() -> None:
@@ -96,7 +116,7 @@ def test_a_failed_attack_withholds_both_and_ranks_last(tmp_path: Path, capsys: p
         board = build(records)
         row = best(board, "em")
         assert row["robust_protection_undefined"] == row["worst_case_protection_undefined"]
-        assert row["robust_protection_undefined"] == "withheld: 1 of 4 attacks failed on it"
+        assert row["robust_protection_undefined"] == "withheld: 1 of 4 attacks failed on it" == row["regret_undefined"]
         assert pd.isna(row["chooser"]) and pd.isna(row["group"])
         assert list(board.ranking["defense"])[-1] == "em"
         cells = board.cells[board.cells["defense"] == "em"]
