@@ -18,7 +18,18 @@ from pydantic.fields import FieldInfo
 from arena.budget import Budget
 from arena.plugins.registry import BASES, OURS, Registry
 from arena.plugins.settings import describe_setting
-from arena.suites.schema import AttackUse, DatasetUse, DefenseUse, Limits, PluginUse, Skip, Suite, Tiny
+from arena.suites.schema import (
+    AttackUse,
+    DatasetUse,
+    DefenseUse,
+    Embedding,
+    Limits,
+    Meaning,
+    PluginUse,
+    Skip,
+    Suite,
+    Tiny,
+)
 
 NOTHING = "\N{EN DASH}"
 
@@ -30,6 +41,8 @@ _PARTS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("An attack", AttackUse),
     ("A budget", Budget),
     ("`skip`", Skip),
+    ("`meaning`", Meaning),
+    ("An embedding", Embedding),
     ("`limits`", Limits),
     ("`tiny`", Tiny),
 )
