@@ -6,13 +6,11 @@ import json
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from arena.engine.stages.meaning import embeddings
 from arena.errors import ArenaError, UnresolvedRevision
-from arena.hub_commit import resolve
 from arena.isolation.surroundings import named
-from arena.lvlm.checkpoints import folder_digest
 from arena.plugins.card import Card
 from arena.plugins.registry import Kind, Registry
 from arena.plugins.spec import PluginSpec
@@ -84,9 +82,7 @@ class Plugins:
         """What identifies a sentence embedding, a digest of a folder's files or hub id and commit, and what is wrong
         where that cannot be found out: its stages fail by it, and nothing else does."""
         try:
-            if Path(id).exists():
-                return folder_digest(Path(id)), ""
-            return f"{id}@{resolve(id, revision)}", ""
+            return str(embeddings().fingerprint(id, revision)), ""
         except ArenaError as error:
             return f"{id}@{revision}", str(error)
 

@@ -24,16 +24,14 @@ if TYPE_CHECKING:
 
 ZOO = Path(__file__).parent / "zoo"
 
-CHECKPOINT_FILES = frozenset({".json", ".safetensors", ".model", ".txt", ".jinja"})
-"""Suffixes of weights, configuration and tokenizer files."""
-
 
 def folder_digest(folder: Path) -> str:
     """SHA-256 (hex) over the names and contents of a checkpoint's weights, configuration and tokenizer files.
 
     Raises `ArenaError` for a folder without any.
     """
-    files = sorted(p for p in folder.iterdir() if p.suffix in CHECKPOINT_FILES) if folder.is_dir() else []
+    kinds = {".json", ".safetensors", ".model", ".txt", ".jinja"}
+    files = sorted(p for p in folder.iterdir() if p.suffix in kinds) if folder.is_dir() else []
     if not files:
         raise ArenaError(f"model folder {folder} holds no checkpoint files; give a folder written by save_pretrained")
     return _digest(tuple((p.absolute(), p.stat().st_size, p.stat().st_mtime_ns) for p in files))

@@ -191,14 +191,11 @@ class Attack(Plugin):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for flag, method in (
-            ("fits", "fit"),
-            ("purifies", "purify"),
-            ("rewrites", "purify"),
-            ("trains", "training"),
-        ):
+        for flag, method in (("fits", "fit"), ("purifies", "purify"), ("trains", "training")):
             if flag not in cls.__dict__ and getattr(cls, method) is not getattr(Attack, method):
                 setattr(cls, flag, True)
+        if "purify" in cls.__dict__ and "rewrites" not in cls.__dict__:
+            cls.rewrites = True
 
     @property
     def in_domain(self) -> str:

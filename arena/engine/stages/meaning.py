@@ -8,19 +8,25 @@ to one.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from arena.data.sample import Sample
 from arena.engine.job import Desk, Job, write_json
 from arena.engine.stages.answering import ANSWERS, LIMIT, judge, limit, most_tokens, read_answers, with_ids
 from arena.engine.stages.base import ANSWER, FORWARD, SAMPLES, TOKENS, Artifact, Costs, Fields, Input, Stage, read_made
 from arena.errors import ArenaError, ChangedSource
-from arena.lvlm.checkpoints import CHECKPOINT_FILES, folder_digest
+from arena.plugins.source import source_digest
 from arena.plugins.spec import PluginSpec, load_model
 from arena.release import HIDDEN, write_release
+
+EMBEDDING = "arena.score.embedding"
+"""What knows sentence embeddings, by name: it shares the hub and checkpoints with models, parts of whose source would
+else become the engine's. No outcome depends on it; its digest is part of the artifacts' keys."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,33 +112,32 @@ class Similarity(Stage):
     def plugin(self) -> str:
         return f"embedding {self.embedding!r}"
 
+    @cached_property
+    def made_by(self) -> Fields:
+        return {**super().made_by, "source": source_digest(EMBEDDING, frozenset({"arena"}))}
+
     def hand_over(self, job: Job, given: Path) -> None:
         originals = job.samples("originals")
         rewritten = _rewritten(job, originals)
         texts = [[originals[place].question, sample.question] for place, sample in rewritten.items()]
         write_json(given / "texts.json", texts)
-        folder = Path(self.embedding)
+        folder, known = Path(self.embedding), embeddings()
         if self.problem or not folder.is_dir():
             return
-        if folder_digest(folder) != self.fingerprint:
+        if known.fingerprint(self.embedding, "") != self.fingerprint:
             raise ChangedSource(
                 f"{self.plugin}: its files are not what they were when the plan was made; run again once they have "
                 "stopped changing"
             )
-        (given / "embedding").mkdir()
-        for file in folder.iterdir():
-            if file.suffix in CHECKPOINT_FILES:
-                shutil.copyfile(file, given / "embedding" / file.name)
+        known.copy(folder, given / "embedding")
 
     def run(self, desk: Desk) -> None:
-        from arena.score.similarity import similarities
-
         if self.problem:
             raise ArenaError(self.problem)
         pairs = json.loads(desk.path("texts.json").read_text(encoding="utf-8"))
         name, _, commit = self.fingerprint.rpartition("@")
         where = (str(desk.path("embedding")), "main") if desk.has("embedding") else (name, commit)
-        desk.write("similarities.json", similarities(pairs, *where) if pairs else [])
+        desk.write("similarities.json", embeddings().similarities(pairs, *where) if pairs else [])
 
     def collect(self, job: Job, made: Path) -> None:
         originals = job.samples("originals")
@@ -147,6 +152,11 @@ class Similarity(Stage):
     def add_to(self, fields: Fields, role: str, artifact: Artifact) -> None:
         if fields["meaning"] is not None:
             fields["meaning"] |= {"similarity": artifact.json("similarity.json"), "embedding": self.fingerprint}
+
+
+def embeddings() -> Any:
+    """The module `EMBEDDING`."""
+    return import_module(EMBEDDING)
 
 
 def _rewritten(job: Job, originals: Sequence[Sample]) -> dict[int, Sample]:
