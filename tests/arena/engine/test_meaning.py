@@ -29,15 +29,15 @@ ATTACKS = ["none", "toy-invert", "toy-keep", "toy-shout", "toy-mute", "toy-half"
 READER = {"models": ["toy-reader"], "attacks": ATTACKS, "seeds": [0]}
 
 
-def go(tmp_path: Path, isolated: bool = False, **changes: Any) -> dict[str, Record]:
+def go(tmp_path: Path, **changes: Any) -> dict[str, Record]:
     """The records of the control `none`, by the attack's label."""
     report = run(
         toy_suite(**{**READER, **changes}),
         store=tmp_path / "store",
         results=tmp_path / "r.jsonl",
         console=Console(file=io.StringIO()),
-        scheduler="processes" if isolated else "sync",
-        isolated=isolated,
+        scheduler="sync",
+        isolated=False,
     )
     return {r.attack.label: r for r in report.records if r.defense.id == "none"}
 
@@ -116,11 +116,10 @@ def computed(whole: Any, names: Any, store: Store) -> dict[str, str]:
     return dict(artifacts.keys)
 
 
-@pytest.mark.parametrize("isolated", [False, True])
-def test_similarity_is_one_of_what_stays(tmp_path: Path, toys: Path, isolated: bool) -> None:
+def test_similarity_is_one_of_what_stays(tmp_path: Path, toys: Path) -> None:
     folder = write_text_encoder(tmp_path / "encoder")
     attacks = ["none", "toy-keep", "toy-mute"]
-    found = go(tmp_path, isolated, attacks=attacks, defenses=["none"], meaning={"embedding": str(folder)})
+    found = go(tmp_path, attacks=attacks, defenses=["none"], meaning={"embedding": str(folder)})
     kept, muted = (found[a].meaning for a in attacks[1:])
     assert kept is not None and muted is not None and found["none"].meaning is None
     assert kept.similarity == 1 and muted.similarity is not None and muted.similarity < 0.99
@@ -128,6 +127,17 @@ def test_similarity_is_one_of_what_stays(tmp_path: Path, toys: Path, isolated: b
     assert str(tmp_path) not in found["toy-mute"].model_dump_json()  # records are published
     again = {r.attack.label: r for r in read_records(tmp_path / "r.jsonl")}
     assert {label: r.meaning for label, r in again.items()} == {label: r.meaning for label, r in found.items()}
+
+
+def test_behind_the_firewall_the_similarity_finds_its_embedding(tmp_path: Path, toys: Path) -> None:
+    folder, store = write_text_encoder(tmp_path / "encoder"), Store(tmp_path / "s")
+    suite = toy_suite(attacks=["none", "toy-mute"], defenses=["none"], seeds=[0], meaning={"embedding": str(folder)})
+    whole = plan(suite, Registry(), store)
+    (stage,) = (stage for stage in whole.stages.values() if isinstance(stage, Similarity))
+    computed(whole, whole.closure([stage.name]) - {stage.name}, store)
+    result = run_task(task := whole.artifacts().task(stage), store.url)
+    assert result.status == "done", result.message
+    assert -1 <= json.loads((store.require(task.key) / "similarity.json").read_text(encoding="utf-8")) < 0.99
 
 
 @pytest.mark.parametrize("what", ["missing", "damaged", "no folder of a checkpoint"])
