@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,12 +18,16 @@ from arena.engine.job import Job
 from arena.engine.plan import plan, planned_cells
 from arena.engine.stages import Meaning, Similarity
 from arena.engine.worker import run_task
+from arena.kit import material
+from arena.kit.behaviour import contract
+from arena.kit.bench import Failed
 from arena.lvlm.checkpoints import folder_digest
 from arena.plugins.card import Card
 from arena.plugins.registry import Registry
 from arena.records.files import read_records
 from arena.records.schema import Record
 from arena.store.local import Store
+from arena.suites.dry_run import tiny
 from arena.suites.schema import digest
 
 ATTACKS = ["none", "toy-invert", "toy-keep", "toy-shout", "toy-mute", "toy-half", "toy-invert+toy-mute"]
@@ -203,3 +208,23 @@ def test_a_model_that_reads_loses_what_it_knew_without_the_question(tmp_path: Pa
     )
     assert kept["accuracy"] == kept["accuracy_before"] == muted["accuracy_before"] > 0.3
     assert muted["accuracy"] < 0.15
+
+
+def test_arena_check_finds_an_attack_that_rewrites_and_denies_it(toys: Path) -> None:
+    samples = material.plain(12)
+    shouted = [sample.with_content(sample.image, sample.question.upper()) for sample in samples]
+
+    def bench(rewrites: bool, made: Any) -> Any:
+        source = SimpleNamespace(line=lambda *names: ":".join(names), work="purify")
+        card, plain = SimpleNamespace(rewrites=rewrites), lambda: SimpleNamespace(samples=made)
+        return SimpleNamespace(kind="attack", card=card, plain=plain, source=source)
+
+    assert contract(bench(True, shouted)) == contract(bench(False, samples)) == "12 samples to train on"
+    with pytest.raises(Failed, match="it leaves questions alone") as failed:
+        contract(bench(False, shouted))
+    assert failed.value.where == "rewrites"
+
+
+def test_a_dry_run_has_no_embedding_and_says_so(toys: Path, tmp_path: Path) -> None:
+    dry = tiny(toy_suite(**READER, meaning={"embedding": {"id": "no/such", "revision": "v1"}}), Registry(), tmp_path)
+    assert dry.suite.meaning.embedding is None and any("no sentence embedding" in note for note in dry.notes)
