@@ -24,7 +24,7 @@ from arena.plugins.source import source_digest
 from arena.plugins.spec import PluginSpec, load_model
 from arena.release import HIDDEN, write_release
 
-EMBEDDING = "arena.score.embedding"
+EMBEDDING = "arena.lvlm.embedding"
 """What knows sentence embeddings, by name: it shares the hub and checkpoints with models, parts of whose source would
 else become the engine's. No outcome depends on it; its digest is part of the artifacts' keys."""
 

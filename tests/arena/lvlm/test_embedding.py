@@ -10,7 +10,7 @@ from text_encoder import write_text_encoder
 from transformers import AutoModel, AutoTokenizer
 
 from arena.errors import ArenaError
-from arena.score.embedding import similarities
+from arena.lvlm.embedding import similarities
 
 SHORT, LONG = "what clan ?", "which picture is shown here 1 2 3 4 5 ?"
 
