@@ -8,7 +8,8 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, NamedTuple
 
-from arena.errors import UnresolvedRevision
+from arena.engine.stages.meaning import embeddings
+from arena.errors import ArenaError, UnresolvedRevision
 from arena.isolation.surroundings import named
 from arena.plugins.card import Card
 from arena.plugins.registry import Kind, Registry
@@ -76,6 +77,14 @@ class Plugins:
         """The model of an id."""
         card, spec = self.plugin("model", id, config)
         return Model(spec, ModelRef.model_validate({**self.reference(spec).model_dump(), "family": card.family}))
+
+    def embedding(self, id: str, revision: str) -> tuple[str, str]:
+        """What identifies a sentence embedding, a digest of a folder's files or hub id and commit, and what is wrong
+        where that cannot be found out: its stages fail by it, and nothing else does."""
+        try:
+            return str(embeddings().fingerprint(id, revision)), ""
+        except ArenaError as error:
+            return f"{id}@{revision}", str(error)
 
 
 @cache

@@ -64,6 +64,7 @@ def _empty() -> Fields:
         "chosen_epoch": None,
         "epochs": [],
         "stealth": None,
+        "meaning": None,
         "diagnostics": {},
         "cost": {"protect": None, "purify": None, "finetune": None, "machine": ""},
         "lineage": dict.fromkeys(("clean", "release", "purified", "checkpoint", "score")),

@@ -20,9 +20,11 @@ from arena.engine.stages import (
     FineTune,
     Fit,
     Input,
+    Meaning,
     Purify,
     Release,
     Score,
+    Similarity,
     Stage,
     Stealth,
     TrainingPart,
@@ -97,6 +99,8 @@ class _Attack:
     parts: tuple[tuple[Card, PluginSpec], ...]
     needs: frozenset[str]
     """What any part reads beside the samples."""
+    rewrites: bool
+    """Whether any part may change questions."""
     reference: AttackRef
 
 
@@ -183,6 +187,12 @@ class _Builder:
             "fine-tuned": tuned,
             "scored": self._add(scored),
         }
+        # Of a release, an attack that takes a protection's words out would seem to cost meaning: clean data tell.
+        if tried.rewrites and defense.id == CONTROL:
+            stages |= self._once(
+                ("meaning", on, chain.purified, model.label),
+                lambda: self._meaning(data, model, chain.purified, attack.label),
+            )
         bound = bound_text(budget.norm, budget.image)
         label = f"{data.use.label} · {model.label} · {recipe.label} · {defense.label} ({bound})"
         asked = Asked(
@@ -233,7 +243,7 @@ class _Builder:
         reasons = "; ".join(dict.fromkeys(card.in_domain for card, _ in parts if card.in_domain))
         chooses = any(card.chooses for card, _ in parts)
         declared = AttackRef(label=use.label, parts=references, chooses=chooses, in_domain=reasons or None)
-        return _Attack(parts, needs, declared)
+        return _Attack(parts, needs, any(card.rewrites for card, _ in parts), declared)
 
     def _model(self, use: PluginUse) -> _Model:
         return _Model(use.label, *self.plugins.model(use.id, use.config))
@@ -294,6 +304,42 @@ class _Builder:
         return self._add(
             Stealth(label=label, size=data.use.train, reader=reader.spec, originals=originals, release=released)
         )
+
+    def _meaning(self, data: _Data, model: _Model, purified: str, label: str) -> dict[str, str]:
+        """By their roles, the stages that say what is left of the meaning of clean questions."""
+        originals, rewritten = Input(data.train, "samples"), Input(purified, "samples")
+        size = data.use.train
+        asked = ZeroShot(
+            label=f"{model.label} on {data.use.label} train",
+            size=size,
+            model=model.spec,
+            convention=data.convention,
+            measures=(),
+            test=originals,
+        )
+        meaning = Meaning(
+            label=label,
+            size=size,
+            model=model.spec,
+            convention=data.convention,
+            originals=originals,
+            rewritten=rewritten,
+            before=Input(self._add(asked), "outcome.json"),
+        )
+        found = {"meaning": self._add(meaning)}
+        if (use := self.suite.meaning.embedding) is not None:
+            fingerprint, problem = self._once(("embedding", use), lambda: self.plugins.embedding(use.id, use.revision))
+            similarity = Similarity(
+                label=label,
+                size=size,
+                embedding=use.id,
+                fingerprint=fingerprint,
+                problem=problem,
+                originals=originals,
+                rewritten=rewritten,
+            )
+            found["similarity"] = self._add(similarity)
+        return found
 
     def _chain(self, data: _Data, use: _Attack, release: str, model: _Model, share: float, seed: int) -> _Chain:
         samples, training, stages = release, list[TrainingPart](), list[str]()

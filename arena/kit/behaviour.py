@@ -40,6 +40,14 @@ def contract(bench: Bench) -> str:
         before = material.plain(12)
         if [s.id for s in before] == [s.id for s in made.samples]:
             _in_order(bench, before, made.samples)
+        questions = {s.id: s.question for s in before}
+        changed = next((s for s in made.samples if questions.get(s.id, s.question) != s.question), None)
+        if changed is not None and not bench.card.rewrites:
+            raise Failed(
+                f"it says that it leaves questions alone (rewrites = False), and changes that of {changed.id!r}: leave "
+                "`rewrites` out, so that what this costs in meaning is measured",
+                bench.source.line("rewrites"),
+            )
         return f"{len(made.samples)} samples to train on"
     if bench.kind == "dataset":
         return ", ".join(f"{size} {name}" for name, size in SIZES.items()) + " samples, no two parts share one"

@@ -182,6 +182,9 @@ class Attack(Plugin):
     """Whether `purify` does anything; set by itself where a subclass has one of its own."""
     trains: ClassVar[bool] = False
     """Whether `training` may give hooks; set by itself where a subclass has one of its own."""
+    rewrites: ClassVar[bool] = False
+    """Whether `purify` may change questions, whose meaning is measured then; set by itself where a subclass has a
+    `purify` of its own. One that leaves all questions alone may say that it does not."""
     chooses: ClassVar[bool] = False
     """Whether the attack is a choice among others, made by what the attacker has: boards then rank by what is left
     under it, with the worst case beside it."""
@@ -191,6 +194,8 @@ class Attack(Plugin):
         for flag, method in (("fits", "fit"), ("purifies", "purify"), ("trains", "training")):
             if flag not in cls.__dict__ and getattr(cls, method) is not getattr(Attack, method):
                 setattr(cls, flag, True)
+        if "purify" in cls.__dict__ and "rewrites" not in cls.__dict__:
+            cls.rewrites = True
 
     @property
     def in_domain(self) -> str:
@@ -218,6 +223,8 @@ class Attack(Plugin):
 
 class ImageAttack(Attack, ABC):
     """A purification of pictures alone."""
+
+    rewrites = False
 
     @final
     def purify(self, samples: Sequence[Sample], world: AttackerWorld) -> Iterable[Sample]:

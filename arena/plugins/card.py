@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -52,8 +52,9 @@ class Card:
     """Of a dataset, as the next."""
     measures: tuple[str, ...] = ()
     fits: bool = False
-    """Of an attack, as the next four."""
+    """Of an attack, as the next five."""
     purifies: bool = False
+    rewrites: bool = False
     trains: bool = False
     chooses: bool = False
     in_domain: str = ""
@@ -78,7 +79,8 @@ class Card:
             facts = {"convention": plugin.convention, "measures": tuple(plugin.measures)}
         elif isinstance(plugin, Attack):
             facts = {"fits": bool(plugin.fits), "purifies": bool(plugin.purifies), "trains": bool(plugin.trains)}
-            facts |= {"chooses": bool(plugin.chooses), "in_domain": str(plugin.in_domain)}
+            facts |= {"rewrites": bool(plugin.rewrites), "chooses": bool(plugin.chooses)}
+            facts |= {"in_domain": str(plugin.in_domain)}
         elif isinstance(plugin, ModelSource):
             facts = {"family": plugin.family}
         elif isinstance(plugin, Recipe):
@@ -124,7 +126,8 @@ def _looked_up(registry: Registry, kind: Kind, id: str, config: Mapping[str, Any
     if entry.point.module.partition(".")[0] not in FIRST_PARTY or entry.origin.package != OURS:
         return _asked(registry, kind, id, config)
     asked = json.dumps(config, sort_keys=True, default=str)
-    reads = (sys.version, version("pydantic"), *entry.origin, entry.source_digest(), asked)
+    said_there = (field.name for field in fields(Card))
+    reads = (sys.version, version("pydantic"), *entry.origin, entry.source_digest(), *said_there, asked)
     state = hashlib.sha256("\n".join(reads).encode()).hexdigest()
     name = hashlib.sha256(asked.encode()).hexdigest()[:16]
     file = cache_directory() / "cards" / f"{kind}-{id}-{name}.json"

@@ -230,6 +230,22 @@ class Outcome(_Part):
         return self
 
 
+class Meaning(_Part):
+    """What an attack left of the meaning of `samples` clean training questions, of which the share `changed` changed.
+
+    `accuracy` is that of the base model, before any fine-tuning, on the questions as rewritten, `accuracy_before` on
+    the same as they were; `similarity` the mean cosine of the sentence embeddings of both, by the `embedding` of that
+    fingerprint, where the suite names one.
+    """
+
+    samples: Annotated[int, Field(ge=1)]
+    changed: Share
+    accuracy_before: Share
+    accuracy: Share
+    similarity: Measured = None
+    embedding: str | None = None
+
+
 class Epoch(_Part):
     """One epoch of fine-tuning on the fine-tuner's own held-out split; `test_accuracy` where it was asked for."""
 
@@ -343,6 +359,7 @@ class Record(Asked):
     chosen_epoch: Count | None
     epochs: list[Epoch]
     stealth: dict[str, Measured] | None
+    meaning: Meaning | None = None
     cost: Cost
     diagnostics: dict[str, Measured]
     lineage: Lineage

@@ -66,6 +66,7 @@ class _Maker:
         content = self.suite.model_dump(mode="json", exclude={"skip"})
         content["id"] = f"{self.suite.id[:90].rstrip('-')}-tiny"
         content["seeds"] = list(self.suite.tiny.seeds)
+        content["meaning"] = {}
         for use in content["datasets"]:
             self._dataset(use)
         self._models(content["models"])
@@ -92,6 +93,8 @@ class _Maker:
             lines.append(f"models replaced by random checkpoints of their architecture: {listed}")
         if self.drawn:
             lines.append(f"data sets replaced by drawn ones of their schema: {', '.join(sorted(self.drawn))}")
+        if self.suite.meaning.embedding is not None:
+            lines.append("no sentence embedding: the similarity of rewritten questions is not measured")
         if self.kept:
             lines.append(f"kept as they are, since nothing stands for them: {', '.join(sorted(self.kept))}")
         return lines

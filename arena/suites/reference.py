@@ -18,7 +18,19 @@ from pydantic.fields import FieldInfo
 from arena.budget import Budget
 from arena.plugins.registry import BASES, OURS, Registry
 from arena.plugins.settings import describe_setting
-from arena.suites.schema import AttackUse, DatasetUse, DefenseUse, Limits, PluginUse, RecipeUse, Skip, Suite, Tiny
+from arena.suites.schema import (
+    AttackUse,
+    DatasetUse,
+    DefenseUse,
+    Embedding,
+    Limits,
+    Meaning,
+    PluginUse,
+    RecipeUse,
+    Skip,
+    Suite,
+    Tiny,
+)
 
 NOTHING = "\N{EN DASH}"
 
@@ -31,6 +43,8 @@ _PARTS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("A recipe", RecipeUse),
     ("A budget", Budget),
     ("`skip`", Skip),
+    ("`meaning`", Meaning),
+    ("An embedding", Embedding),
     ("`limits`", Limits),
     ("`tiny`", Tiny),
 )

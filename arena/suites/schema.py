@@ -320,6 +320,28 @@ class Skip(_Part):
         )
 
 
+class Embedding(_Part):
+    """A sentence embedding: a text encoder of transformers, whose token vectors are averaged. In a file also the bare
+    id."""
+
+    id: str = Field(min_length=1, description="hub id or folder, such as `sentence-transformers/all-MiniLM-L6-v2`")
+    revision: str = Field(default="main", min_length=1, description="branch, tag or commit of a hub id")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _normal_form(cls, value: object) -> object:
+        return {"id": value} if isinstance(value, str) else value
+
+
+class Meaning(_Part):
+    """How it is measured what attacks that rewrite questions cost in meaning, on clean data. The base model's accuracy
+    on the rewritten questions is always measured. A record that is there already is not made again for it."""
+
+    embedding: Embedding | None = Field(
+        default=None, description="measure the similarity of questions before and after by this one, too"
+    )
+
+
 class Tiny(_Part):
     """What is small in a dry run with ``--tiny``, see `arena.suites.dry_run`; no part of what the suite is."""
 
@@ -386,6 +408,7 @@ class Suite(_Part):
         default=(0, 1, 2), description="repetitions, over which intervals are taken"
     )
     skip: tuple[Skip, ...] = Field(default=(), description="combinations to leave out")
+    meaning: Meaning = Field(default=Meaning(), description="how the meaning of rewritten questions is measured")
     limits: Limits = Field(default=Limits(), description="what a stage may take")
     tiny: Tiny = Field(default=Tiny(), description="what is small under `--tiny`; no part of what the suite is")
 
@@ -424,6 +447,8 @@ def digest(suite: Suite) -> str:
         choice = {name: use.pop(name) for name in ("sweep", "grid", "trials", "clean_cost")}
         if choice["sweep"] is not None:
             use |= {"sweep": choice["sweep"], "clean_cost": choice["clean_cost"]}
+    if suite.meaning == Meaning():
+        del content["meaning"]
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -451,6 +476,8 @@ _MODELS: dict[tuple[str, ...], type[BaseModel]] = {
     ("recipes",): RecipeUse,
     ("budgets",): Budget,
     ("skip",): Skip,
+    ("meaning",): Meaning,
+    ("meaning", "embedding"): Embedding,
     ("limits",): Limits,
     ("tiny",): Tiny,
 }

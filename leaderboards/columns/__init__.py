@@ -9,11 +9,22 @@ from __future__ import annotations
 from dataclasses import replace
 
 from leaderboards.columns.kind import Column, Frame
-from leaderboards.columns.measures import COSTS, DIAGNOSTICS, PEAK, STEALTH
+from leaderboards.columns.measures import COSTS, DIAGNOSTICS, MEANING, PEAK, STEALTH
 from leaderboards.columns.places import COUNTS, FAILURES, PLACES, POWER
 from leaderboards.columns.scores import SCORES, beside
 
-COLUMNS: tuple[Column, ...] = (*PLACES, *COUNTS, *SCORES, *PEAK, *STEALTH, *COSTS, *DIAGNOSTICS, *FAILURES, *POWER)
+COLUMNS: tuple[Column, ...] = (
+    *PLACES,
+    *COUNTS,
+    *SCORES,
+    *PEAK,
+    *STEALTH,
+    *MEANING,
+    *COSTS,
+    *DIAGNOSTICS,
+    *FAILURES,
+    *POWER,
+)
 """All columns but those that a score has beside it; a name is once in a frame."""
 
 DIAGNOSTIC = Column(

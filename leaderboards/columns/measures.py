@@ -111,6 +111,51 @@ STEALTH = (
 """Means over samples, and over the records of the row: in ``cells`` its seeds, in ``ranking`` all of the defense.
 Measured by `arena.score.stealth` on the bytes of the release."""
 
+_NOT_REWRITTEN = (
+    "null for protections and for attacks that cannot change questions, where no seed of the row is done, and in "
+    "records from before it was measured"
+)
+
+MEANING = (
+    Column(
+        "meaning_changed",
+        _CELLS,
+        "number",
+        "share of questions, 0 to 1",
+        "clean training questions that the attack changed, of those that it kept",
+        _NOT_REWRITTEN,
+    ),
+    Column(
+        "meaning_accuracy_before",
+        _CELLS,
+        "number",
+        "accuracy, 0 to 1",
+        "accuracy of the base model, before any fine-tuning, on the same questions as they were",
+        _NOT_REWRITTEN,
+    ),
+    Column(
+        "meaning_accuracy",
+        _CELLS,
+        "number",
+        "accuracy, 0 to 1",
+        "accuracy of the base model, before any fine-tuning, on the clean training questions as the attack rewrites "
+        "them, of the clean pictures",
+        _NOT_REWRITTEN,
+    ),
+    Column(
+        "meaning_similarity",
+        _CELLS,
+        "number",
+        "cosine, -1 to 1",
+        "mean similarity of the clean training questions as they were and as the attack rewrites them, to the sentence "
+        "embedding that the suite names; 1 is the same",
+        f"{_NOT_REWRITTEN}, or where the suite named none",
+    ),
+)
+"""Of rows of the control `none`, means over the seeds of the row. Of a protection's release they would not be what an
+attack costs: to take the protection's words out again is no loss of meaning. Measured by `arena.engine.stages.meaning`.
+Where the base model answers hardly any question as it was, its accuracy cannot tell."""
+
 COSTS = (
     Column(
         "protect_seconds_per_sample",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from leaderboards.columns import DIAGNOSTIC
 from leaderboards.columns.kind import FRAMES, Column
-from leaderboards.columns.measures import COSTS, DIAGNOSTICS, PEAK, STEALTH
+from leaderboards.columns.measures import COSTS, DIAGNOSTICS, MEANING, PEAK, STEALTH
 from leaderboards.columns.places import COUNTS, FAILURES, PLACES, POWER
 from leaderboards.columns.records import PARTS, PLUGIN
 from leaderboards.columns.scores import BESIDE, REASONS, SCORES
@@ -33,6 +33,12 @@ _STEALTH = """\
 Means over samples, measured on the bytes of the release, and over records that are done: of the row's seeds in `cells`,
 of all cells of the defense in `ranking`. A column is there where any record of the board has the measure."""
 
+_MEANING = """\
+What attacks that may rewrite questions cost in meaning, on clean data and so in the rows of the control `none`: what
+takes a protection's words out again would else seem to lose meaning. Means over the seeds of the row. A base model that
+answers hardly any of the questions as they were tells nothing by its accuracy, and the similarity has to. A column is
+there where any record of the board has it."""
+
 _DIAGNOSTICS = """\
 A defense reports what it likes of its crafting. What those report that come with the arena:"""
 
@@ -52,6 +58,7 @@ def page() -> str:
     lines += ["", "NAME_undefined says, or begins with:", ""]
     lines += _table(("reason", "when"), ((f"`{reason.strip()}`", when) for reason, when in REASONS.items()))
     lines += _columns("What the release shows", _STEALTH, STEALTH)
+    lines += _columns("What rewriting leaves of the meaning", _MEANING, MEANING)
     lines += _columns("What it took", "Of the machines that made the records.", (*PEAK, *COSTS))
     lines += _columns("What crafting says of itself", _DIAGNOSTICS, (DIAGNOSTIC, *DIAGNOSTICS))
     lines += _columns("What failed", "", FAILURES)

@@ -55,6 +55,14 @@ RECORD = (
         "how much the release shows, by NAME; a value is null where the measure is undefined or not finite",
         _FAILED,
     ),
+    Field(
+        "meaning",
+        "meaning",
+        "",
+        "what the attack left of the meaning of clean questions",
+        "null where the cell failed, where its defense is not `none` or its attack cannot change questions, or kept "
+        "none, and in records from before it was measured",
+    ),
     Field("cost", "cost", "", "what the stages took"),
     Field(
         "diagnostics",
@@ -172,6 +180,26 @@ PARTS: dict[str, tuple[Field, ...]] = {
             "0 to `items`",
             "answers that ended at the limit of tokens, which is beyond the longest reference",
             "null in records from before it was counted",
+        ),
+    ),
+    "meaning": (
+        Field("samples", "whole number", "at least 1", "clean training questions that the attack kept"),
+        Field("changed", "number", _SHARE, "share of them that it changed"),
+        Field("accuracy_before", "number", _SHARE, "accuracy of the base model on them as they were"),
+        Field("accuracy", "number", _SHARE, "accuracy of the base model on them as rewritten, of the clean pictures"),
+        Field(
+            "similarity",
+            "number",
+            "cosine, -1 to 1",
+            "mean similarity of the sentence embeddings of both",
+            "null where the suite named no embedding",
+        ),
+        Field(
+            "embedding",
+            "text",
+            "digest, or hub id and commit",
+            "the sentence embedding",
+            "null where the suite named none",
         ),
     ),
     "epoch": (

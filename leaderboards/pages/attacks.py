@@ -12,7 +12,18 @@ from arena.score.cells import CLEAN, Cells
 from arena.score.statistics import CONFIDENCE, NO_BASELINE, holm
 from leaderboards.pages import EvidencePage, SuiteRecords
 from leaderboards.site.findings import Figure, Figures, filled
-from leaderboards.site.numbers import Row, budget_of, budget_text, column, knowledge, points, rows_of, share
+from leaderboards.site.numbers import (
+    Row,
+    budget_of,
+    budget_text,
+    column,
+    knowledge,
+    meaning_heads,
+    meanings,
+    points,
+    rows_of,
+    share,
+)
 from leaderboards.site.origin import origin
 from leaderboards.site.render import fill
 from leaderboards.tables.board import Board, build
@@ -134,6 +145,8 @@ def page(records: Sequence[Record], findings: Path | None) -> str:
         bare=CLEAN,
         column=column,
         knowledge=knowledge,
+        meaning_heads=meaning_heads,
+        meanings=meanings,
         points=points,
         share=share,
     )

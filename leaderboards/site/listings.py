@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING
 from arena.controls import ALONE
 from arena.score.cells import CLEAN
 from arena.score.statistics import CONFIDENCE, holm
-from leaderboards.site.numbers import DASH, Row, budget_of, budget_text, column, knowledge, points, share, significant
+from leaderboards.site.numbers import (
+    DASH,
+    Row,
+    budget_of,
+    budget_text,
+    column,
+    knowledge,
+    meaning_heads,
+    meanings,
+    points,
+    share,
+    significant,
+)
 from leaderboards.tables.collect import counted
 
 if TYPE_CHECKING:
@@ -157,7 +169,9 @@ def own_data(cells: Sequence[Row]) -> Listing:
 
 
 def costs(cells: Sequence[Row]) -> Listing:
-    """What each attack costs on clean data."""
+    """What each attack costs on clean data, and in the meaning of its questions where that was measured."""
+    found = [row for row in cells if row["defense"] == CLEAN and row["attack"] not in (CLEAN, ALONE)]
+    heads = meaning_heads(found)
     rows = [
         [
             row["dataset"],
@@ -166,11 +180,13 @@ def costs(cells: Sequence[Row]) -> Listing:
             column(row),
             str(points(row, "clean_attacked")),
             str(points(row, "attack_cost", signed=True)),
+            *meanings(row, heads),
         ]
-        for row in cells
-        if row["defense"] == CLEAN and row["attack"] not in (CLEAN, ALONE)
+        for row in found
     ]
-    return Listing(["dataset", "model", "recipe", "attack", "clean data under it", "attack cost"], rows)
+    return Listing(
+        ["dataset", "model", "recipe", "attack", "clean data under it", "attack cost", *heads.values()], rows
+    )
 
 
 def stealth(ranking: Sequence[Row]) -> Listing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -107,3 +108,26 @@ def column(row: Row) -> str:
     data = [f"+{100 * row['auxiliary']:g} % clean"] if row["auxiliary"] else []
     data += ["in-domain weights"] if row["in_domain"] else []
     return f"{row['attack']} ({', '.join(data)})" if data else str(row["attack"])
+
+
+_MEANING = {
+    "meaning_changed": "questions changed",
+    "meaning_accuracy_before": "base model before",
+    "meaning_accuracy": "base model after",
+    "meaning_similarity": "similarity",
+}
+
+
+def meaning_heads(rows: Iterable[Row]) -> dict[str, str]:
+    """The columns on the meaning of rewritten questions that any row has a value of, with their titles."""
+    listed = list(rows)
+    return {name: title for name, title in _MEANING.items() if any(row.get(name) is not None for row in listed)}
+
+
+def meanings(row: Row, names: Iterable[str]) -> list[str]:
+    """Those columns of a row as text: shares and accuracies in percent, the similarity as it is."""
+    found = ((name, row.get(name)) for name in names)
+    return [
+        DASH if value is None else f"{value:.3f}" if name == "meaning_similarity" else f"{100 * value:.1f}"
+        for name, value in found
+    ]

@@ -30,6 +30,7 @@ FAILURE_COLUMNS = [
 
 _NO_BUDGET = Budget("none", 0.0, 0)
 _SCORES = [f.name for f in fields(Scores) if f.name != "detectable"]
+_MEANING = ("changed", "accuracy_before", "accuracy", "similarity")
 _OLD = "made before plugins had processes of their own"
 
 
@@ -64,6 +65,7 @@ def cell_row(group: Group, place: Place, scores: Scores, robust: Robust, fitness
     row |= estimate_row("worst_case_protection", robust.worst.protection)
     row["peak_accuracy"] = _mean(_peak(record) for record in done)
     row |= {f"stealth_{key}": value for key, value in stealth(done).items()}
+    row |= {f"meaning_{key}": value for key, value in meaning(done).items()}
     for stage in ("protect", "purify", "finetune"):
         costs: list[StageCost] = [cost for r in done if (cost := getattr(r.cost, stage)) is not None]
         row[f"{stage}_seconds_per_sample"] = _mean(cost.seconds_per_sample for cost in costs)
@@ -248,6 +250,9 @@ def environment(records: Sequence[Record]) -> dict[str, list[str]]:
         found["git commit"].add("none" if e.git_commit is None else e.git_commit[:12] + " (dirty)" * bool(e.git_dirty))
         found["not deterministic"].update(e.nondeterminism)
         found["packages"].update(f"{name} {version}" for name, version in e.packages.items())
+    for r in records:
+        if r.meaning is not None and r.meaning.embedding is not None:
+            found["sentence embedding"].add(r.meaning.embedding)
     return {name: sorted(values) for name, values in found.items()} | _isolation(records)
 
 
@@ -264,6 +269,13 @@ def stealth(records: Sequence[Record]) -> dict[str, float | None]:
     """Means over records of what the harness measured on the releases."""
     measured = [record.stealth for record in records if record.stealth is not None]
     return {key: _mean(one.get(key) for one in measured) for key in sorted({key for one in measured for key in one})}
+
+
+def meaning(records: Sequence[Record]) -> dict[str, float | None]:
+    """Means over records of what an attack left of the meaning of clean questions; nothing where none was measured."""
+    measured = [record.meaning for record in records if record.meaning is not None]
+    found = {key: _mean(getattr(one, key) for one in measured) for key in _MEANING} if measured else {}
+    return {key: value for key, value in found.items() if key != "similarity" or value is not None}
 
 
 def where(group: Group, place: Place) -> Row:

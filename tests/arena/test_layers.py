@@ -35,7 +35,7 @@ module is its place."""
 
 PLUGINS = (
     *("mmguard", "defenses", "attacks", "arena.recipes"),
-    *("arena.lvlm.families", "arena.lvlm.checkpoints", "arena.lvlm.zoo"),
+    *("arena.lvlm.families", "arena.lvlm.checkpoints", "arena.lvlm.embedding", "arena.lvlm.zoo"),
     *("arena.data.embedded", "arena.data.hub", "arena.data.imagefolder", "arena.data.fingerprint"),
 )
 """Packages of plugins, which stand beside the tiers."""

@@ -47,6 +47,7 @@ NAMES: dict[str, str] = {
         worst_case_protection peak_accuracy stealth_max_delta
         stealth_mean_delta stealth_psnr stealth_ssim stealth_ms_ssim stealth_ciede2000 stealth_identical_images
         stealth_inserted_words stealth_edit_distance stealth_bleu stealth_answer_leak stealth_perplexity_ratio
+        meaning_changed meaning_accuracy_before meaning_accuracy meaning_similarity
         protect_seconds_per_sample protect_peak_memory_mb purify_seconds_per_sample purify_peak_memory_mb
         finetune_seconds_per_sample finetune_peak_memory_mb diagnostic_rounds diagnostic_surrogate_error diagnostic_loss
         diagnostic_loss-train diagnostic_loss-bind diagnostic_loss-joint diagnostic_loss-trigger->perturbation
@@ -69,8 +70,8 @@ NAMES: dict[str, str] = {
     "power": "dataset model items seeds recipe clean gain noise_floor headroom minimum_detectable_difference unfit",
     "record": """
         schema_version identity_version protocol_version cell dataset model defense attack recipe knowledge budget
-        auxiliary seed suite status failure zero_shot outcome peak_accuracy chosen_epoch epochs stealth cost diagnostics
-        lineage engine_digest environment created
+        auxiliary seed suite status failure zero_shot outcome peak_accuracy chosen_epoch epochs stealth meaning cost
+        diagnostics lineage engine_digest environment created
     """,
     "plugin": "id version config runtime fingerprint source_digest origin",
     "recipe": "id version config runtime fingerprint source_digest origin label sweep clean_cost",
@@ -85,6 +86,7 @@ NAMES: dict[str, str] = {
     "suite": "id digest",
     "failure": "stage error traceback",
     "outcome": "accuracy items correct metrics cut",
+    "meaning": "samples changed accuracy_before accuracy similarity embedding",
     "epoch": "loss held_out_accuracy held_out_loss test_accuracy",
     "cost": "protect purify finetune machine",
     "stage cost": "seconds seconds_per_sample peak_memory_mb",
@@ -140,6 +142,7 @@ def made_up() -> dict[str, Board]:
     apart = [record(0.9, seed=s) for s in (0, 1)] + [record(0.9, attack="jpeg", seed=s) for s in (4, 5)]
     apart += [record(0.3, "em", attack, s) for attack in ("none", "jpeg") for s in (2, 3)]
     nothing_measured = dict.fromkeys((column.name.removeprefix("stealth_") for column in STEALTH), None)
+    meant = {"samples": 8, "changed": 0.5, "accuracy_before": 0.4, "accuracy": 0.2, "similarity": 0.9, "embedding": "e"}
     of_others = {"diagnostics": {"my-own_number": 1.0}}
     given: dict[str, tuple[Sequence[Record], Sequence[Record]]] = {
         "whole": (quick(), ()),
@@ -173,6 +176,10 @@ def made_up() -> dict[str, Board]:
         "an attack that chooses": ([*quick(), *choosing()], ()),
         "no attack": (quick({("none", "none"): 0.9, ("em", "none"): 0.3}), ()),
         "failed": (without(quick(), "em") + failed("em", "none", "jpeg", "grayscale"), ()),
+        "rewriting": (
+            [*quick(), *(record(0.9, "none", "case", s, meaning=meant) for s in range(3))],
+            (),
+        ),
         "nothing shown": (quick(stealth=nothing_measured), ()),
         "a defense of others": ([*quick(), *(record(0.4, "mine", "none", s, **of_others) for s in range(3))], ()),
     }
@@ -220,7 +227,7 @@ def complaints(board: Board) -> Iterator[str]:
                     yield f"{frame}: {name} is {value!r}, which is no {column.type}"
             if column.is_score:
                 yield from wrong_reasons(frame, table, name, column.reasons)
-        fixed = {name for name in columns(frame) if not name.startswith(("stealth_", "diagnostic_"))}
+        fixed = {name for name in columns(frame) if not name.startswith(("stealth_", "meaning_", "diagnostic_"))}
         if len(table):
             yield from (f"{frame}: has no {name}" for name in sorted(fixed - set(table.columns)))
 

@@ -121,6 +121,19 @@ class ToyStranger(ToyModel):
     family = "other"
 
 
+class ToyReading(ToyLVLM):
+    """Answers those questions alone in which it is asked for a number."""
+
+    def answers(self, samples: Sequence[Sample], max_new_tokens: int = 16) -> list[tuple[str, bool]]:
+        said = super().answers(samples, max_new_tokens)
+        return [a if "number" in s.question.lower() else ("what?", False) for a, s in zip(said, samples, strict=True)]
+
+
+class ToyReader(ToyModel):
+    def load(self) -> ToyLVLM:  # type: ignore[override]
+        return ToyReading(self.config.threshold)
+
+
 class ToyRecipe(Recipe):
     class Config(PluginConfig):
         rate: float = 0.1
@@ -258,6 +271,22 @@ class ToyKeepToo(ToyKeep):
 class ToyShout(TextAttack):
     def purify_texts(self, texts: Sequence[str], world: AttackerWorld) -> Iterable[str]:
         return [text.upper() for text in texts]
+
+
+class ToyMute(TextAttack):
+    """Leaves nothing of a question."""
+
+    def purify_texts(self, texts: Sequence[str], world: AttackerWorld) -> Iterable[str]:
+        return ["hm" for _ in texts]
+
+
+class ToyHalf(Attack):
+    """Leaves out every second sample, turns the others round, mutes the first, and brings one of its own along."""
+
+    def purify(self, samples: Sequence[Sample], world: AttackerWorld) -> Iterable[Sample]:
+        kept = [s.with_content(ImageOps.invert(s.image), s.question) for s in samples[::2]]
+        first = kept[0].with_content(kept[0].image, "hm")
+        return [Sample("mine", kept[0].image, "what number?", "one"), *kept[:0:-1], first]
 
 
 class ToyDictionary(TextAttack):

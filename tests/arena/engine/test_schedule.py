@@ -73,6 +73,7 @@ fine-tuned: 900
 scored: 120
 stealth: 60
 zero-shot: 120
+meaning: 120
 data: 30
 """
 """As on models of some billion parameters, in seconds."""
