@@ -30,7 +30,7 @@ class Claim:
     source: str
 
 
-_PUBLISHED = {
+PUBLISHED = {
     "em": (20.8, {"grayscale": 92.0, "jpeg": 80.7, "ueraser": 93.6, "diffpure": 75.6, "adv-train": 82.5, "vae": 88.8}),
     "lsp": (13.1, {"grayscale": 64.7, "jpeg": 80.1, "ueraser": 92.8, "diffpure": 76.9, "adv-train": 81.4}),
     "ops": (14.7, {"grayscale": 19.9, "jpeg": 78.5, "ueraser": 78.0, "diffpure": 66.2, "adv-train": 15.0}),
@@ -41,7 +41,7 @@ _NOTHING = 10
 CLAIMS = (
     *(
         Claim(attack, defense, after - before > _NOTHING, f"CIFAR-10, accuracy {before} to {after}")
-        for defense, (before, under) in _PUBLISHED.items()
+        for defense, (before, under) in PUBLISHED.items()
         for attack, after in under.items()
     ),
     *(
