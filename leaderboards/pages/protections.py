@@ -9,11 +9,13 @@ from arena.controls import ANSWER_WORD, CONTROLS, RANDOM, RANDOM_WORDS
 from arena.records.schema import Record
 from arena.score.cells import CLEAN, Cells, Place
 from arena.score.statistics import CONFIDENCE, FAILED, NO_CONTROL, NO_SEEDS, Answers, Estimate, holm
+from arena.suites.schema import Suite
 from arena.suites.shipped import find_suite
 from leaderboards.pages import EvidencePage, SuiteRecords
-from leaderboards.pages.attacks import PUBLISHED
+from leaderboards.pages.attacks import PUBLISHED, arenas
 from leaderboards.pages.mmguard import Arm
-from leaderboards.site.numbers import DASH, budget_text, points
+from leaderboards.pages.stage import said
+from leaderboards.site.numbers import DASH, budget_text, points, share
 from leaderboards.site.origin import origin
 from leaderboards.site.render import fill
 from leaderboards.tables.collect import Group, Protection, collect, counted
@@ -21,9 +23,7 @@ from leaderboards.tables.credit import answer_word, random_noise, random_words
 from leaderboards.tables.rows import estimate_row
 
 CIFAR = 94.7
-"""Accuracy of a ResNet-18 on clean CIFAR-10 where `LEFT` was published."""
-LEFT = {"rem": 17.5, "tap": 6.3, "ar": 11.7, **{defense: left for defense, (left, _) in PUBLISHED.items()}}
-"""Accuracy of it after training on a release, by protection."""
+"""Accuracy of a ResNet-18 on clean CIFAR-10 where `PUBLISHED` was measured."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ CLAIMS = {
     ANSWER_WORD: Claim(True, "the cheapest shortcut there is"),
     **{
         defense: Claim(True, f"CIFAR-10, accuracy {CIFAR} to {left}", 1 - left / CIFAR)
-        for defense, left in LEFT.items()
+        for defense, (left, _) in PUBLISHED.items()
     },
     "em-class": Claim(True, "Huang 2021"),
     "sem": Claim(True, "Liu 2024"),
@@ -136,29 +136,34 @@ class Task:
 
 
 class ProtectionsPage(EvidencePage):
-    """What each protection of the suite `protections` takes without an attack, what of that its control takes too, how
-    much it shows, what it costs, and whether that agrees with what was published.
+    """What each protection of the suites takes without an attack, what of that its control takes too, how much it
+    shows, what it costs, and whether that agrees with what was published; and the contrasts that were published of them
+    under attacks, where the suite has these.
 
     Of records that are not complete it shows what is there, and says what is not.
     """
 
     suites = ("protections",)
+    optional = ("protections-digits",)
     of_parts = True
 
     def make(self, records: SuiteRecords, findings: object) -> str:
-        own = records["protections"]
+        there = [suite for suite in (*self.suites, *self.optional) if suite in records]
+        attacked = [arena for suite in self.optional if suite in records for arena in arenas(records[suite])]
         return fill(
             "protections.md.j2",
-            origin=origin(self.suites, own),
-            tasks=list(tasks(own)),
+            origin=origin(there, records[there[0]]),
+            tasks=[task for suite in there for task in tasks(records[suite], find_suite(suite))],
+            contrasts=[arena for arena in attacked if arena.verdicts()],
+            said=said,
             points=_points,
             number=_number,
             percent=lambda share: DASH if share is None else f"{100 * share:.0f} %",
         )
 
 
-def tasks(records: Sequence[Record]) -> Iterator[Task]:
-    """Every task of the records, by dataset, model and recipe."""
+def tasks(records: Sequence[Record], suite: Suite) -> Iterator[Task]:
+    """Every task of the records of a suite, by dataset, model and recipe."""
     for group in collect(records):
         cells = Cells(group.bits, group.zero_shot.unpack() if group.zero_shot else None)
         for recipe in dict.fromkeys(place.recipe for place in group.records if place.attack == CLEAN):
@@ -171,7 +176,7 @@ def tasks(records: Sequence[Record]) -> Iterator[Task]:
                 cells.zero_shot,
                 cells.accuracy(clean, NO_CONTROL),
                 [credit.line(place) for place in here if cells.bits[place]],
-                list(_lacking(group, here)),
+                list(_lacking(group, here, suite)),
             )
 
 
@@ -243,27 +248,30 @@ def _named(name: str, control: Place | None, place: Place) -> str:
     return name
 
 
-def _lacking(group: Group, places: Sequence[Place]) -> Iterator[str]:
+def _lacking(group: Group, places: Sequence[Place], suite: Suite) -> Iterator[str]:
     """What has no result of any seed, and what not of all."""
-    suite = find_suite(ProtectionsPage.suites[0])
     done: dict[str, int] = {}
     failed: dict[str, int] = {}
     for place in places:
-        for record in group.records[place].values():
-            counts = done if record.outcome is not None else failed
-            counts[record.defense.label] = counts.get(record.defense.label, 0) + 1
-    labels = dict.fromkeys([*(use.label for use in suite.defenses), *done, *failed])
-    if missing := [label for label in labels if label not in done]:
-        yield f"without a result: {', '.join(missing)}"
+        outcomes = [record.outcome for record in group.records[place].values()]
+        label, good = group.any_of(place.defense).defense.label, sum(one is not None for one in outcomes)
+        done[label] = min(good, done.get(label, good))
+        failed[label] = failed.get(label, 0) + len(outcomes) - good
     wanted = len(suite.seeds)
+    labels = list(dict.fromkeys([*(use.label for use in suite.defenses), *done]))
+    if missing := [label for label in labels if not done.get(label)]:
+        yield f"without a result: {', '.join(missing)}"
     if fewer := [f"{label} ({done[label]})" for label in labels if 0 < done.get(label, 0) < wanted]:
         yield f"of fewer than {counted(wanted, 'seed')}: {', '.join(fewer)}"
-    if failed:
-        yield "failed: " + ", ".join(f"{label} ({counted(count, 'seed')})" for label, count in failed.items())
+    if bad := [f"{label} ({counted(count, 'seed')})" for label, count in failed.items() if count]:
+        yield f"failed: {', '.join(bad)}"
 
 
 def _of(part: float | None, whole: float | None) -> str:
-    return DASH if part is None or not whole else f"{100 * part / whole:.0f} % of the accuracy".replace("-", "\u2212")
+    """A part of the accuracy in percent."""
+    if part is None or not whole:
+        return "an unknown part of the accuracy"
+    return f"{share(estimate_row('part', Estimate(part / whole)), 'part')} of the accuracy"
 
 
 def _points(estimate: Estimate, signed: bool = False) -> str:

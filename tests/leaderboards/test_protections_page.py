@@ -9,11 +9,13 @@ import pytest
 from synthetic import record
 
 from arena.controls import CONTROLS
+from arena.engine.plan import planned_cells
 from arena.plugins.registry import Registry
 from arena.records.schema import Record
 from arena.suites.shipped import find_suite
 from leaderboards.pages import find_page
-from leaderboards.pages.protections import CIFAR, CLAIMS, LEFT, Line, ProtectionsPage, Task, tasks
+from leaderboards.pages.attacks import PUBLISHED
+from leaderboards.pages.protections import CIFAR, CLAIMS, Line, ProtectionsPage, Task, tasks
 from leaderboards.site.numbers import DASH
 
 ACCURACY = {
@@ -55,7 +57,7 @@ def row(text: str, defense: str) -> Mapping[str, str]:
 
 
 def only(records: list[Record]) -> Task:
-    (task,) = tasks(records)
+    (task,) = tasks(records, find_suite("protections"))
     return task
 
 
@@ -213,12 +215,44 @@ def test_models_and_datasets_are_tasks_of_their_own() -> None:
     far = [r for d in ("none", "em") for r in cells(d, model="tiny-qwen3-vl", surrogates=["tiny-llava"] * (d == "em"))]
     other = [record(ACCURACY[d] - 0.1, d, seed=s, dataset="emoji") for d in ("none", "em") for s in range(3)]
     attacked = [record(0.1, "em", "jpeg", seed=s) for s in range(3)]
-    found = {task.title: task for task in tasks([*every(), *far, *other, *attacked])}
+    found = {task.title: task for task in tasks([*every(), *far, *other, *attacked], find_suite("protections"))}
     assert list(found) == ["emoji · tiny-llava, lora", "glyphs · tiny-llava, lora", "glyphs · tiny-qwen3-vl, lora"]
     assert line(found["glyphs · tiny-qwen3-vl, lora"], "em").knowledge == "black-box"
     assert line(found["emoji · tiny-llava, lora"], "em").accuracy.value == pytest.approx(0.2)
     assert found["emoji · tiny-llava, lora"].clean.value == pytest.approx(0.8)
     assert line(found["glyphs · tiny-llava, lora"], "em").accuracy.value == pytest.approx(0.3)
+
+
+def digits() -> list[Record]:
+    under = {("none", "jpeg"): 0.85, ("ops", "none"): 0.3, ("ops", "adv-train"): 0.3, ("tap", "none"): 0.1}
+    found = {("none", "none"): 0.9, **under, ("tap", "adv-train"): 0.8, ("em", "none"): 0.9, ("em", "jpeg"): 0.9}
+    return [record(p, d, a, s, dataset="digits", recipe="full") for (d, a), p in found.items() for s in range(3)]
+
+
+def test_digits_add_their_tasks_and_the_contrasts_under_attacks() -> None:
+    both = ProtectionsPage().make({"protections": every(), "protections-digits": digits()}, None)
+    assert "records/protections.jsonl` and `records/protections-digits.jsonl" in both
+    assert "## glyphs · tiny-llava, lora" in both and "## digits · tiny-llava, full" in both
+    own = both[both.index("## digits") : both.index("## Under attacks")]
+    assert first(row(own, "tap")["drop"]) == "80.0" and "regtext" not in own
+    assert "- without a result: random, em-class, rem, hypo, lsp, ar, uc, pil, ntga." in own
+    contrasts = both[both.index("## Under attacks") :]
+    assert "| adv-train | ops | CIFAR-10, accuracy 14.7 to 15.0 | 0.0" in contrasts
+    assert "| adv-train | tap | CIFAR-10, accuracy 6.3 to 79.9 | +70.0" in contrasts
+    (jpeg,) = [line for line in contrasts.splitlines() if line.startswith("| jpeg | em |")]
+    assert jpeg.endswith("| cannot be told |") and contrasts.count("| agrees |") == 2
+    assert "Under attacks" not in page(every()) and "protections-digits" not in page(every())
+
+
+def test_the_suite_of_digits_trains_every_tower() -> None:
+    suite = find_suite("protections-digits")
+    cells = [cell.asked for cell in planned_cells(suite, Registry())]
+    assert {cell.recipe.id for cell in cells} == {"full"} and len(suite.seeds) == 3
+    assert {cell.model.id for cell in cells} == {"tiny-llava", "tiny-llava-untrained-tower"}
+    assert {cell.knowledge for cell in cells if cell.model.id.endswith("tower")} == {"none", "gray-box"}
+    met = {(cell.defense.id, part.id) for cell in cells for part in cell.attack.parts}
+    for defense, (_, under) in PUBLISHED.items():
+        assert {(defense, attack) for attack in under.keys() & {"jpeg", "ueraser", "adv-train"}} <= met
 
 
 def test_claims_are_about_the_defenses_of_the_suite() -> None:
@@ -228,5 +262,8 @@ def test_claims_are_about_the_defenses_of_the_suite() -> None:
     assert CLAIMS.keys() <= {entry.id for entry in Registry().entries("defense")} and CLAIMS.keys() <= ids
     assert {id for id, claim in CLAIMS.items() if not claim.protects} == {"random", "random-words"}
     published = {"em": 20.8, "rem": 17.5, "tap": 6.3, "lsp": 13.1, "ar": 11.7, "ops": 14.7}
-    assert published == LEFT and CIFAR == 94.7
+    assert {id: left for id, (left, _) in PUBLISHED.items()} == published
+    assert {id: claim.taken for id, claim in CLAIMS.items() if claim.taken} == {
+        id: pytest.approx(1 - left / CIFAR) for id, left in published.items()
+    }
     assert find_page("protections.md").suites == ("protections",)
