@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 from arena.controls import ANSWER_WORD, CONTROLS, RANDOM, RANDOM_WORDS
 from arena.records.schema import Record
@@ -154,6 +155,7 @@ class ProtectionsPage(EvidencePage):
             "protections.md.j2",
             origin=origin(there, records[there[0]]),
             tasks=[task for suite in there for task in tasks(records[suite], find_suite(suite))],
+            without=[task for suite in there for task in _without(records[suite], find_suite(suite))],
             contrasts=[arena for arena in attacked if arena.verdicts()],
             said=said,
             points=_points,
@@ -246,6 +248,14 @@ def _named(name: str, control: Place | None, place: Place) -> str:
     if isinstance(own, Protection) and isinstance(of, Protection) and own.budget[:2] != of.budget[:2]:
         return f"{name} of {budget_text(*own.budget).split(',')[0]}"
     return name
+
+
+def _without(records: Sequence[Record], suite: Suite) -> Iterator[str]:
+    """Tasks of the suite that have no record at all."""
+    known = {(record.dataset.id, record.model.id) for record in records}
+    for dataset, model in product(suite.datasets, suite.models):
+        if (dataset.id, model.id) not in known:
+            yield f"{dataset.id} · {model.id}"
 
 
 def _lacking(group: Group, places: Sequence[Place], suite: Suite) -> Iterator[str]:

@@ -223,6 +223,13 @@ def test_models_and_datasets_are_tasks_of_their_own() -> None:
     assert line(found["glyphs · tiny-llava, lora"], "em").accuracy.value == pytest.approx(0.3)
 
 
+def test_tasks_without_a_result_are_said() -> None:
+    some = [*cells("none"), *cells("none", model="tiny-qwen3-vl", dataset="emoji")]
+    assert "Tasks without any result yet: glyphs · tiny-qwen3-vl, emoji · tiny-llava.\n" in page(some)
+    rest = [*cells("none", dataset="emoji"), *cells("none", model="tiny-qwen3-vl")]
+    assert "Tasks without" not in page([*some, *rest])
+
+
 def digits() -> list[Record]:
     under = {("none", "jpeg"): 0.85, ("ops", "none"): 0.3, ("ops", "adv-train"): 0.3, ("tap", "none"): 0.1}
     found = {("none", "none"): 0.9, **under, ("tap", "adv-train"): 0.8, ("em", "none"): 0.9, ("em", "jpeg"): 0.9}
