@@ -131,9 +131,9 @@ def test_noise_is_held_against_noise_of_its_own_budget_where_there_is_any() -> N
     own = [*every("ops"), *cells("ops", budget=budget("l0", 1))]
     assert row(page(own), "ops")["control"] == "random of L∞ 8/255"
     assert row(page(own), "ops")["budget"] == "1 pixel, 5 words"
-    (pixel,) = [one for one in only([*own, *cells("random", 0.6, budget=budget("l0", 1))]).lines if one.label == "ops"]
+    (pixel,) = [one for one in only([*own, *cells("random", 0.9, budget=budget("l0", 1))]).lines if one.label == "ops"]
     assert pixel.share is not None and pixel.share.name == "random"
-    assert pixel.share.control.value == pytest.approx(0.3) and pixel.share.left.value == pytest.approx(-0.25)
+    assert pixel.share.control.value == 0 and pixel.share.left.value == pytest.approx(0.05)
 
 
 def test_the_control_that_takes_most_is_credited() -> None:
