@@ -101,7 +101,7 @@ class StagePage(EvidencePage):
             origin=origin(["stage", *self.optional] if found else ["stage"], own),
             tasks=list(tasks(own)),
             contrasts=[arena for arena in found if arena.verdicts()],
-            said=_said,
+            said=said,
             points=lambda estimate: points(estimate_row("n", estimate), "n"),
         )
 
@@ -143,7 +143,7 @@ def _cost(cells: Cells, bare: Place | None, place: Place | None, name: str, bar:
     return Held(name, None, bar.most if bar else None, cost, accuracy, bar.why if bar else "")
 
 
-def _said(arena: Arena) -> list[list[object]]:
+def said(arena: Arena) -> list[list[object]]:
     """The published contrasts of an arena as rows of a table."""
     return [
         [v.claim.attack, v.claim.defense, v.claim.source, points(v.row, "restored", signed=True), v.words]

@@ -1,11 +1,12 @@
-"""Which control a protection that changes questions is held against: words drawn at random, as many."""
+"""Which control a protection is held against: one that changes questions as many words drawn at random, and where these
+give answers away the answer itself; any other noise drawn at random."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from typing import NamedTuple
 
-from arena.controls import ANSWER_WORD, RANDOM_WORDS
+from arena.controls import ANSWER_WORD, RANDOM, RANDOM_WORDS
 from leaderboards.tables.collect import Group, Protection
 
 
@@ -26,6 +27,27 @@ def random_words(group: Group) -> Mapping[Hashable, tuple[Hashable, ...]]:
         fitting = [c for c in controls if words_of(c) == words_of(defense)]
         own = [c for c in fitting if c.surrogates == defense.surrogates]
         found[defense] = tuple(own or fitting)
+    return found
+
+
+def answer_word(group: Group) -> Mapping[Hashable, tuple[Hashable, ...]]:
+    """The controls that append the answer by protection, for those that change questions: those with as many words,
+    else any, since most answers are a word; none where the group has none."""
+    controls = _of_id(group, ANSWER_WORD)
+    found: dict[Hashable, tuple[Hashable, ...]] = {}
+    for defense in _with_text(group):
+        fitting = [c for c in controls if c.budget.text == defense.budget.text]
+        found[defense] = tuple(fitting or controls)
+    return found
+
+
+def random_noise(group: Group) -> Mapping[Hashable, tuple[Hashable, ...]]:
+    """The controls of random noise by protection: those under the same budget for pictures, else any."""
+    controls = _of_id(group, RANDOM)
+    found: dict[Hashable, tuple[Hashable, ...]] = {}
+    for defense in (d for d in group.places if isinstance(d, Protection)):
+        fitting = [c for c in controls if c.budget[:2] == defense.budget[:2]]
+        found[defense] = tuple(fitting or controls)
     return found
 
 

@@ -90,6 +90,6 @@ def test_the_command_names_missing_records_and_unknown_pages(tmp_path: Path) -> 
 
 
 def test_pages_load_no_torch() -> None:
-    names = ", ".join(f"leaderboards.pages.{name}" for name in ("attacks", "mmguard", "transfer"))
+    names = ", ".join(f"leaderboards.pages.{name}" for name in ("attacks", "mmguard", "protections", "transfer"))
     code = f"import sys, {names}; found = {{'torch', 'pandas'}} & set(sys.modules); assert not found, found"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
