@@ -43,20 +43,22 @@ class TextToUnlearnable(ImageDefense):
     once through a frozen model f, pictures and texts together; from then on an owner needs nothing but the text of a
     picture for its noise, in one pass (`reuse`), and whoever makes the noise for them is shown no picture. It is the
     generator of SSA-GAN: z becomes a map of 4 x 4 pixels, blocks of two convolutions follow, each at twice the side of
-    the one before, and every normalisation takes its scale and shift from two small networks that read e(t). The last
-    layer is a tanh. As published, f and e are pretrained and frozen, the optimiser is Adam with decoupled weight decay,
-    the learning rate falls by half a cosine, and the radius is 8/255. As in the authors' code, z is drawn anew in
-    training, and is one and the same for all that is released; noise is fitted to a picture by its nearest pixels.
+    the one before, and every normalisation in them takes its scale and shift from two small networks that read e(t).
+    The last layer is a tanh, and the radius times it is the noise; the authors' script has that too, and uses another
+    that cuts off what is beyond the radius. As published, f and e are pretrained and frozen, the optimiser is Adam with
+    decoupled weight decay, the learning rate falls by half a cosine, and the radius is 8/255. As in the authors' code,
+    z is drawn anew in training and no longer afterwards, and noise is fitted to a picture by its nearest pixels.
 
     Adapted: the published loss is the contrastive one (InfoNCE) of CLIP, of pictures under noise and their texts. A
     model that answers has none, and the loss is that of the answer's tokens. There is no encoder of texts either: e(t)
     is the mean of what the language model of the first surrogate, without a picture, makes of the answer's tokens after
     the question. So noise is made of the question and the answer. A picture with several texts has the mean of their
-    embeddings, and one noise. Of several surrogates the losses are added up. The paper's blocks are 7, up to 256 x 256
-    pixels, of 512 channels at first, trained for 500 passes over MSCOCO in batches of 128 at a learning rate of 1e-4,
-    which is for a graphics card: here `blocks`, `width`, `epochs`, `batch_size` and `learning_rate` are such that a
-    few hundred small pictures take minutes on a processor. SSA-GAN also learns where in the picture the text matters,
-    which the paper's formula of the normalisation leaves out, and so do we. The rate of the weight decay is ours.
+    embeddings, and one noise. All that is released is made of one z, where the authors' script keeps one for each place
+    in a batch. Of several surrogates the losses are added up. The paper's blocks are 7, up to 256 x 256 pixels, of 512
+    channels at first, trained for 500 passes over MSCOCO in batches of 128 at a learning rate of 1e-4, which is for a
+    graphics card: here `blocks`, `width`, `epochs`, `batch_size` and `learning_rate` are such that a few hundred small
+    pictures take minutes on a processor. SSA-GAN also learns where in the picture the text matters, which the paper's
+    formula of the normalisation leaves out, and so do we. The rate of the weight decay is ours.
     """
 
     needs = frozenset({"seed", "surrogates"})
