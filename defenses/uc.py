@@ -26,6 +26,7 @@ from arena.plugins.base import DefenderWorld, Effort, ImageDefense, Pixels, Plug
 from defenses.augmentation import shifted
 from defenses.claims import noise_lowers_the_loss
 from defenses.features import PLAIN, by_other_losses, mean_features
+from defenses.generators import fitting
 
 SHIFT = 16 / 224
 """Largest shift of the augmentation, as a share of the sides: the authors cut 224 pixels out of 256."""
@@ -284,12 +285,6 @@ def k_means(rows: np.ndarray, count: int, seed: int) -> np.ndarray:
 def divergence(found: Tensor, wanted: Tensor) -> Tensor:
     """KL(softmax of what is wanted || softmax of what is found), ``(B,)``, of features ``(B, d)``."""
     return F.kl_div(found.log_softmax(-1), wanted.softmax(-1), reduction="none").sum(1)
-
-
-def fitting(noise: Tensor, clean: Tensor) -> Tensor:
-    """Noise ``(3, side, side)`` at the size of a picture ``(1 or 3, H, W)``, nearest pixels; of grey the mean."""
-    sized = F.interpolate(noise[None], clean.shape[-2:])[0]
-    return sized if len(clean) == 3 else sized.mean(0, keepdim=True)
 
 
 def residual_network(width: int) -> nn.Sequential:

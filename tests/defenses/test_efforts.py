@@ -34,6 +34,8 @@ EFFORTS: dict[str, tuple[str, dict[str, object], Effort]] = {
     "tap": ("tap", {"clean_steps": 4, "pgd_steps": 10, "batch_size": 8}, Effort(1, 12)),
     "feature-target": ("feature-target", {"pgd_steps": 10, "views": True}, Effort(0, 30)),
     "uc": ("uc", {"clusters": 3, "epochs": 4}, Effort(1, 12)),
+    "t2ue": ("t2ue", {"epochs": 4}, Effort(0, 4, 1)),
+    "a generator that is there": ("t2ue", {"epochs": 4, "reuse": "trained"}, Effort(0, 0, 1)),
     # 3 rounds of 4 steps of 5 draws with 2 steps of da before each, and of 2 minibatches of half the samples likewise
     "rem": ("rem", {**ROBUST}, Effort(0, 189)),
     "sem": ("sem", {**ROBUST}, Effort(0, 69)),

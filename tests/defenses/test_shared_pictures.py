@@ -31,6 +31,7 @@ CASES: dict[str, dict[str, object]] = {
     "hypo": {"clean_steps": 2, "batch_size": 3, "rank": 2, "pgd_steps": 3},
     "tap": {"clean_steps": 2, "batch_size": 3, "rank": 2, "pgd_steps": 3},
     "feature-target": {"batch_size": 3, "pgd_steps": 3},
+    "t2ue": {"batch_size": 3, "epochs": 2, "blocks": 3, "width": 4},
     "anti-finetune": {**QUICK, "theta_steps": 1, "pgd_steps": 3},
     "mi-ue": {**QUICK, "theta_steps": 1, "pgd_steps": 3},
     "tue": {**QUICK, "theta_steps": 1, "pgd_steps": 3},

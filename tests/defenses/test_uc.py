@@ -23,7 +23,8 @@ from arena.lvlm.pixels import to_tensor
 from arena.plugins.base import DefenderWorld
 from arena.plugins.registry import Registry
 from arena.release import build_release
-from defenses.uc import Clusters, Seeing, UnlearnableClusters, divergence, fitting, k_means, residual_network
+from defenses.generators import fitting
+from defenses.uc import Clusters, Seeing, UnlearnableClusters, divergence, k_means, residual_network
 
 QUICK: dict[str, Any] = {"clusters": 3, "epochs": 2, "side": 16, "width": 4, "batch_size": 8}
 CRAFTED: dict[str, Any] = {"clusters": 3, "epochs": 20, "learning_rate": 1e-2, "side": 48, "width": 8, "batch_size": 9}

@@ -124,6 +124,7 @@ NEAR = {
     "dune": "tap",
     "anti-finetune": "em",
     "uc": "em-class",
+    "t2ue": "em",
     "lsp": "em-class",
     "ar": "lsp",
     "ops": "lsp",

@@ -76,6 +76,15 @@ def test_the_same_pictures_get_the_same_again(first: Path, source: Path, checkpo
         assert (tmp_path / "out" / "data" / sample.file).read_bytes() == (first / "data" / sample.file).read_bytes()
 
 
+def test_a_generator_that_reads_texts_makes_the_same_again(source: Path, checkpoint: str, tmp_path: Path) -> None:
+    asked = {"defense": "t2ue", "config": {"epochs": 1, "blocks": 3, "width": 4}}
+    first = tmp_path / "first"
+    protect_folder(source, first, surrogates=[checkpoint], **asked)  # type: ignore[arg-type]
+    report = later(source, tmp_path / "out", first, checkpoint, seed=5, **asked)
+    for sample in report.samples:
+        assert (tmp_path / "out" / "data" / sample.file).read_bytes() == (first / "data" / sample.file).read_bytes()
+
+
 def test_what_is_asked_otherwise_than_then_is_refused(
     first: Path, source: Path, checkpoint: str, tmp_path: Path
 ) -> None:
