@@ -1,6 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+CODE := arena attacks defenses leaderboards mmguard tests
 KILLS ?= 30
 INPUTS ?= 1000
 SEED ?= 0
@@ -14,7 +15,8 @@ demo: $(INSTALLED)  ## run the quick suite and print its board
 	$(BIN)/arena run quick --results build/demo/quick.jsonl
 
 test: $(INSTALLED)  ## run the test suite
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m compileall -q $(CODE)  # else each of many hundred processes compiles it again
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -15,7 +15,41 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads that wait
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="arena-tests-hub-")  # one for all, since servers are started with it
 atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
 
-TOYS = Path(__file__).parent / "toys"
+TESTS = Path(__file__).parent
+TOYS = TESTS / "toys"
+
+LONGEST = (
+    "arena/kit/test_in_tree.py",
+    "arena/engine/test_end_to_end.py",
+    "arena/engine/test_audit.py",
+    "arena/engine/test_isolation.py",
+    "arena/lvlm/test_families.py",
+    "leaderboards/test_tutorial.py",
+    "golden/test_golden.py",
+    "arena/cli/test_stress.py",
+    "arena/kit/test_new.py",
+    "arena/engine/test_launch.py",
+    "arena/submissions/test_accept.py",
+    "arena/engine/test_dask_scheduler.py",
+    "arena/recipes/test_packing.py",
+    "arena/lvlm/test_zoo.py",
+    "defenses/test_defenses.py",
+    "defenses/test_shared_pictures.py",
+    "arena/store/test_disk.py",
+    "attacks/test_adv_train.py",
+    "attacks/test_training_attacks.py",
+    "arena/stress/test_pytest_plugin.py",
+    "arena/owner/test_protect_folder.py",
+    "arena/stress/test_action.py",
+)
+"""Files that take minutes, of which several have few tests: they come first, the longest of them before the others, so
+that no processor is left with one of them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order files as `LONGEST` says; all others, and the tests of each, stay as they are."""
+    places = {TESTS / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 @pytest.fixture(autouse=True)

@@ -248,7 +248,7 @@ def test_ar_draws_processes_whose_signals_do_not_grow_and_which_answer_each_othe
     samples = [grey_level((60, 33), 0, "fox")]
     ar, rng = defense("ar", response=6.0), np.random.default_rng(5)
     assert isinstance(ar, AutoregressiveNoise)
-    processes = ar.processes(samples, 8, np.random.default_rng(0))
+    processes = ar.processes(samples, 5, np.random.default_rng(0))
     for number, process in enumerate(processes):
         signals = generated(process, 33, 60, [rng] * 20)
         assert np.median(np.abs(signals).max((1, 2, 3))) < 5

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from commands import run_here
 from owner_folder import write_owner_folder
 from rich.table import Table
 from suites import toy_suite
@@ -37,19 +38,10 @@ def environment(**more: str) -> dict[str, str]:
     return os.environ | {"COLUMNS": "200", "PYTHONPATH": path} | more
 
 
-def arena_run(tmp_path: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", MAIN, *words]
-    return subprocess.run(
-        command, cwd=tmp_path, env=environment(**more), capture_output=True, text=True, timeout=120, check=False
-    )
-
-
 def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
     """The command in this process: exit code and what it said on standard error."""
-    monkeypatch.setattr(sys, "argv", ["arena", *words])
-    with pytest.raises(SystemExit) as left:
-        arena.cli.app.main()
-    return int(str(left.value.code)), capsys.readouterr().err
+    ran = run_here(monkeypatch, capsys, *words)
+    return ran.returncode, ran.stderr
 
 
 def test_text_is_printed_as_it_is_and_steers_nothing() -> None:
@@ -110,7 +102,10 @@ def test_lines_say_how_long_the_rest_takes(monkeypatch: pytest.MonkeyPatch) -> N
     assert lines[1:] == ["60 s · 50% · at 0.5", "70 s · 60% · 40 s left · at 0.6", "80 s · 75% · 20 s left · at 0.75"]
 
 
-def test_labels_that_look_like_markup_cost_no_run(tmp_path: Path, toys: Path) -> None:
+def test_labels_that_look_like_markup_cost_no_run(
+    tmp_path: Path, toys: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     labels = ["random [/8]", "[/red]", "[bold]"]
     defenses = [
         "none",
@@ -120,13 +115,13 @@ def test_labels_that_look_like_markup_cost_no_run(tmp_path: Path, toys: Path) ->
     made = toy_suite(defenses=[*defenses, {"id": "toy-raising", "label": EVIL}], attacks=["none"], seeds=[0])
     suite.write_text(made.model_dump_json(exclude={"limits"}), encoding="utf-8")
     for _ in range(2):  # a run that goes on prints them again
-        ran = arena_run(tmp_path, "run", str(suite), "--store", "s", "--scheduler", "sync")
+        ran = run_here(monkeypatch, capsys, "run", str(suite), "--store", "s", "--scheduler", "sync")
         assert ran.returncode == 1 and "Traceback" not in ran.stderr, ran.stderr
         assert all(label in ran.stdout for label in labels)
         assert f"failed: 1 cell ({SHOWN} / none / toy-recipe, seed 0): release" in ran.stderr
         assert "1 of 5 cells failed" in ran.stderr
         assert not {"\x1b", "\x07", "\u202e"} & {*ran.stdout, *ran.stderr}
-    planned = arena_run(tmp_path, "plan", str(suite), "--store", "s", "--why")
+    planned = run_here(monkeypatch, capsys, "plan", str(suite), "--store", "s", "--why")
     assert planned.returncode == 0, planned.stderr
 
 
@@ -163,11 +158,13 @@ def test_failures_of_one_cause_are_one_paragraph() -> None:
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])
-def test_names_of_settings_are_never_cut_off(tmp_path: Path, width: int) -> None:
+def test_names_of_settings_are_never_cut_off(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from arena.plugins.registry import Registry
 
     names = [*Registry().get("defense", "mmguard-bph").load().Config.model_fields]
-    shown = arena_run(tmp_path, "show", "mmguard-bph", COLUMNS=str(width), PYTHONPATH=f"{ROOT / 'tests/toys'}:{ROOT}")
+    shown = run_here(monkeypatch, capsys, "show", "mmguard-bph", COLUMNS=str(width))
     assert shown.returncode == 0, shown.stderr
     words = shown.stdout.split()
     assert len(names) > 10 and all(name in words for name in names) and "…" not in shown.stdout
@@ -263,12 +260,19 @@ def test_every_error_is_a_paragraph(
     ],
 )
 def test_a_defense_that_leaves_releases_nothing_and_fails(
-    deed: str, note: str, said: str, tmp_path: Path, toys: Path
+    deed: str,
+    note: str,
+    said: str,
+    tmp_path: Path,
+    toys: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(ROOT / "tests/villains"))
     write_owner_folder(tmp_path / "in")
-    path = os.pathsep.join([str(ROOT / "tests/villains"), environment()["PYTHONPATH"]])
     words = ["protect", "in", "--defense", "villain", "--out", "out", "--config", f"deed={deed}"]
-    ran = arena_run(tmp_path, *words, "--config", f'note="{note}"', PYTHONPATH=path)
+    ran = run_here(monkeypatch, capsys, *words, "--config", f'note="{note}"')
     assert ran.returncode == 1 and "Traceback" not in ran.stderr, ran.stderr
     assert f"error: defense 'villain': {said}. --debug shows where; --resume goes on" in ran.stderr
     assert [p.name for p in (tmp_path / "out").iterdir()] == [".work"]

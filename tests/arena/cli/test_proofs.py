@@ -33,6 +33,10 @@ def command(*words: str) -> Result:
     return CliRunner().invoke(app, list(words), env={"COLUMNS": "300"})
 
 
+_RESULTS: dict[str, bytes] = {}
+"""What the first run left, by file: it leaves the same for every test."""
+
+
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, toys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder with the records of a suite of toys, which are installed in this process alone."""
@@ -40,7 +44,12 @@ def here(tmp_path: Path, toys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(again, "compute", partial(compute, scheduler="sync", isolated=False))
     Path("toy.yaml").write_text(toy_suite().model_dump_json(), encoding="utf-8")
     monkeypatch.setattr(arena.cli.proofs, "_suites", lambda others: [(Path("toy.yaml"), find_suite("toy.yaml"))])
-    assert command("run", "toy.yaml", "--store", "store", "--scheduler", "sync").exit_code == 0
+    if not _RESULTS:
+        assert command("run", "toy.yaml", "--store", "store", "--scheduler", "sync").exit_code == 0
+        _RESULTS.update({path.name: path.read_bytes() for path in RESULTS.iterdir()})
+    RESULTS.mkdir(exist_ok=True)
+    for name, content in _RESULTS.items():
+        (RESULTS / name).write_bytes(content)
 
 
 def changed(monkeypatch: pytest.MonkeyPatch) -> None:

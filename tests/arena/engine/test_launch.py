@@ -65,10 +65,17 @@ def launched(folder: Path, processes: int, *how: str) -> dict[str, torch.Tensor]
     return load_file(weights)
 
 
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """The weights that one process comes to."""
+    return launched(tmp_path_factory.mktemp("one"), 1, "--cpu", "-m", "arena.engine.launch")
+
+
 @pytest.mark.parametrize("how", [("--cpu", "-m", "arena.engine.launch"), SHARDS], ids=["whole", "shards"])
-def test_two_processes_train_the_weights_of_one(how: tuple[str, ...], tmp_path: Path) -> None:
+def test_two_processes_train_the_weights_of_one(
+    how: tuple[str, ...], one: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
     """In shards by the configuration that is shipped, with gloo instead of NCCL."""
-    one = launched(tmp_path, 1, "--cpu", "-m", "arena.engine.launch")
     two = launched(tmp_path, 2, *how)
     assert one.keys() == two.keys()
     start = Registry().create("model", "tiny-llava", {}).load().model.state_dict()

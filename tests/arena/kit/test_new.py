@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args
+from xml.etree import ElementTree
 
 import pytest
 from typer.testing import CliRunner
@@ -16,25 +18,40 @@ from arena.errors import UsageError
 from arena.kit.new import write_package
 from arena.plugins.registry import Kind
 
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
-@pytest.mark.parametrize("kind", get_args(Kind))
-def test_a_new_package_installs_and_passes_its_own_tests_and_the_kit(kind: Kind, tmp_path: Path) -> None:
-    """Its tests have it pass the kit."""
-    name = f"fresh-{kind}"
-    done = CliRunner().invoke(app, ["new", kind, name, str(tmp_path / name)])
-    assert done.exit_code == 0, done.output
-    project, site = tmp_path / name, tmp_path / "site"
-    install = ["install", "--quiet", "--no-deps", "--no-build-isolation", "--target", str(site), str(project)]
-    subprocess.run([sys.executable, "-m", "pip", *install], check=True)
-    tested = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(project / "tests")],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(site)},
+
+@pytest.fixture(scope="module")
+def tested(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+    """How each test of new packages ended, one of every kind, by its name: they are installed side by side, and tested
+    by one process, which loads models once."""
+    place = tmp_path_factory.mktemp("new")
+    projects = [place / f"fresh-{kind}" for kind in KINDS]
+    for kind, project in zip(KINDS, projects, strict=True):
+        done = CliRunner().invoke(app, ["new", kind, project.name, str(project)])
+        assert done.exit_code == 0, done.output
+    install = ["install", "--quiet", "--no-deps", "--no-build-isolation", "--target", str(place / "site")]
+    subprocess.run([sys.executable, "-m", "pip", *install, *map(str, projects)], check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--junit-xml=said.xml", "--import-mode=importlib"]
+        + [str(project / "tests") for project in projects],
+        cwd=place,
+        env=os.environ | {"PYTHONPATH": str(place / "site")},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert tested.returncode == 0, tested.stdout
+    assert (place / "said.xml").exists(), done.stdout + done.stderr
+    cases = ElementTree.parse(place / "said.xml").getroot().iter("testcase")
+    return {f"{c.get('classname')}::{c.get('name')}": "".join(c.itertext()) if len(c) else "passed" for c in cases}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_new_package_installs_and_passes_its_own_tests_and_the_kit(kind: Kind, tested: Mapping[str, str]) -> None:
+    """Its tests have it pass the kit."""
+    own = {name.rpartition("::")[2]: said for name, said in tested.items() if f"test_fresh_{kind}::" in name}
+    assert {"test_it_passes_the_conformance_kit", "test_its_suite_can_be_run"} < own.keys(), tested.keys()
+    assert set(own.values()) == {"passed"}, own
 
 
 @pytest.mark.parametrize(

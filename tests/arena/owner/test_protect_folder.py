@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from commands import run_here
 from owner_folder import ANSWERS, FILES, QUESTIONS, QUICK, load_checkpoint, tree, write_checkpoint, write_owner_folder
 from PIL import Image
 
@@ -412,7 +414,13 @@ def _arena(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
 
 
-def test_the_command(source: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_the_command(
+    source: Path,
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     ran = _arena(
         *(tmp_path, "protect", str(source), "--defense", "mmguard-text", "--surrogate", f"llava={checkpoint}"),
         *("--out", "out", "--config", "rounds=1", "--config", "candidates=2", "--budget-text", "2", "--limit", "2"),
@@ -423,14 +431,16 @@ def test_the_command(source: Path, checkpoint: Path, tmp_path: Path) -> None:
     assert "not a guarantee" in ran.stdout and "no picture changed" in ran.stdout
     assert report.request.defense["config"]["candidates"] == 2 and report.measured.words == 2
     assert "answer leak" not in ran.stdout
+    monkeypatch.chdir(tmp_path)
+    protect = partial(run_here, monkeypatch, capsys, "protect", str(source))
     words = ("--defense", "answer-word", "--limit", "2")
-    told = _arena(tmp_path, "protect", str(source), *words, "--out", "told", "--allow-answer-words")
+    told = protect(*words, "--out", "told", "--allow-answer-words")
     assert "answer leak: the inserted words hold the answer in 100 % of the samples" in told.stdout, told.stderr
-    again = _arena(tmp_path, "protect", str(source), "--defense", "none", "--out", "out")
+    again = protect("--defense", "none", "--out", "out")
     assert again.returncode == 2 and "is not empty" in again.stderr and "Traceback" not in again.stderr
-    wrong = _arena(tmp_path, "protect", str(source), "--defense", "none", "--out", "o", "--question-column", "query")
+    wrong = protect("--defense", "none", "--out", "o", "--question-column", "query")
     assert wrong.returncode == 1 and "column 'query' (question) is missing" in wrong.stderr
-    bad = _arena(tmp_path, "protect", str(source), "--defense", "none", "--out", "o", "--config", "rounds")
+    bad = protect("--defense", "none", "--out", "o", "--config", "rounds")
     assert bad.returncode == 2 and "give KEY=VALUE" in bad.stderr
-    low = _arena(tmp_path, "protect", str(source), "--defense", "none", "--out", "o", "--budget-image", "-1")
+    low = protect("--defense", "none", "--out", "o", "--budget-image", "-1")
     assert low.returncode == 2 and "--budget-image -1" in low.stderr

@@ -143,6 +143,23 @@ def go(tmp_path: Path, name: str, **changes: Any) -> RunReport:
     )
 
 
+@pytest.fixture(scope="module")
+def computed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the stores that `first` fills are kept."""
+    return tmp_path_factory.mktemp("computed")
+
+
+def first(computed: Path, tmp_path: Path, seeds: tuple[int, ...] = (0, 1)) -> RunReport:
+    """A run into an empty store, which is done once for each choice of seeds; each test has a copy of that store."""
+    kept = computed / f"{len(seeds)} seeds"
+    if not kept.exists():
+        assert not go(kept, "whole", seeds=seeds).failed
+    shutil.copytree(kept / "store", tmp_path / "store")
+    report = go(tmp_path, "first", seeds=seeds)
+    assert not report.computed
+    return report
+
+
 def essence(records: tuple[Record, ...]) -> dict[str, Any]:
     """Records by cell without what differs between runs: cost and time."""
     return {r.cell: r.model_dump(exclude={"cost", "created"}) for r in records}
@@ -176,24 +193,23 @@ def change_digit(path: Path) -> None:
     ],
 )
 def test_one_changed_digit_comes_into_no_record(
-    tmp_path: Path, toys: Path, kind: str, name: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, toys: Path, computed: Path, kind: str, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    suite = {"seeds": [0]}
-    first = go(tmp_path, "first", **suite)
-    for folder in artifacts(first, kind):
+    before = first(computed, tmp_path, (0,))
+    for folder in artifacts(before, kind):
         change_digit(folder / name)
     caplog.clear()
-    again = go(tmp_path, "again", **suite)
-    assert essence(again.records) == essence(first.records) and not again.failed
-    assert "is corrupt" in caplog.text and {first.plan.stages[n].kind for n in again.computed} == {kind}
+    again = go(tmp_path, "again", seeds=[0])
+    assert essence(again.records) == essence(before.records) and not again.failed
+    assert "is corrupt" in caplog.text and {before.plan.stages[n].kind for n in again.computed} == {kind}
 
 
-def test_exchanged_artifacts_come_into_no_record(tmp_path: Path, toys: Path) -> None:
-    first = go(tmp_path, "first")
+def test_exchanged_artifacts_come_into_no_record(tmp_path: Path, toys: Path, computed: Path) -> None:
+    before = first(computed, tmp_path)
     for kind in ("scored", "release", "data"):
-        exchange(*artifacts(first, kind)[:2])
+        exchange(*artifacts(before, kind)[:2])
     again = go(tmp_path, "again")
-    assert essence(again.records) == essence(first.records)
+    assert essence(again.records) == essence(before.records)
     assert len(again.computed) == 6
 
 
@@ -212,9 +228,9 @@ def spoil(path: Path, rng: random.Random) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_random_damage_comes_into_no_record(tmp_path: Path, toys: Path, seed: int) -> None:
+def test_random_damage_comes_into_no_record(tmp_path: Path, toys: Path, computed: Path, seed: int) -> None:
     rng = random.Random(seed)
-    expected = essence(go(tmp_path, "first", seeds=[0]).records)
+    expected = essence(first(computed, tmp_path, (0,)).records)
     for number in range(3):
         files = sorted(path for path in (tmp_path / "store").glob("??/**/*") if path.is_file())
         for path in rng.sample(files, 4):
