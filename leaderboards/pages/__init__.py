@@ -25,7 +25,7 @@ SuiteRecords = Mapping[str, Sequence[Record]]
 
 
 class EvidencePage(ABC):
-    """A page in Markdown, made from records alone.
+    """A page in Markdown, made from records; what suites ask for may be said beside them.
 
     `suites` are the ids of the suites whose records it needs, `optional` those that it uses where they have been run,
     of either all cells, unless `of_parts` says that it is made of those that there are. `findings` is a file of dated

@@ -52,6 +52,7 @@ CLAIMS = {
     "tue": Claim(True, "Ren 2023"),
     "uc": Claim(True, "Zhang 2023"),
     "cuda": Claim(True, "CIFAR-10, accuracy of 25.5 left"),
+    "t2ue": Claim(True, "arXiv 2508.03091"),
     "text-em": Claim(True, "Li 2023"),
     "regtext": Claim(True, "arXiv 2411.08506"),
     "pil": Claim(True, "arXiv 2601.19967"),
