@@ -51,6 +51,8 @@ CLAIMS = {
     "ntga": Claim(True, "Yuan 2021"),
     "tue": Claim(True, "Ren 2023"),
     "uc": Claim(True, "Zhang 2023"),
+    "t2ue": Claim(True, "Ma 2025"),
+    "bait": Claim(True, "Li 2026"),
     "cuda": Claim(True, "CIFAR-10, accuracy of 25.5 left"),
     "t2ue": Claim(True, "arXiv 2508.03091"),
     "text-em": Claim(True, "Li 2023"),

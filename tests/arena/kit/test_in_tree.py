@@ -125,6 +125,7 @@ NEAR = {
     "anti-finetune": "em",
     "uc": "em-class",
     "t2ue": "em",
+    "bait": "uc",
     "lsp": "em-class",
     "ar": "lsp",
     "ops": "lsp",

@@ -76,8 +76,14 @@ def test_the_same_pictures_get_the_same_again(first: Path, source: Path, checkpo
         assert (tmp_path / "out" / "data" / sample.file).read_bytes() == (first / "data" / sample.file).read_bytes()
 
 
-def test_a_generator_that_reads_texts_makes_the_same_again(source: Path, checkpoint: str, tmp_path: Path) -> None:
-    asked = {"defense": "t2ue", "config": {"epochs": 1, "blocks": 3, "width": 4}}
+@pytest.mark.parametrize(
+    ("defense", "config"),
+    [("t2ue", {"epochs": 1, "blocks": 3, "width": 4}), ("bait", {"rounds": 1, "side": 16, "blocks": 1, "rank": 2})],
+)
+def test_a_generator_makes_the_same_again(
+    defense: str, config: dict[str, object], source: Path, checkpoint: str, tmp_path: Path
+) -> None:
+    asked = {"defense": defense, "config": config}
     first = tmp_path / "first"
     protect_folder(source, first, surrogates=[checkpoint], **asked)  # type: ignore[arg-type]
     report = later(source, tmp_path / "out", first, checkpoint, seed=5, **asked)
