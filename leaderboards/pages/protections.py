@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from pathlib import Path
 
 from arena.controls import ANSWER_WORD, CONTROLS, RANDOM, RANDOM_WORDS
 from arena.records.schema import Record
@@ -16,6 +17,7 @@ from leaderboards.pages import EvidencePage, SuiteRecords
 from leaderboards.pages.attacks import PUBLISHED, arenas
 from leaderboards.pages.mmguard import Arm
 from leaderboards.pages.stage import said
+from leaderboards.site.findings import Figures, filled
 from leaderboards.site.numbers import DASH, budget_text, points, share
 from leaderboards.site.origin import origin
 from leaderboards.site.render import fill
@@ -51,7 +53,6 @@ CLAIMS = {
     "ntga": Claim(True, "Yuan 2021"),
     "tue": Claim(True, "Ren 2023"),
     "uc": Claim(True, "Zhang 2023"),
-    "t2ue": Claim(True, "Ma 2025"),
     "bait": Claim(True, "Li 2026"),
     "cuda": Claim(True, "CIFAR-10, accuracy of 25.5 left"),
     "t2ue": Claim(True, "arXiv 2508.03091"),
@@ -109,13 +110,20 @@ class Line(Arm):
 class Task:
     """One dataset, model and recipe."""
 
-    title: str
+    dataset: str
+    model: str
+    recipe: str
     items: int
     zero_shot: Estimate
     clean: Estimate
     lines: list[Line]
     lacking: list[str]
     """What the suite asks for and has no result of, or not of every seed, in words."""
+
+    @property
+    def title(self) -> str:
+        """What it is called."""
+        return f"{self.dataset} · {self.model}, {self.recipe}"
 
     def verdicts(self) -> list[str]:
         """Of every line, whether it agrees with its claim; p values are corrected for all claims of the task."""
@@ -144,20 +152,25 @@ class ProtectionsPage(EvidencePage):
     shows, what it costs, and whether that agrees with what was published; and the contrasts that were published of them
     under attacks, where the suite has these.
 
-    Of records that are not complete it shows what is there, and says what is not.
+    Of records that are not complete it shows what is there, and says what is not. In its findings, with `protection` as
+    the tables call it, ``accuracy(protection, dataset=..., model=...)`` is what is left in points, ``drop(...)`` what
+    is taken; a list where one of the values is a list.
     """
 
     suites = ("protections",)
     optional = ("protections-digits",)
     of_parts = True
+    findings = Path(__file__).parents[1] / "findings" / "2026-11-protections.md"
 
-    def make(self, records: SuiteRecords, findings: object) -> str:
+    def make(self, records: SuiteRecords, findings: Path | None) -> str:
         there = [suite for suite in (*self.suites, *self.optional) if suite in records]
+        found = [task for suite in there for task in tasks(records[suite], find_suite(suite))]
         attacked = [arena for suite in self.optional if suite in records for arena in arenas(records[suite])]
         return fill(
             "protections.md.j2",
             origin=origin(there, records[there[0]]),
-            tasks=[task for suite in there for task in tasks(records[suite], find_suite(suite))],
+            findings="" if findings is None else filled(findings, **_figures(found)),
+            tasks=found,
             without=[task for suite in there for task in _without(records[suite], find_suite(suite))],
             contrasts=[arena for arena in attacked if arena.verdicts()],
             said=said,
@@ -165,6 +178,21 @@ class ProtectionsPage(EvidencePage):
             number=_number,
             percent=lambda share: DASH if share is None else f"{100 * share:.0f} %",
         )
+
+
+def _figures(found: Sequence[Task]) -> dict[str, Callable[..., object]]:
+    """What findings may quote."""
+    figures = Figures(
+        (
+            {"dataset": task.dataset, "model": task.model, "protection": line.label}
+            | estimate_row("accuracy", line.accuracy)
+            | estimate_row("drop", line.drop)
+            for task in found
+            for line in task.lines
+        ),
+        100,
+    )
+    return {name: figures.function(name, "protection") for name in ("accuracy", "drop")}
 
 
 def tasks(records: Sequence[Record], suite: Suite) -> Iterator[Task]:
@@ -176,7 +204,9 @@ def tasks(records: Sequence[Record], suite: Suite) -> Iterator[Task]:
             clean = cells.find(CLEAN, CLEAN, recipe, 0.0)
             credit = Credit(group, cells, clean)
             yield Task(
-                f"{group.dataset} · {group.model}, {recipe}",
+                group.dataset,
+                group.model,
+                recipe,
                 group.items,
                 cells.zero_shot,
                 cells.accuracy(clean, NO_CONTROL),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from synthetic import record
 
 from arena.controls import CONTROLS
 from arena.engine.plan import planned_cells
+from arena.errors import ArenaError
 from arena.plugins.registry import Registry
 from arena.records.schema import Record
 from arena.suites.shipped import find_suite
@@ -274,3 +276,12 @@ def test_claims_are_about_the_defenses_of_the_suite() -> None:
         id: pytest.approx(1 - left / CIFAR) for id, left in published.items()
     }
     assert find_page("protections.md").suites == ("protections",)
+
+
+def test_findings_quote_numbers_of_the_tables(tmp_path: Path) -> None:
+    prose = tmp_path / "findings.md"
+    prose.write_text('em leaves {{ accuracy("em") }}, takes {{ drop("em", model="tiny-llava") }}.', encoding="utf-8")
+    assert "em leaves 30, takes 60." in ProtectionsPage().make({"protections": every()}, prose)
+    prose.write_text('{{ accuracy("em-clas") }}', encoding="utf-8")
+    with pytest.raises(ArenaError, match="none has protection 'em-clas'"):
+        ProtectionsPage().make({"protections": every()}, prose)
