@@ -24,7 +24,7 @@ from arena.plugins.base import Attack, ModelSource
 from arena.plugins.identity import CONTROL, identity
 from arena.plugins.registry import Kind, Registry
 from arena.records.schema import Record
-from arena.suites.schema import TARGET, Combination, Suite
+from arena.suites.schema import TARGET, Combination, PluginUse, RecipeUse, Suite
 
 ENGINE = "schema-1"
 """The engine's digest in migrated records, since schema 1 had none."""
@@ -86,6 +86,9 @@ def suite_digest(suite: Suite) -> str:
     """The digest that records of schema 1 have of their suite."""
     content = suite.model_dump(mode="json", include=_SUITE_FIELDS)
     content["limits"] = {"stage_minutes": content["limits"]["stage_minutes"]}  # there were no others
+    for recipe in content["recipes"]:
+        for name in RecipeUse.model_fields.keys() - PluginUse.model_fields.keys():
+            del recipe[name]  # there was no choice among recipes
     for budgets in (content["budgets"], *(defense["budgets"] or () for defense in content["defenses"])):
         for budget in budgets:
             del budget[_RULE]

@@ -284,7 +284,8 @@ def test_an_attack_that_changes_nothing_trains_nothing_again(tmp_path: Path, toy
     trained = computed(toys)["fine-tuned"]
     assert trained == len(alone.records) == 4
     again = go(tmp_path, attacks=["none", "toy-keep"])
-    assert computed(toys) == {"purified": 3}  # the clean release, and noise of each seed
+    # The clean release, and noise of each seed; and of the clean questions, whether their meaning is left.
+    assert computed(toys) == {"purified": 3, "zero-shot": 1, "meaning": 1}
     assert len(again.records) == 8 and not again.failed
     for keep in (r for r in again.records if r.attack.id == "toy-keep"):
         none = next(r for r in alone.records if (r.defense.id, r.seed) == (keep.defense.id, keep.seed))
