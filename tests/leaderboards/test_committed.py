@@ -30,7 +30,7 @@ def test_boards_are_what_their_records_make(suite: str, tmp_path: Path) -> None:
         assert path.read_bytes() == (LEADERBOARDS / "records" / path.name).read_bytes(), path.name
 
 
-@pytest.mark.parametrize("name", ["attacks", "mmguard", "stage", "transfer"])
+@pytest.mark.parametrize("name", ["attacks", "mmguard", "protections", "stage", "transfer"])
 def test_pages_are_what_their_records_make(name: str, tmp_path: Path) -> None:
     page = find_page(f"{name}.md")
     made = write_page(page, page_records(page, LEADERBOARDS / "records"), tmp_path / f"{name}.md")
