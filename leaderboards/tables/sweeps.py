@@ -50,7 +50,7 @@ def choose(group: Group) -> None:
             if len(records) < len(known):
                 continue
             for seed in sorted(set.intersection(*map(set, records))):
-                done = [by_seed[seed] for by_seed in records if by_seed[seed].outcome is not None]
+                done = [by_seed[seed] for by_seed in records if _kept(by_seed[seed]) is not None]
                 group.records[chosen][seed] = max(done, key=_held_out) if done else records[0][seed]
                 group.chosen.add(chosen)
 
@@ -78,7 +78,7 @@ def _sweep(group: Group, name: str, labels: dict[str, float]) -> Sweep:
 def _held_out_clean(group: Group, recipe: str) -> dict[int, float]:
     """Held-out accuracy on clean data, without attack, by seed; 0 where that failed."""
     return {
-        seed: 0.0 if record.outcome is None else _kept(record).held_out_accuracy
+        seed: 0.0 if (kept := _kept(record)) is None else kept.held_out_accuracy
         for place, by_seed in group.records.items()
         if place[:3] == (CLEAN, CLEAN, recipe)
         for seed, record in by_seed.items()
@@ -87,9 +87,10 @@ def _held_out_clean(group: Group, recipe: str) -> dict[int, float]:
 
 def _held_out(record: Record) -> tuple[float, float]:
     kept = _kept(record)
+    assert kept is not None
     return kept.held_out_accuracy, -(kept.held_out_loss if kept.held_out_loss is not None else float("inf"))
 
 
-def _kept(record: Record) -> Epoch:
-    assert record.chosen_epoch is not None
-    return record.epochs[record.chosen_epoch]
+def _kept(record: Record) -> Epoch | None:
+    """The epoch that the fine-tuner kept; None where the cell failed, or its record has no epochs."""
+    return record.epochs[record.chosen_epoch] if record.epochs and record.chosen_epoch is not None else None

@@ -104,6 +104,12 @@ def test_a_recipe_that_fails_is_not_chosen_and_its_failure_counts_once() -> None
     assert len(board.failures) == 1 and board.tally.cells == len(made)
 
 
+def test_a_record_without_epochs_says_nothing_of_held_out_data_and_is_not_chosen() -> None:
+    made = [r for r in records() if not (_bare(r, "fast") and r.seed == 1)]
+    made.append(record(0.6, "em", "none", 1, recipe="fast", sweep="swept", epochs=[], chosen_epoch=None))
+    assert row(build(made))["chosen_recipes"] == "fast (2), slow (1)"
+
+
 def test_a_choice_is_no_recipe_of_its_own_where_choices_are_counted() -> None:
     ranked = build(records()).ranking
     assert set(ranked["recipes"]) == {2} and set(ranked["choices"]) == {4}  # each with and without attack
