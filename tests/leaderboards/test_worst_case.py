@@ -89,6 +89,16 @@ def test_regret_is_what_the_choice_is_short_of_the_best_attack() -> None:
     assert best(build(quick()), "em")["regret_undefined"] == "no attack that chooses was tried"
 
 
+def test_a_board_takes_the_luck_of_the_best_into_account() -> None:
+    """Of two attacks each is right where the other is not, so that neither is chosen where it then counts."""
+    even = np.arange(ITEMS) % 2 == 0
+    bits = {"grayscale": even, "jpeg": ~even}
+    alike = [record(0, "em", attack, s, bits=own) for attack, own in bits.items() for s in range(3)]
+    others = [r for r in quick() if (r.defense.id, r.attack.id) not in {("em", "grayscale"), ("em", "jpeg")}]
+    row = best(build(others + alike + chosen()), "em")
+    assert row["regret"] - row["regret_low"] > row["regret_high"] - row["regret"] + 0.1
+
+
 def test_the_interval_of_regret_reaches_further_down_by_the_luck_of_the_best() -> None:
     top, own = (Answers(np.stack([correct(p, (s, round(100 * p))) for s in range(3)])) for p in (0.55, 0.45))
     worst, chosen_one = (replace(Attacked.without(""), answers=answers) for answers in (top, own))
