@@ -4,7 +4,9 @@ The spread is that of the committed records: of every cell of at least three see
 over items, and what is left, by analysis of variance, and the same of its drop; how much the variance over seeds
 differs between cells, from the second moment of what was observed. Whether an item is answered right is a threshold on
 a sum of normal numbers, one a seed and cell, one an item, one an item and cell, one for each answer: so the true
-accuracies are known. They are those of cells that were drawn from the records.
+accuracies are known. They are those of cells that were drawn from the records. Seeds move the threshold by about as
+much in all cells, so that accuracies near 0 and 1 differ little between seeds, as those of the records do (standard
+deviation 7 points at 60 %, 0.6 at 96 %).
 
 Every contest is scored by `Contest`, as boards do. Asked for is that 92 to 97 % of the intervals hold the truth.
 """
@@ -34,7 +36,7 @@ ITEMS = 300
 OF_ITEMS, OF_ITEMS_AND_CELLS = 2.5, 0.5
 """Variances of what items have in common in all cells and in one, in units of that of an answer; these give the
 components of the records, see `test_synthetic_answers_have_the_spread_of_real_ones`."""
-CONTESTS = {3: 700, 5: 500, 10: 1000}
+CONTESTS = {3: 1000, 5: 1000, 10: 1000}
 CHOICES = 8
 ZERO_SHOT = 0.1
 
@@ -57,13 +59,13 @@ class Four(NamedTuple):
 
 
 class Real(NamedTuple):
-    """What the records say: spread of accuracies on clean data without attack, of all others, and of drops; how much
-    the variance over seeds varies between cells (its standard deviation by its mean), accuracies of cells that belong
-    together, and the accuracies that attackers of one release can choose from, best first."""
+    """What the records say: spread of accuracies and of drops; the variance of thresholds over seeds, and how much it
+    varies between cells (its standard deviation by its mean), accuracies of cells that belong together, and the
+    accuracies that attackers of one release can choose from, best first."""
 
-    clean: Spread
     accuracy: Spread
     drop: Spread
+    threshold: float
     variation: float
     fours: list[Four]
     choices: list[list[float]]
@@ -85,7 +87,6 @@ def spread(tables: Sequence[Answers]) -> Spread:
 @cache
 def real() -> Real:
     """The committed records, of all protocol versions."""
-    controls: list[Answers] = []
     accuracies: list[Answers] = []
     drops: list[Answers] = []
     observed: list[float] = []
@@ -102,9 +103,9 @@ def real() -> Real:
             }
             by_release = defaultdict[object, list[float]](list)
             for place, own in cells.items():
-                (controls if place[:2] == (CLEAN, CLEAN) else accuracies).append(own)
+                accuracies.append(own)
                 by_release[place.defense, place.recipe].append(own.mean)
-                observed.append(float(own.by_seed.var(ddof=1)))
+                observed.append(float(own.by_seed.var(ddof=1)) / float(slope(own.mean)) ** 2)
                 clean = cells.get(Place(CLEAN, CLEAN, place.recipe, 0.0))
                 if clean is None or place.defense == CLEAN or clean.values.shape != own.values.shape:
                     continue
@@ -117,32 +118,35 @@ def real() -> Real:
     # The variance of three seeds is that of the cell times chi squared / 2, whose second moment is 2.
     squares = np.array(observed)
     variation = np.sqrt(max(0.0, float((squares**2).mean()) / 2 / float(squares.mean()) ** 2 - 1))
-    return Real(spread(controls), spread(accuracies), spread(drops), float(variation), fours, choices)
+    accuracy = spread(accuracies)
+    threshold = accuracy.seeds / float((slope([own.mean for own in accuracies]) ** 2).mean())
+    return Real(accuracy, spread(drops), threshold, float(variation), fours, choices)
+
+
+def slope(accuracies: float | Sequence[float]) -> NDArray[np.float64]:
+    """By how much these accuracies grow with the threshold."""
+    return np.asarray(norm.pdf(ndtri(np.clip(accuracies, 0.03, 0.97))))
 
 
 def answers(accuracies: Sequence[float], of_seeds: NDArray[np.float64], seeds: int, rng: np.random.Generator) -> Bits:
     """Which items are answered right, ``(cells, seeds, items)``, of cells with these true accuracies and these standard
-    deviations over seeds."""
-    true = np.clip(accuracies, 0.03, 0.97)
-    threshold = ndtri(true)
-    ratio = np.minimum(of_seeds / norm.pdf(threshold), 0.9)
+    deviations of the threshold over seeds."""
+    threshold = ndtri(np.clip(accuracies, 0.03, 0.97))
+    ratio = np.minimum(of_seeds, 0.9)
     alike = 1 + OF_ITEMS + OF_ITEMS_AND_CELLS
     luck = alike * ratio**2 / (1 - ratio**2)
-    shape = (len(true), seeds, ITEMS)
+    shape = (len(threshold), seeds, ITEMS)
     easy = np.sqrt(OF_ITEMS) * rng.normal(size=ITEMS)
-    easy_here = np.sqrt(OF_ITEMS_AND_CELLS) * rng.normal(size=(len(true), 1, ITEMS))
-    seed = np.sqrt(luck)[:, None, None] * rng.normal(size=(len(true), seeds, 1))
+    easy_here = np.sqrt(OF_ITEMS_AND_CELLS) * rng.normal(size=(len(threshold), 1, ITEMS))
+    seed = np.sqrt(luck)[:, None, None] * rng.normal(size=(len(threshold), seeds, 1))
     start = (threshold * np.sqrt(alike + luck))[:, None, None]
     return np.asarray(start + easy + easy_here + seed + rng.standard_normal(shape, np.float32) > 0)
 
 
-def spreads(count: int, rng: np.random.Generator, deviation: float | None = None) -> NDArray[np.float64]:
-    """Standard deviations over seeds, the first of clean data: as in the records, or all the same."""
-    if deviation is not None:
-        return np.full(count, deviation)
+def spreads(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Standard deviations of thresholds over seeds, as in the records."""
     of_log = np.sqrt(np.log(1 + real().variation ** 2))
-    mean = np.array([real().clean.seeds, *[real().accuracy.seeds] * (count - 1)])
-    return np.asarray(np.sqrt(mean * np.exp(of_log * rng.normal(size=count) - of_log**2 / 2)))
+    return np.asarray(np.sqrt(real().threshold * np.exp(of_log * rng.normal(size=count) - of_log**2 / 2)))
 
 
 def within(bits: Bits) -> dict[int, Bits]:
@@ -150,9 +154,10 @@ def within(bits: Bits) -> dict[int, Bits]:
 
 
 def four_scores(four: Four, seeds: int, rng: np.random.Generator, deviation: float | None = None) -> dict[str, bool]:
-    """Whether the intervals of one contest hold the truth; undefined scores are left out."""
+    """Whether the intervals of one contest hold the truth; undefined scores are left out. The standard deviation of
+    accuracies over seeds is `deviation`, or as in the records."""
     four = Four(*np.clip(four, 0.03, 0.97).tolist())
-    bits = answers(four, spreads(4, rng, deviation), seeds, rng)
+    bits = answers(four, spreads(4, rng) if deviation is None else deviation / slope(four), seeds, rng)
     places = [Place(d, a, "lora", 0.0) for d in (CLEAN, "em") for a in (CLEAN, "jpeg")]
     contest = Contest(dict(zip(places, map(within, bits), strict=True)), rng.random(ITEMS) < ZERO_SHOT)
     scores = {place: score for found, _ in contest.results() for place, score in found.items()}
