@@ -8,27 +8,24 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from arena.budget import Budget
-from arena.data import trained
 from arena.data.sample import Sample
 from arena.errors import ArenaError
 from arena.lvlm.adapters import fused, load_trainable, trainable_state
 from arena.lvlm.perturbation import as_rgb, batches, check_finite, pieces, planes, to_pixels
 from arena.lvlm.shortcuts import same_pictures
-from arena.plugins.base import DefenderWorld, Effort, ImageDefense, Pixels, PluginConfig, setting
+from arena.plugins.base import DefenderWorld, Effort, Pixels, setting
 from defenses import generators
 from defenses.claims import changes, noise_lowers_the_loss
 from defenses.feature_target import picture_classes
-from defenses.generators import fitting
+from defenses.generators import Generated, GeneratorConfig, batch_means, class_means, seen, under
 from defenses.surrogate import Images, LearnerConfig, Surrogate, shuffled
 from defenses.t2ue import answer_losses
 from defenses.uc import Block
@@ -37,7 +34,7 @@ LIKELY, RANDOM, UNLIKELY = range(3)
 """Which wrong class is aimed at in each third of the rounds."""
 
 
-class Bait(ImageDefense):
+class Bait(Generated):
     """min over G of the mean of CE(f'(x + delta_w), w) over wrong classes w, where f' is f after a step on
     (x + delta_y, y).
 
@@ -68,7 +65,7 @@ class Bait(ImageDefense):
     needs = frozenset({"seed", "surrogates"})
     packages = ("scikit-learn",)
 
-    class Config(PluginConfig):
+    class Config(GeneratorConfig):
         rounds: int = setting(90, dry_run=2, ge=1, description="rounds, each over all samples; 90 is the authors'")
         learning_rate: float = setting(
             1e-3, dry_run=1e-2, gt=0, description="of the generator (Adam); 1e-3 is the authors'"
@@ -97,25 +94,8 @@ class Bait(ImageDefense):
         batch_size: int = setting(
             32, dry_run=4, ge=2, description="samples per step, for the surrogate and for the generator"
         )
-        copies: Literal["exact", "near"] = setting(
-            "exact",
-            later=True,
-            description="which samples have one noise, also with other answers: with pictures of equal pixels, or also "
-            "near copies of one size",
-        )
-        reuse: str | None = setting(
-            None,
-            runtime=True,
-            min_length=1,
-            description="folder `trained` of an earlier protection, whose generator makes the noise of these pictures; "
-            "else it is trained on them",
-        )
 
     config: Config
-
-    def fingerprint(self) -> str | None:
-        """What identifies the generator that is reused. Raises `UsageError` where the folder has none."""
-        return None if self.config.reuse is None else trained.fingerprint(Path(self.config.reuse))
 
     def effort(self, samples: int, budget: Budget) -> Effort:
         """All rounds: what asks how likely answers are, a step of the generator, and both minibatches of training."""
@@ -136,8 +116,8 @@ class Bait(ImageDefense):
             generators.keep(world.workspace, network, {})
         else:
             generators.read(Path(c.reuse), network, {})
-        noise = self._class_noise(network, samples, classes, world.budget.epsilon)
-        return (to_pixels(s.image, _under(s, noise[k])) for s, k in zip(samples, classes, strict=True))
+        noise = world.budget.epsilon * class_means(network, samples, classes, c.side, c.batch_size)
+        return (to_pixels(s.image, under(planes(s.image), noise[k])) for s, k in zip(samples, classes, strict=True))
 
     def distinguished(self, samples: Sequence[Sample], released: Sequence[Sample], world: DefenderWorld) -> str | None:
         """The noise of another class on a picture lowers the loss of that class's answer: it is lower than on the
@@ -148,7 +128,7 @@ class Bait(ImageDefense):
         for i, sample in enumerate(samples):
             other = next((j for j in [*range(i, len(samples)), *range(i)] if classes[j] != classes[i]), i)
             delta = torch.from_numpy(found[other]).permute(2, 0, 1).float() / 255
-            values = to_pixels(sample.image, _under(sample, as_rgb(delta)))
+            values = to_pixels(sample.image, under(planes(sample.image), as_rgb(delta)))
             picture = Image.fromarray((values * 255).round().astype(np.uint8), sample.image.mode)
             asked = replace(sample, answer=samples[other].answer)
             clean.append(asked)
@@ -170,7 +150,7 @@ class Bait(ImageDefense):
         noise = torch.zeros(int(classes.max()) + 1, 3, c.side, c.side)
 
         def noisy(indices: Sequence[int]) -> list[Tensor]:
-            return [_under(samples[i], noise[classes[i]]) for i in indices]
+            return [under(planes(samples[i].image), noise[classes[i]]) for i in indices]
 
         for number in range(c.rounds):
             losses, part = [], next(order)
@@ -181,7 +161,7 @@ class Bait(ImageDefense):
                     if aims is not None:
                         losses.append(self._step(network, optimizer, many, aims, samples, classes, surrogates, epsilon))
             check_finite("the generator", list(network.parameters()))
-            noise = self._class_noise(network, samples, classes, epsilon)
+            noise = epsilon * class_means(network, samples, classes, c.side, c.batch_size)
             for surrogate in surrogates:
                 surrogate.train_step(part, noisy)
             world.progress((number + 1) / c.rounds, f"loss {np.mean(losses or [np.nan]):.3f}")
@@ -229,8 +209,8 @@ class Bait(ImageDefense):
         device = next(network.parameters()).device
         kinds = sorted({int(classes[i]) for i in aims})
         own = [i for i in part if classes[i] in kinds]
-        made = epsilon * network(self._seen([samples[i] for i in own]).to(device))
-        of_class = torch.stack([made[torch.from_numpy(classes[own] == k).to(device)].mean(0) for k in kinds])
+        made = epsilon * network(seen([samples[i] for i in own], self.config.side).to(device))
+        of_class = batch_means(made, classes[own], kinds)
         # The noise of the batch is made once, and its gradient comes from pieces of the batch.
         noise, gradient, total = of_class.detach().requires_grad_(), torch.zeros_like(of_class), 0.0
         led = dict(zip(part, aims, strict=True))
@@ -239,7 +219,7 @@ class Bait(ImageDefense):
                 stack.enter_context(fused(surrogate.lvlm))
             for piece in pieces(part, samples):
                 asked = [replace(samples[i], answer=samples[led[i]].answer) for i in piece]
-                images = [_under(samples[i], noise[kinds.index(int(classes[led[i]]))]) for i in piece]
+                images = [under(planes(samples[i].image), noise[kinds.index(int(classes[led[i]]))]) for i in piece]
                 loss = answer_losses([s.lvlm for s in surrogates], asked, images).sum() / len(part)
                 check_finite("the loss of the surrogates", [loss])
                 gradient += torch.autograd.grad(loss, noise)[0]
@@ -248,26 +228,6 @@ class Bait(ImageDefense):
         of_class.backward(gradient)
         optimizer.step()
         return total
-
-    @torch.no_grad()
-    def _class_noise(
-        self, network: nn.Module, samples: Sequence[Sample], classes: np.ndarray, epsilon: float
-    ) -> Tensor:
-        """The noise of each class, float ``(K, 3, side, side)`` on the CPU: the mean over its pictures."""
-        network.eval()
-        device, side = next(network.parameters()).device, self.config.side
-        total = torch.zeros(int(classes.max()) + 1, 3, side, side)
-        for part in batches(len(samples), self.config.batch_size):
-            made = network(self._seen([samples[i] for i in part]).to(device)).cpu()
-            total.index_add_(0, torch.from_numpy(classes[list(part)]), epsilon * made)
-        return total / torch.from_numpy(np.bincount(classes)).view(-1, 1, 1, 1)
-
-    def _seen(self, samples: Sequence[Sample]) -> Tensor:
-        """What the generator sees of pictures, float ``(B, 3, side, side)`` in [0, 1]."""
-        size = (self.config.side,) * 2
-        return torch.cat(
-            [F.interpolate(as_rgb(planes(s.image))[None], size, mode="bilinear", antialias=True) for s in samples]
-        )
 
 
 def third(number: int, rounds: int) -> int:
@@ -310,12 +270,6 @@ def likelihoods(surrogates: Sequence[Surrogate], samples: Sequence[Sample], answ
                     total[:, k] -= lvlm.forward(batch, answers_only=True).losses.cpu()
         rows.append(total)
     return torch.cat(rows)
-
-
-def _under(sample: Sample, noise: Tensor) -> Tensor:
-    """A sample's picture under noise ``(3, h, w)`` of any size, planes in [0, 1] on the noise's device."""
-    clean = planes(sample.image).to(noise.device)
-    return (clean + fitting(noise, clean)).clamp(0, 1)
 
 
 def encoder_decoder(width: int, blocks: int) -> nn.Sequential:

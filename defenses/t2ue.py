@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Sequence
-from itertools import combinations, pairwise
+from itertools import pairwise
 from math import ceil
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -16,16 +15,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from arena.budget import Budget
-from arena.data import trained
 from arena.data.copies import Sharing, shared
 from arena.data.sample import Sample
 from arena.lvlm.base import LVLM
 from arena.lvlm.perturbation import as_rgb, batches, check_finite, pieces, planes, to_pixels
 from arena.lvlm.tokens import plain_ids
-from arena.plugins.base import DefenderWorld, Effort, ImageDefense, Pixels, PluginConfig, setting
+from arena.plugins.base import DefenderWorld, Effort, Pixels, setting
 from defenses import generators
-from defenses.claims import changes, free, noise_lowers_the_loss
-from defenses.generators import fitting
+from defenses.claims import noise_lowers_the_loss
+from defenses.generators import Generated, GeneratorConfig, apart, under
 from defenses.surrogate import shuffled
 
 LATENT, FIRST, HIDDEN = 100, 4, 256
@@ -36,7 +34,7 @@ WEIGHT_DECAY = 1e-4
 """Of AdamW."""
 
 
-class TextToUnlearnable(ImageDefense):
+class TextToUnlearnable(Generated):
     """min over G of the mean of CE(f(x + epsilon G(z, e(t))), y), where G is shown the text t and never the picture x.
 
     A generator makes the noise of a sample of the embedding e(t) of its text and of random numbers z. It is trained
@@ -63,7 +61,7 @@ class TextToUnlearnable(ImageDefense):
 
     needs = frozenset({"seed", "surrogates"})
 
-    class Config(PluginConfig):
+    class Config(GeneratorConfig):
         epochs: int = setting(
             40, dry_run=6, ge=1, description="passes over all samples; 500 over MSCOCO are the paper's"
         )
@@ -82,24 +80,8 @@ class TextToUnlearnable(ImageDefense):
             description="channels of the generator's last block, an eighth of its first; 64 is the paper's",
         )
         batch_size: int = setting(8, ge=1, description="samples per step; 128 is the paper's")
-        copies: Literal["exact", "near"] = setting(
-            "exact",
-            later=True,
-            description="which samples have one noise: with pictures of equal pixels, or also near copies of one size",
-        )
-        reuse: str | None = setting(
-            None,
-            runtime=True,
-            min_length=1,
-            description="folder `trained` of an earlier protection, whose generator makes the noise of these texts; "
-            "else it is trained on them",
-        )
 
     config: Config
-
-    def fingerprint(self) -> str | None:
-        """What identifies the generator that is reused. Raises `UsageError` where the folder has none."""
-        return None if self.config.reuse is None else trained.fingerprint(Path(self.config.reuse))
 
     def effort(self, samples: int, budget: Budget) -> Effort:
         """The embeddings of all texts, and the training of the generator."""
@@ -121,7 +103,7 @@ class TextToUnlearnable(ImageDefense):
             latent = generators.read(Path(c.reuse), network, {"latent": (LATENT,)})["latent"]
         network.to(surrogates[0].device).eval()
         return (
-            to_pixels(s.image, _noisy(s, made))
+            to_pixels(s.image, under(planes(s.image), made))
             for s, number in zip(samples, sharing.of_sample, strict=True)
             for made in self._released(network, texts, number, latent, world.budget.epsilon)
         )
@@ -153,7 +135,7 @@ class TextToUnlearnable(ImageDefense):
                 noise = made.detach().requires_grad_()
                 places = {number: place for place, number in enumerate(numbers)}
                 for piece in pieces(part, samples):
-                    images = [_noisy(samples[i], noise[places[sharing.of_sample[i]]]) for i in piece]
+                    images = [under(planes(samples[i].image), noise[places[sharing.of_sample[i]]]) for i in piece]
                     loss = answer_losses(surrogates, [samples[i] for i in piece], images).sum() / len(part)
                     check_finite("the loss of the surrogates", [loss])
                     loss.backward()
@@ -176,20 +158,14 @@ class TextToUnlearnable(ImageDefense):
     def distinguished(self, samples: Sequence[Sample], released: Sequence[Sample], world: DefenderWorld) -> str | None:
         """Pictures of one size with one question and answer change the same way where no value is cut off, whatever is
         on them; and the surrogates' loss is lower than on the originals, and than with random signs of the noise."""
-        found = changes(samples, released)
-        whole = [free(s, int(np.abs(delta).max(initial=0))) for s, delta in zip(samples, found, strict=True)]
-        once = shared(samples, self.config.copies == "near")
-        alone = [once.of_sample.count(number) == 1 for number in once.of_sample]
-        for a, b in combinations(range(len(samples)), 2):
-            one, other = samples[a], samples[b]
-            same = (one.question, one.answer) == (other.question, other.answer) and found[a].shape == found[b].shape
-            if same and alone[a] and alone[b]:
-                apart = np.abs(found[a] - found[b])[whole[a] & whole[b]].max(initial=0)
-                if apart > 1:
-                    return (
-                        f"the changes of {one.id!r} and {other.id!r} are up to {apart}/255 apart: both have one "
-                        "question and answer, and noise should be made of these alone"
-                    )
+        numbers = shared(samples, self.config.copies == "near").of_sample
+        groups = [
+            (s.question, s.answer) if numbers.count(number) == 1 else number
+            for s, number in zip(samples, numbers, strict=True)
+        ]
+        failed = apart(samples, released, groups)
+        if failed is not None:
+            return f"{failed}: both have one question and answer, and noise should be made of these alone"
         return noise_lowers_the_loss(samples, released, world, samples)
 
 
@@ -245,12 +221,6 @@ def answer_losses(surrogates: Sequence[LVLM], samples: Sequence[Sample], images:
         batch = lvlm.encode(samples, [as_rgb(x).to(lvlm.device) for x in images])
         losses.append(lvlm.forward(batch, answers_only=True).losses.to(surrogates[0].device))
     return torch.stack(losses).sum(0)
-
-
-def _noisy(sample: Sample, noise: Tensor) -> Tensor:
-    """A sample's picture under noise ``(3, side, side)``, planes in [0, 1]."""
-    clean = planes(sample.image).to(noise.device)
-    return (clean + fitting(noise, clean)).clamp(0, 1)
 
 
 class Generator(nn.Module):

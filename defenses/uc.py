@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -22,11 +21,11 @@ from arena.errors import ArenaError
 from arena.lvlm.base import LVLM
 from arena.lvlm.batch import Batch
 from arena.lvlm.perturbation import as_rgb, batches, check_finite, pieces, planes, to_pixels
-from arena.plugins.base import DefenderWorld, Effort, ImageDefense, Pixels, PluginConfig, setting
+from arena.plugins.base import DefenderWorld, Effort, Pixels, setting
 from defenses.augmentation import shifted
 from defenses.claims import noise_lowers_the_loss
 from defenses.features import PLAIN, by_other_losses, mean_features
-from defenses.generators import fitting
+from defenses.generators import Generated, GeneratorConfig, under
 
 SHIFT = 16 / 224
 """Largest shift of the augmentation, as a share of the sides: the authors cut 224 pixels out of 256."""
@@ -39,7 +38,7 @@ STARTS, ITERATIONS = 10, 100
 """Of k-means."""
 
 
-class UnlearnableClusters(ImageDefense):
+class UnlearnableClusters(Generated):
     """min over G_k of the mean of KL(softmax c_(k+1) || softmax F(x + G_k(z_k))) over all pictures x.
 
     F are the features of surrogates, c_1 to c_K the centres of their clusters by k-means. A generator G_k makes one
@@ -64,7 +63,7 @@ class UnlearnableClusters(ImageDefense):
     needs = frozenset({"seed", "surrogates"})
     packages = ("scipy",)
 
-    class Config(PluginConfig):
+    class Config(GeneratorConfig):
         clusters: int = setting(10, dry_run=3, ge=2, description="K, clusters of pictures; 10 is the paper's")
         epochs: int = setting(
             50, dry_run=2, ge=1, description="passes of each generator over all pictures; 50 is the paper's"
@@ -77,24 +76,8 @@ class UnlearnableClusters(ImageDefense):
             64, dry_run=4, ge=1, description="channels of a generator's first layer; 64 is the authors'"
         )
         batch_size: int = setting(32, dry_run=8, ge=1, description="pictures per step")
-        copies: Literal["exact", "near"] = setting(
-            "exact",
-            later=True,
-            description="which samples have one picture: of equal pixels, or also near copies of one size",
-        )
-        reuse: str | None = setting(
-            None,
-            runtime=True,
-            min_length=1,
-            description="folder `trained` of an earlier protection, whose noise is put on these pictures; else it is "
-            "trained on them",
-        )
 
     config: Config
-
-    def fingerprint(self) -> str | None:
-        """What identifies the noise that is reused. Raises `UsageError` where the folder has none."""
-        return None if self.config.reuse is None else trained.fingerprint(Path(self.config.reuse))
 
     def effort(self, samples: int, budget: Budget) -> Effort:
         """Features of all pictures, and the training of every generator, as if the language model ran too."""
@@ -110,11 +93,10 @@ class UnlearnableClusters(ImageDefense):
             else self._kept(clusters, world)
         )
 
-        def noisy(sample: Sample, kind: int) -> Pixels:
-            clean = planes(sample.image)
-            return to_pixels(sample.image, clean + fitting(noise[kind], clean))
-
-        return (noisy(sample, kind) for sample, kind in zip(samples, clusters.of_sample, strict=True))
+        return (
+            to_pixels(s.image, under(planes(s.image), noise[kind]))
+            for s, kind in zip(samples, clusters.of_sample, strict=True)
+        )
 
     def _trained(
         self, samples: Sequence[Sample], surrogates: Sequence[Seeing], clusters: Clusters, world: DefenderWorld
@@ -222,8 +204,7 @@ class UnlearnableClusters(ImageDefense):
             optimizer.zero_grad()
             for piece in pieces([clusters.pictures[i] for i in part], samples):
                 noise = network(seen)[0].clamp(-epsilon, epsilon)
-                clean = [shifted(planes(samples[i].image), SHIFT, generator).to(noise.device) for i in piece]
-                images = [(x + fitting(noise, x)).clamp(0, 1) for x in clean]
+                images = [under(shifted(planes(samples[i].image), SHIFT, generator), noise) for i in piece]
                 losses = [
                     divergence(one.pictures(images), centres[[aim] * len(piece)]).to(noise.device)
                     for one, centres in zip(surrogates, clusters.centres, strict=True)

@@ -54,6 +54,7 @@ CLAIMS = {
     "tue": Claim(True, "Ren 2023"),
     "uc": Claim(True, "Zhang 2023"),
     "bait": Claim(True, "Li 2026"),
+    "vtg": Claim(True, "Li 2025"),
     "cuda": Claim(True, "CIFAR-10, accuracy of 25.5 left"),
     "t2ue": Claim(True, "arXiv 2508.03091"),
     "text-em": Claim(True, "Li 2023"),

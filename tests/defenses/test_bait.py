@@ -116,7 +116,7 @@ def test_all_of_a_class_have_the_mean_of_what_the_generator_makes_of_its_picture
     for answer in ("fox", "owl"):
         own = [i for i, s in enumerate(mixed) if s.answer == answer]
         with torch.no_grad():
-            each = torch.cat([network(bait()._seen([mixed[i]])) for i in own])
+            each = torch.cat([network(generators.seen([mixed[i]], 24)) for i in own])
         assert each.std(0).max() > 0.1  # the generator tells pictures apart, and the release does not
         wanted = generators.fitting(8 * each.mean(0), torch.zeros(3, 48, 48)).permute(1, 2, 0).numpy()
         for i in own:

@@ -42,6 +42,7 @@ CASES: dict[str, dict[str, object]] = {
     "uc": {"clusters": 3, "epochs": 1, "side": 16, "width": 4, "batch_size": 8},
     "t2ue": {"epochs": 4, "blocks": 3, "width": 4},
     "bait": {"rounds": 3, "side": 16, "blocks": 1, "rank": 2, "batch_size": 9, "learning_rate": 1e-2},
+    "vtg": {**QUICK, "side": 16, "style_width": 2, "rank": 2, "learning_rate": 1e-2},
     "lsp": {},
     "ar": {},
     "ops": {},
@@ -147,7 +148,7 @@ def test_random_pixels_are_as_many_as_the_budget_has_and_the_same_on_any_picture
     "name",
     [
         *("em", "em-class", "hypo", "tap", "feature-target", "rem", "sem", "mi-ue", "tue", "anti-finetune", "uc"),
-        *("dune", "t2ue", "bait", "pil", "ntga"),
+        *("dune", "t2ue", "bait", "vtg", "pil", "ntga"),
     ],
 )
 def test_a_number_of_pixels_is_refused_by_methods_that_move_all_of_them(name: str, samples: tuple[Sample, ...]) -> None:

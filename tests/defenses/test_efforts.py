@@ -37,6 +37,8 @@ EFFORTS: dict[str, tuple[str, dict[str, object], Effort]] = {
     "t2ue": ("t2ue", {"epochs": 4}, Effort(0, 4, 1)),
     # 9 rounds of one pass and 2 minibatches of half the samples; in 6 of them 3 answers are asked about
     "bait": ("bait", {"rounds": 9, "candidates": 3, "batch_size": 8}, Effort(18, 18)),
+    # 5 rounds of one pass, and of 3 minibatches of half the samples in two styles and one more that are compared
+    "vtg": ("vtg", {"rounds": 5, "theta_steps": 3, "batch_size": 8}, Effort(7.5, 27.5)),
     "a generator of pictures that is there": ("bait", {"reuse": "trained"}, Effort()),
     "a generator that is there": ("t2ue", {"epochs": 4, "reuse": "trained"}, Effort(0, 0, 1)),
     # 3 rounds of 4 steps of 5 draws with 2 steps of da before each, and of 2 minibatches of half the samples likewise

@@ -126,6 +126,7 @@ NEAR = {
     "uc": "em-class",
     "t2ue": "em",
     "bait": "uc",
+    "vtg": "em",
     "lsp": "em-class",
     "ar": "lsp",
     "ops": "lsp",

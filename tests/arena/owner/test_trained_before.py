@@ -78,7 +78,11 @@ def test_the_same_pictures_get_the_same_again(first: Path, source: Path, checkpo
 
 @pytest.mark.parametrize(
     ("defense", "config"),
-    [("t2ue", {"epochs": 1, "blocks": 3, "width": 4}), ("bait", {"rounds": 1, "side": 16, "blocks": 1, "rank": 2})],
+    [
+        ("t2ue", {"epochs": 1, "blocks": 3, "width": 4}),
+        ("bait", {"rounds": 1, "side": 16, "blocks": 1, "rank": 2}),
+        ("vtg", {"rounds": 1, "theta_steps": 1, "side": 16, "style_width": 2, "rank": 2}),
+    ],
 )
 def test_a_generator_makes_the_same_again(
     defense: str, config: dict[str, object], source: Path, checkpoint: str, tmp_path: Path
