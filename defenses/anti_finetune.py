@@ -67,6 +67,7 @@ class AntiFinetune(ImageDefense):
         noise = Noise(samples, world.budget.epsilon, c.batch_size, c.copies == "near")
         torch.manual_seed(world.seed)
         surrogates = [Surrogate.start(lvlm, samples, c) for lvlm in world.surrogates()]
+        met = self._met(surrogates, world.seed)
         order = shuffled(len(samples), c.batch_size, world.rng())
 
         def clean(indices: Sequence[int]) -> list[Tensor]:
@@ -88,12 +89,16 @@ class AntiFinetune(ImageDefense):
             kept = [trainable_state(s.lvlm) for s in surrogates]
             learn(clean)
             looks, steps = [transformed] * c.draws, [-c.step / 255] * c.pgd_steps
-            noise.descend(surrogates, steps, c, looks, turn=number * c.pgd_steps)
+            noise.descend(met, steps, c, looks, turn=number * c.pgd_steps)
             for surrogate, before in zip(surrogates, kept, strict=True):
                 load_trainable(surrogate.lvlm, before)
             loss = learn(noise.shown)
             world.progress((number + 1) / c.rounds, f"loss {loss:.3f}")
         return noise.released()
+
+    def _met(self, surrogates: Sequence[Surrogate], seed: int) -> Sequence[Surrogate]:
+        """What noise ascends the losses of: the surrogates, with the weights that they then have."""
+        return surrogates
 
     def distinguished(self, samples: Sequence[Sample], released: Sequence[Sample], world: DefenderWorld) -> str | None:
         """The surrogates' loss is higher than on the original pictures, and than with random signs of the same noise;

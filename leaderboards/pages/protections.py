@@ -66,8 +66,8 @@ CLAIMS = {
     "mmguard-bph": Claim(True, "arXiv 2605.14291: drop of 5.0 points"),
     "mmguard-crs": Claim(True, "arXiv 2605.14291: drop of 4.9 points"),
 }
-"""By the id of the defense. `feature-target` and `anti-finetune` are published for generators of pictures: nothing is
-claimed there of what is measured here."""
+"""By the id of the defense. `feature-target`, `anti-finetune` and `style-eot` are published for generators of pictures:
+nothing is claimed there of what is measured here."""
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ CASES: dict[str, dict[str, object]] = {
         **{"iterations": 2, "pictures": 3},
     },
     "anti-finetune": {"rounds": 3, "theta_steps": 2, "batch_size": 8, "step": 2.0},
+    "style-eot": {"rounds": 3, "theta_steps": 2, "batch_size": 8, "step": 2.0},
     "uc": {"clusters": 3, "epochs": 1, "side": 16, "width": 4, "batch_size": 8},
     "t2ue": {"epochs": 4, "blocks": 3, "width": 4},
     "bait": {"rounds": 3, "side": 16, "blocks": 1, "rank": 2, "batch_size": 9, "learning_rate": 1e-2},
@@ -148,7 +149,7 @@ def test_random_pixels_are_as_many_as_the_budget_has_and_the_same_on_any_picture
     "name",
     [
         *("em", "em-class", "hypo", "tap", "feature-target", "rem", "sem", "mi-ue", "tue", "anti-finetune", "uc"),
-        *("dune", "t2ue", "bait", "vtg", "pil", "ntga"),
+        *("dune", "t2ue", "bait", "vtg", "pil", "ntga", "style-eot"),
     ],
 )
 def test_a_number_of_pixels_is_refused_by_methods_that_move_all_of_them(name: str, samples: tuple[Sample, ...]) -> None:

@@ -60,6 +60,8 @@ EFFORTS: dict[str, tuple[str, dict[str, object], Effort]] = {
         {"rounds": 3, "theta_steps": 2, "pgd_steps": 4, "draws": 2, "batch_size": 8},
         Effort(0, 30),
     ),
+    # as of anti-finetune with one draw, through two purifiers too; features as if the language model ran too
+    "style-eot": ("style-eot", {"rounds": 3, "theta_steps": 2, "pgd_steps": 4, "batch_size": 8}, Effort(0, 78)),
     # the same as of em, and in 2 rounds the budget's 5 words
     "mem": (
         "mem",

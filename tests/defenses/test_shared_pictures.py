@@ -35,6 +35,7 @@ CASES: dict[str, dict[str, object]] = {
     "bait": {"rounds": 3, "side": 16, "blocks": 1, "rank": 2, "batch_size": 3, "learning_rate": 1e-2},
     "vtg": {**QUICK, "theta_steps": 1, "side": 16, "style_width": 2, "learning_rate": 1e-2},
     "anti-finetune": {**QUICK, "theta_steps": 1, "pgd_steps": 3},
+    "style-eot": {**QUICK, "theta_steps": 1, "pgd_steps": 3},
     "mi-ue": {**QUICK, "theta_steps": 1, "pgd_steps": 3},
     "tue": {**QUICK, "theta_steps": 1, "pgd_steps": 3},
     "dune": {

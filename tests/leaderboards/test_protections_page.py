@@ -267,7 +267,7 @@ def test_the_suite_of_digits_trains_every_tower() -> None:
 def test_claims_are_about_the_defenses_of_the_suite() -> None:
     suite = find_suite("protections")
     ids = {use.id for use in suite.defenses}
-    assert ids - CLAIMS.keys() == {"none", "feature-target", "anti-finetune"}
+    assert ids - CLAIMS.keys() == {"none", "feature-target", "anti-finetune", "style-eot"}
     assert CLAIMS.keys() <= {entry.id for entry in Registry().entries("defense")} and CLAIMS.keys() <= ids
     assert {id for id, claim in CLAIMS.items() if not claim.protects} == {"random", "random-words"}
     published = {"em": 20.8, "rem": 17.5, "tap": 6.3, "lsp": 13.1, "ar": 11.7, "ops": 14.7}

@@ -132,6 +132,7 @@ def test_what_was_crafted_through_a_purifier_survives_it_better(name: str, purif
         ("tap", {"clean_steps": 1}),
         ("feature-target", {}),
         ("anti-finetune", {"rounds": 1, "theta_steps": 1}),
+        ("style-eot", {"rounds": 1, "theta_steps": 1}),
         ("mi-ue", {"rounds": 1, "theta_steps": 1}),
         ("rem", {"rounds": 1, "theta_steps": 1, "draws": 1}),
         ("em-class", {"rounds": 1, "theta_steps": 1, "batches": 1}),

@@ -123,6 +123,7 @@ NEAR = {
     "tue": "mi-ue",
     "dune": "tap",
     "anti-finetune": "em",
+    "style-eot": "em",
     "uc": "em-class",
     "t2ue": "em",
     "bait": "uc",
