@@ -15,6 +15,8 @@ class AnswerWord(Defense):
 
     Of an answer that has more words than the budget, as many as it allows. A suite's rule against answer words does not
     hold for this control; it is not ranked.
+
+    Budget: words in questions.
     """
 
     def protect(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Draft]:

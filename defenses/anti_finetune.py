@@ -40,6 +40,8 @@ class AntiFinetune(ImageDefense):
     a few hundred samples. Optimisers begin anew with each turn, as theirs do. Their radius is 0.025 of [0, 1], ours the
     budget's. MetaCloak's other surrogates, of which it takes several stages of training in turn, are not built: of
     several surrogates of the world the losses are added up.
+
+    Budget: L∞ on pictures.
     """
 
     needs = frozenset({"seed", "surrogates"})

@@ -50,6 +50,8 @@ class AutoregressiveNoise(ImageDefense):
 
     Adapted: signals must not grow in pictures as large as those of the data, and weights with which they do not are
     looked for colour by colour, which comes to the same and finds some for large pictures in time.
+
+    Budget: L2 on pictures, or any norm that bounds values.
     """
 
     needs = frozenset({"seed"})

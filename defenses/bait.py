@@ -60,6 +60,8 @@ class Bait(Generated):
     picture gets the mean of the noise's colours. Of several surrogates the losses are added up. The generator's
     channels are 16 at first, and 512, in the authors' code; fewer here spare a processor hours. What is kept (`reuse`)
     is the generator: noise of other pictures is made of them, class by class, and no model is asked.
+
+    Budget: L∞ on pictures.
     """
 
     needs = frozenset({"seed", "surrogates"})

@@ -30,6 +30,8 @@ class ConvolutionClasswise(ImageDefense):
     most pictures 8/255 leave little but more light. The class is the answer. No surrogate.
 
     Adapted: the authors' code cuts fractions of an 8-bit level off, here they are rounded. A black picture stays black.
+
+    Budget: unbounded on pictures.
     """
 
     needs = frozenset({"seed"})

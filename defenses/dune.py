@@ -64,6 +64,8 @@ class DualBranch(ImageDefense):
     several answers has the colour of the first one's class, a grey one the mean of the three values. Models are
     pretrained ones with LoRA adapters, trained as for `hypo`. A class's colour is found on 8 of its samples and not on
     1,000. Several surrogates are descended on together.
+
+    Budget: L∞ on pictures.
     """
 
     needs = frozenset({"seed", "surrogates"})

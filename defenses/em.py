@@ -29,6 +29,8 @@ class ErrorMinimizing(ImageDefense):
 
     Rounds of `theta_steps` training steps of a LoRA surrogate on the protected data and `pgd_steps` sign steps of every
     delta, until the surrogate errs on less than `stop_error` of them. No augmentation while crafting.
+
+    Budget: L∞ on pictures.
     """
 
     needs = frozenset({"seed", "surrogates"})
@@ -82,6 +84,8 @@ class ErrorMinimizingClasswise(ErrorMinimizing):
     In a round the authors' code goes over CIFAR-10 once, with one step a batch of 512: 97 steps of 0.8/255, enough to
     reach the border of the ball. A round here goes over the data until there were as many; a single pass over a hundred
     samples would leave most of the budget unspent. Pictures of other sizes see the top left part of a class's delta.
+
+    Budget: L∞ on pictures.
     """
 
     version = "2"

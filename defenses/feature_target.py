@@ -45,6 +45,8 @@ class FeatureTarget(ImageDefense):
     class. The target is a picture of a class drawn by the seed, where the authors have one generated for the other
     concept. It is seen at the size of the picture that it is a target of. F is that of pretrained surrogates as they
     are, all tokens of it; several surrogates are descended on together.
+
+    Budget: L∞ on pictures.
     """
 
     needs = frozenset({"seed", "surrogates"})

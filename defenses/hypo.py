@@ -37,6 +37,8 @@ class Hypocritical(ImageDefense):
     instead of one trained from scratch. The adapters should have learned every training question: larger data need
     more steps than the default, and `surrogate_error` in a record is the share of wrong answers left. Several
     surrogates are descended on together.
+
+    Budget: L∞ on pictures.
     """
 
     needs = frozenset({"seed", "surrogates"})

@@ -25,6 +25,8 @@ class LinearlySeparablePatches(ImageDefense):
     noise alone is perfect. The point is scaled to L2 = radius / 255 * sqrt(d), d pixel values, and then held within the
     budget, which may be an L-infinity one: the published one is the L2 one, which rounding to 8 bits must not exceed.
     No surrogate.
+
+    Budget: L2 on pictures, or any norm that bounds values.
     """
 
     needs = frozenset({"seed"})

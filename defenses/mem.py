@@ -43,6 +43,8 @@ class Mem(Defense):
     trigger; suites on tiny models set less. It deviates from that code in what is trained: adapters of a model that
     answers questions, by the loss of the answer, instead of all weights of CLIP by the contrastive loss. Words of a
     trigger are the admissible ones of `mmguard.trigger`.
+
+    Budget: L∞ on pictures, words in questions.
     """
 
     version = "2"

@@ -38,6 +38,8 @@ class MutualInformation(ImageDefense):
     pretrained one with LoRA adapters, trained by the loss of the answer's tokens; a pass is `theta_steps` steps, and
     there are 25 and not 100, as data and adapters are small. Batches have 32 samples instead of 512. Several surrogates
     are descended on together.
+
+    Budget: L∞ on pictures.
     """
 
     needs = frozenset({"seed", "surrogates"})

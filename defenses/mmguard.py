@@ -51,35 +51,50 @@ class _Full(PluginConfig, Binds, Rounds, ImageStep, TextStep):
 
 
 class MMGuardBPH(MMGuard):
-    """Binding path hijacking: the trigger attends to the perturbation, the answer to both (eq. 27)."""
+    """Binding path hijacking: the trigger attends to the perturbation, the answer to both (eq. 27).
+
+    Budget: L∞ on pictures, words in questions.
+    """
 
     Config = _Full
     fixed: ClassVar[dict[str, Any]] = {"objective": "bph"}
 
 
 class MMGuardCRS(MMGuard):
-    """Clean relation suppression: the answer attends elsewhere than on clean data (eq. 29)."""
+    """Clean relation suppression: the answer attends elsewhere than on clean data (eq. 29).
+
+    Budget: L∞ on pictures, words in questions.
+    """
 
     Config = _Full
     fixed: ClassVar[dict[str, Any]] = {"objective": "crs"}
 
 
 class MMGuardBPHMax(MMGuard):
-    """BPH with the training loss raised instead of lowered (eq. 32)."""
+    """BPH with the training loss raised instead of lowered (eq. 32).
+
+    Budget: L∞ on pictures, words in questions.
+    """
 
     Config = _Full
     fixed: ClassVar[dict[str, Any]] = {"objective": "bph-max"}
 
 
 class MMGuardCRSMax(MMGuard):
-    """CRS with the training loss raised instead of lowered (eq. 32)."""
+    """CRS with the training loss raised instead of lowered (eq. 32).
+
+    Budget: L∞ on pictures, words in questions.
+    """
 
     Config = _Full
     fixed: ClassVar[dict[str, Any]] = {"objective": "crs-max"}
 
 
 class MMGuardMultimodal(MMGuard):
-    """Ablation: perturbation and trigger without a binding loss."""
+    """Ablation: perturbation and trigger without a binding loss.
+
+    Budget: L∞ on pictures, words in questions.
+    """
 
     class Config(PluginConfig, Rounds, ImageStep, TextStep):
         pass
@@ -88,7 +103,10 @@ class MMGuardMultimodal(MMGuard):
 
 
 class MMGuardImage(MMGuard):
-    """Ablation: the perturbation alone, without trigger and binding."""
+    """Ablation: the perturbation alone, without trigger and binding.
+
+    Budget: L∞ on pictures.
+    """
 
     class Config(PluginConfig, Rounds, ImageStep):
         pass
@@ -97,7 +115,10 @@ class MMGuardImage(MMGuard):
 
 
 class MMGuardText(MMGuard):
-    """Ablation: the trigger alone, without perturbation and binding."""
+    """Ablation: the trigger alone, without perturbation and binding.
+
+    Budget: words in questions.
+    """
 
     class Config(PluginConfig, Rounds, TextStep):
         pass

@@ -9,7 +9,10 @@ from arena.plugins.base import DefenderWorld, Defense, Draft
 
 
 class NoDefense(Defense):
-    """No protection: pictures and questions unchanged."""
+    """No protection: pictures and questions unchanged.
+
+    Budget: none.
+    """
 
     def protect(self, samples: Sequence[Sample], world: DefenderWorld) -> Iterable[Draft]:
         return (Draft(s.image, s.question) for s in samples)

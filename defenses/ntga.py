@@ -42,6 +42,8 @@ class NeuralTangentGeneralization(ImageDefense):
     all, so that each half is made against clean pictures of the other, as many as a block has. Samples that show one
     picture share its noise and are in one half. Raises `ArenaError` where all samples have one answer or show one
     picture.
+
+    Budget: L∞ on pictures.
     """
 
     needs = frozenset({"seed"})

@@ -50,6 +50,8 @@ class OnePixelShortcut(ImageDefense):
     Adapted: pictures may differ in size, so that p is a point of a grid of as many rows and columns as the smallest
     height and width among them, spread evenly over each picture. Where a class has a grey picture, v is black or white.
     Data are read twice, and one class's sums are in memory.
+
+    Budget: one pixel (L0), or another norm.
     """
 
     packages = ("scikit-learn",)

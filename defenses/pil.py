@@ -36,6 +36,8 @@ class PerturbationInducedLinearization(ImageDefense):
     is by how much the loss is more curved. As data are small, f takes as many steps as theirs, 30 passes of 98, and not
     as many passes; their minibatches are of 512. Samples that show one picture share its noise, and their terms are
     added up. Raises `ArenaError` where all samples have one answer.
+
+    Budget: L∞ on pictures.
     """
 
     needs = frozenset({"seed"})

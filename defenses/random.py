@@ -27,6 +27,8 @@ class RandomNoise(ImageDefense):
     """delta uniform in the L-infinity ball, independent of picture, question and answer; must protect nothing.
 
     Of a budget in pixels (l0): so many pixels of each picture, drawn anew, of colours uniform in [0, 1].
+
+    Budget: any norm on pictures.
     """
 
     needs = frozenset({"seed"})

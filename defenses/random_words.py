@@ -19,6 +19,8 @@ class RandomWords(Defense):
 
     What insertion alone does to fine-tuning: questions that are trained on look otherwise than those that are asked.
     Under the same seed and surrogate they are the words that MMGuard begins with.
+
+    Budget: words in questions.
     """
 
     needs = frozenset({"seed", "surrogates"})

@@ -43,6 +43,8 @@ class RegText(Defense):
     any, as in theirs for labelled texts, since a question has few; no more than the budget allows, and none that it
     forbids. A word is of the class in which its score is highest, unless a class has none then: in the few words of
     questions classes would have the same ones. Stop words are scikit-learn's, and words are not reduced to lemmas.
+
+    Budget: words in questions.
     """
 
     needs = frozenset({"seed"})

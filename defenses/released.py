@@ -22,6 +22,8 @@ class Released(Defense):
 
     The folder is an imagefolder of released samples, such as `arena protect` or any other tool leaves. Samples that the
     data do not train on are not looked at. `arena stress FOLDER` uses it.
+
+    Budget: that of what was released.
     """
 
     class Config(PluginConfig):

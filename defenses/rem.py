@@ -32,6 +32,8 @@ class RobustErrorMinimizing(ImageDefense):
     each. Here the noise of all samples is made once a round, by 550 gradients a sample, as their code does once at the
     end, and there are few rounds, as data and adapters are small. da's radius is a share of the budget's, so that it
     stays the smaller one. Several surrogates are descended on together.
+
+    Budget: L∞ on pictures.
     """
 
     needs = frozenset({"seed", "surrogates"})

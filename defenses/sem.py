@@ -15,6 +15,8 @@ class StableErrorMinimizing(RobustErrorMinimizing):
     u is uniform in the ball that da would have, drawn anew with each draw of augmentation; the surrogate is trained on
     the worst da as in REM, which is all that the authors' code changes of REM's. Crafting takes a tenth of REM's
     gradients. Adapted as `rem` is.
+
+    Budget: L∞ on pictures.
     """
 
     config: RobustErrorMinimizing.Config

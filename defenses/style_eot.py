@@ -52,6 +52,8 @@ class StyleEOT(AntiFinetune):
     blur unless others are asked for. The random shift of `anti-finetune` is MetaCloak's, and left out. The authors
     average the noise that each model asks for after its steps, and go on from there; here the gradients of all are
     added up in each step.
+
+    Budget: L∞ on pictures.
     """
 
     packages = ("scikit-learn",)

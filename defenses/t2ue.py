@@ -57,6 +57,8 @@ class TextToUnlearnable(Generated):
     graphics card: here `blocks`, `width`, `epochs`, `batch_size` and `learning_rate` are such that a few hundred small
     pictures take minutes on a processor. SSA-GAN also learns where in the picture the text matters, which the paper's
     formula of the normalisation leaves out, and so do we. The rate of the weight decay is ours.
+
+    Budget: L∞ on pictures.
     """
 
     needs = frozenset({"seed", "surrogates"})

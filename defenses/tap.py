@@ -37,6 +37,8 @@ class TargetedPoisons(ImageDefense):
     LoRA adapters, trained as for `hypo`. The augmentation t shifts pictures by up to an eighth of their sides; other
     than the authors' it mirrors none, since questions ask for left and right. Several surrogates are descended on
     together.
+
+    Budget: L∞ on pictures.
     """
 
     needs = frozenset({"seed", "surrogates"})

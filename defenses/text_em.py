@@ -61,6 +61,8 @@ class TextErrorMinimizing(Defense):
     not lower the loss of the batch: that code replaces all at once, in batches whose loss is the lowest so far. It
     looks for words until accuracy on test data no longer rises, in one pass over fewer than 10,000 texts; here rounds
     are fixed. Questions in which their class's trigger does not fit the budget share another one.
+
+    Budget: words in questions.
     """
 
     needs = frozenset({"seed", "surrogates"})

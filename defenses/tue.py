@@ -61,6 +61,8 @@ class TransferableExamples(ImageDefense):
     training and noise and not 200, as data and adapters are small, and batches have 32 samples instead of 512. Noise is
     compared at one size, see `defenses.flat`; through `purifiers` what these change counts as noise too. Several
     surrogates are descended on together. Raises `ArenaError` where all pictures have one answer.
+
+    Budget: L∞ on pictures.
     """
 
     needs = frozenset({"seed", "surrogates"})

@@ -58,6 +58,8 @@ class UnlearnableClusters(Generated):
     pictures instead of 256, and a copy of a picture is in its cluster. What is kept for other pictures (`reuse`) is the
     noise of each generator, which has a single input, and the centres of the first surrogate: another picture gets the
     noise of the nearest one.
+
+    Budget: L∞ on pictures.
     """
 
     needs = frozenset({"seed", "surrogates"})

@@ -25,8 +25,9 @@ class PluginKind(StrEnum):
 
 @commands.command("list")
 def list_plugins(kind: Annotated[PluginKind | None, typer.Argument(help="Only these.")] = None) -> None:
-    """List the installed plugins, importing none of them; `arena check` says whether one works."""
-    from arena.plugins.outline import about
+    """List the installed plugins, importing none of them: what each is, the budget that a defense is made for, what it
+    needs to know, and its source. `arena check` says whether one works."""
+    from arena.plugins.outline import about, facts
     from arena.plugins.registry import BASES, Registry
 
     registry = Registry()
@@ -35,7 +36,10 @@ def list_plugins(kind: Annotated[PluginKind | None, typer.Argument(help="Only th
         if kind is not None and f"{each}s" != kind:
             continue
         for entry in registry.entries(each):
-            listed.add_row(each, entry.id, str(entry.origin), about(entry))
+            found = facts(entry)
+            needs = f"needs {', '.join(found.needs)}" if found.needs else ""
+            lines = [about(entry), " · ".join(filter(None, (found.budget, needs, found.source)))]
+            listed.add_row(each, entry.id, str(entry.origin), "\n".join(filter(None, lines)))
     stdout().print(listed)
 
 

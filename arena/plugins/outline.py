@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,82 @@ from typing import Any
 from arena.plugins.kept import keep, kept
 from arena.plugins.registry import Entry, describe
 from arena.plugins.source import locate
+
+_BUDGET = re.compile(r"^Budget: ([^.\n]+)\.$", re.MULTILINE)
+_ARXIV = r"arXiv \d{4}\.\d{4,5}"
+_NAME = r"(?:(?:Van|De|Von|Le) |(?:[A-Z][\w-]+ )+(?=Team|Repository))?[A-Z][\w\u2019'-]+"
+_NAMES = rf"(?:{_NAME}, )+{_NAME} and {_NAME}|{_NAME}(?: and {_NAME})?"
+_CITED = re.compile(rf"\b(?P<names>{_NAMES}),? (?P<year>(?:19|20)\d\d)\b(?:, (?P<arxiv>{_ARXIV}))?|(?P<alone>{_ARXIV})")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a plugin's source says of it: of a defense the budget that it is made for, which is the line of its
+    docstring that begins with "Budget:"; what it reads of its world; and the first publication that its docstring
+    cites, or else its module's. Empty where it says nothing."""
+
+    budget: str
+    needs: tuple[str, ...]
+    source: str
+
+
+_NO_FACTS = Facts("", (), "")
+
+
+def facts(entry: Entry) -> Facts:
+    """What a plugin's source says of it, nothing of one that cannot be used; imports what `about` does."""
+    if entry.defect is not None:
+        return _NO_FACTS
+    tree, cls = _tree(entry.point.module), _class(entry.point.module, entry.point.attr)
+    if tree is not None and cls is not None:
+        docs, needs = [ast.get_docstring(cls), ast.get_docstring(tree)], _needs(entry.point.module, entry.point.attr)
+    elif entry.problem() is None:
+        loaded = entry.load()
+        docs, needs = [loaded.__doc__], set(loaded.needs)
+    else:
+        return _NO_FACTS
+    budget = _BUDGET.search(docs[0] or "")
+    return Facts(budget[1] if budget else "", tuple(sorted(needs)), next(filter(None, map(_cited, docs)), ""))
+
+
+def _cited(doc: str | None) -> str:
+    """The first publication that a text cites."""
+    found = _CITED.search(" ".join((doc or "").split()))
+    if found is None:
+        return ""
+    named = f"{found['names']} {found['year']}" if found["names"] else ""
+    return ", ".join(filter(None, (named, found["arxiv"] or found["alone"])))
+
+
+def _needs(module: str, name: str, steps: int = 16) -> set[str]:
+    """What a class reads of its world, as it says itself or its bases do; `name` is written in the module, or imported
+    there from another one. No more `steps` are taken from class to class."""
+    cls = _class(module, name)
+    if steps == 0:
+        return set()
+    if cls is None:
+        came_from = _imported(module, name)
+        return set() if came_from is None else _needs(*came_from, steps - 1)
+    for node in cls.body:
+        match node:
+            case (
+                ast.Assign(targets=[ast.Name(id="needs")], value=value)
+                | ast.AnnAssign(target=ast.Name(id="needs"), value=ast.expr() as value)
+            ):
+                parts = (each.value for each in ast.walk(value) if isinstance(each, ast.Constant))
+                return {part for part in parts if isinstance(part, str)}
+    return set().union(*(_needs(module, base.id, steps - 1) for base in cls.bases if isinstance(base, ast.Name)))
+
+
+def _imported(module: str, name: str) -> tuple[str, str] | None:
+    """The module that a name of a module comes from, and its name there."""
+    tree = _tree(module)
+    for node in () if tree is None else tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module is not None and node.level == 0:
+            for alias in node.names:
+                if (alias.asname or alias.name) == name:
+                    return node.module, alias.name
+    return None
 
 
 def about(entry: Entry) -> str:
@@ -25,7 +104,7 @@ def about(entry: Entry) -> str:
     """
     if entry.defect is not None:
         return f"broken: {entry.defect}"
-    cls = _class(entry)
+    cls = _class(entry.point.module, entry.point.attr)
     if cls is not None:
         doc: str | None = ast.get_docstring(cls)
     elif (problem := entry.problem()) is not None:
@@ -35,15 +114,26 @@ def about(entry: Entry) -> str:
     return next(iter((doc or "").strip().splitlines()), "")
 
 
-def _class(entry: Entry) -> ast.ClassDef | None:
-    """The syntax tree of an entry's class."""
-    file = locate(entry.point.module)
-    if file is not None and file.suffix == ".py":
-        with suppress(OSError, SyntaxError, ValueError):
-            for node in ast.parse(file.read_bytes()).body:
-                if isinstance(node, ast.ClassDef) and node.name == entry.point.attr:
-                    return node
+def _class(module: str, name: str) -> ast.ClassDef | None:
+    """The syntax tree of a class that is written in a module."""
+    tree = _tree(module)
+    found = (node for node in (() if tree is None else tree.body) if isinstance(node, ast.ClassDef))
+    return next((node for node in found if node.name == name), None)
+
+
+def _tree(module: str) -> ast.Module | None:
+    """The syntax tree of a module; None where it has none."""
+    file = locate(module)
+    if file is None or file.suffix != ".py":
+        return None
+    with suppress(OSError, SyntaxError, ValueError):
+        return _parsed(file, file.stat().st_mtime_ns, file.stat().st_size)
     return None
+
+
+@lru_cache(maxsize=512)
+def _parsed(file: Path, changed: int, size: int) -> ast.Module:
+    return ast.parse(file.read_bytes())
 
 
 def described(entry: Entry, cache: Path) -> dict[str, Any]:

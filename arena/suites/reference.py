@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from arena.budget import Budget
+from arena.plugins.outline import facts
 from arena.plugins.registry import BASES, OURS, Registry
 from arena.plugins.settings import describe_setting
 from arena.suites.schema import (
@@ -85,8 +86,10 @@ def plugin_page(registry: Registry) -> str:
             "",
             f"## {kind.capitalize()}s",
             "",
-            "| id | version | what | needs | settings |",
-            "|---|---|---|---|---|",
+            "| id | version | what | budget | needs | source | settings |"
+            if kind == "defense"
+            else "| id | version | what | needs | source | settings |",
+            "|---|---|---|---|---|---|" + "---|" * (kind == "defense"),
         ]
         for entry in registry.entries(kind):
             if entry.origin.package != OURS:
@@ -95,7 +98,10 @@ def plugin_page(registry: Registry) -> str:
             about = inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].replace("\n", " ")
             settings = ", ".join(_setting(name, field) for name, field in cls.Config.model_fields.items())
             needs = ", ".join(sorted(cls.needs)) or NOTHING
-            lines.append(f"| `{entry.id}` | {cls.version} | {_cell(about)} | {needs} | {_cell(settings) or NOTHING} |")
+            said = facts(entry)
+            budget = [_cell(said.budget) or NOTHING] if kind == "defense" else []
+            cells = [f"`{entry.id}`", cls.version, _cell(about), *budget, needs, _cell(said.source) or NOTHING]
+            lines.append(f"| {' | '.join([*cells, _cell(settings) or NOTHING])} |")
     return "\n".join(lines) + "\n"
 
 

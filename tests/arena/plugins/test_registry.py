@@ -1,5 +1,6 @@
 """The registry, over fake distributions: a dist-info folder and a module on the path, no pip."""
 
+import inspect
 import json
 import os
 import subprocess
@@ -10,8 +11,8 @@ import pytest
 
 from arena.errors import ArenaError, UsageError
 from arena.plugins.base import Attack, Dataset, Defense
-from arena.plugins.outline import about, described
-from arena.plugins.registry import Registry, describe
+from arena.plugins.outline import Facts, about, described, facts
+from arena.plugins.registry import BASES, OURS, Registry, describe
 from arena.plugins.source import source_digest
 
 PLUGIN = '''
@@ -378,6 +379,65 @@ def test_what_plugins_are_about_is_read_from_their_source(install):
     assert about(entries["torn-i"]).startswith("broken: ") and "SyntaxError" in about(entries["torn-i"])
     assert "lower case letters" in about(entries["Bad"])
     assert about(entries["elsewhere-i"]) == "Squeezes." and "AttributeError" in about(entries["gone-i"])
+
+
+def test_facts_about_plugins_are_read_from_their_source(install):
+    package = install(
+        "fake_k",
+        {
+            "defenses": [
+                "plain-k = fake_k.plugins:Plain",
+                "heir-k = fake_k.plugins:Heir",
+                "circle-k = fake_k.circle:Around",
+                "gone-k = fake_k.plugins:Gone",
+            ]
+        },
+    )
+    package.write("base.py", "class Base:\n    needs: frozenset = frozenset({'seed', 'surrogates'})\n")
+    package.write("circle.py", "from fake_k.circle import Other\n\n\nclass Around(Other):\n    pass\n")
+    package.write(
+        "plugins.py",
+        """
+        \"\"\"Noise, as of Doe, Roe and Poe 1999.\"\"\"
+
+        from fake_k.base import Base as Root
+
+
+        class Plain:
+            \"\"\"Plain noise, which others call loud (Van Doe 2020, arXiv
+            2001.00001; Roe 2021).
+
+            Budget: L2 on pictures.
+            \"\"\"
+
+            needs = frozenset({"seed"})
+
+
+        class Middle(Root):
+            pass
+
+
+        class Heir(Middle):
+            \"\"\"Budget: none. It is said within a line.\"\"\"
+        """,
+    )
+    entries = {entry.id: entry for entry in Registry().entries("defense") if entry.origin.package == "fake_k"}
+    assert facts(entries["plain-k"]) == Facts("L2 on pictures", ("seed",), "Van Doe 2020, arXiv 2001.00001")
+    assert facts(entries["heir-k"]) == Facts("", ("seed", "surrogates"), "Doe, Roe and Poe 1999")
+    assert facts(entries["circle-k"]) == Facts("", (), "")
+    assert "fake_k.plugins" not in sys.modules
+    assert facts(entries["gone-k"]) == Facts("", (), "")
+
+
+@pytest.mark.parametrize("kind", BASES)
+def test_facts_about_our_plugins_are_those_of_their_classes(kind):
+    for entry in Registry().entries(kind):
+        if entry.origin.package == OURS:
+            found, cls = facts(entry), entry.load()
+            assert set(found.needs) == cls.needs, entry.id
+            assert bool(found.budget) == (kind == "defense"), entry.id
+            if found.source:
+                assert all(part in inspect.getsource(inspect.getmodule(cls)) for part in found.source.split()), entry.id
 
 
 def test_a_plugin_is_described_anew_just_when_source_changed(install, tmp_path):
