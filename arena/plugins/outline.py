@@ -96,7 +96,7 @@ def _imported(module: str, name: str) -> tuple[str, str] | None:
 
 
 def about(entry: Entry) -> str:
-    """The first line of the class's docstring, or ``broken: `` and why it cannot be used, as far as its source shows
+    """The first paragraph of the class's docstring, in a line, or ``broken: `` and why it cannot be used, as far as its source shows
     that; what an import would raise is not among it.
 
     A class that is not written down where its entry point says, because it comes from another module or is made by
@@ -111,7 +111,7 @@ def about(entry: Entry) -> str:
         return f"broken: {problem}"
     else:
         doc = entry.load().__doc__
-    return next(iter((doc or "").strip().splitlines()), "")
+    return " ".join((doc or "").strip().partition("\n\n")[0].split())
 
 
 def _class(module: str, name: str) -> ast.ClassDef | None:

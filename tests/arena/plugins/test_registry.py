@@ -26,7 +26,8 @@ from {name}.helper import identity
 
 
 class Squeeze(ImageAttack):
-    """Squeezes.
+    """Squeezes, and
+    does not stop.
 
     At length.
     """
@@ -228,7 +229,7 @@ def test_describe_says_what_show_prints(install):
     install("fake_j", {"attacks": ["squeeze-j = fake_j.plugins:Squeeze"]})
     entry = Registry().get("attack", "squeeze-j")
     shown = describe(entry)
-    assert shown["doc"] == "Squeezes.\n\nAt length."
+    assert shown["doc"] == "Squeezes, and\ndoes not stop.\n\nAt length."
     assert shown["needs"] == ["seed"]
     assert shown["origin"] == {"package": "fake_j", "version": "1.2"}
     assert shown["digest"] == entry.source_digest()
@@ -374,11 +375,11 @@ def test_what_plugins_are_about_is_read_from_their_source(install):
     package.write("elsewhere.py", "from fake_i.plugins import Squeeze\n")
     package.write("torn.py", "class Squeeze(\n")
     entries = {entry.id: entry for entry in Registry().entries("attack") if entry.origin.package == "fake_i"}
-    assert about(entries["squeeze-i"]) == "Squeezes." and about(entries["half-i"]) == ""
+    assert about(entries["squeeze-i"]) == "Squeezes, and does not stop." and about(entries["half-i"]) == ""
     assert "fake_i.plugins" not in sys.modules
     assert about(entries["torn-i"]).startswith("broken: ") and "SyntaxError" in about(entries["torn-i"])
     assert "lower case letters" in about(entries["Bad"])
-    assert about(entries["elsewhere-i"]) == "Squeezes." and "AttributeError" in about(entries["gone-i"])
+    assert about(entries["elsewhere-i"]) == "Squeezes, and does not stop." and "AttributeError" in about(entries["gone-i"])
 
 
 def test_facts_about_plugins_are_read_from_their_source(install):
@@ -463,7 +464,7 @@ def test_a_plugin_is_described_anew_just_when_source_changed(install, tmp_path):
 
     first, imported = text()
     assert imported and first == described(Registry().get("attack", "squeeze-j"), tmp_path / "other")
-    assert first["doc"] == "Squeezes.\n\nAt length." and first["config"][0]["name"] == "quality"
+    assert first["doc"] == "Squeezes, and\ndoes not stop.\n\nAt length." and first["config"][0]["name"] == "quality"
     assert text() == [first, False]
     package.write("plugins.py", PLUGIN.format(name="fake_j").replace("the quality", "how good"))
     changed, imported = text()
