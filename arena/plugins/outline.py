@@ -96,8 +96,8 @@ def _imported(module: str, name: str) -> tuple[str, str] | None:
 
 
 def about(entry: Entry) -> str:
-    """The first paragraph of the class's docstring, in a line, or ``broken: `` and why it cannot be used, as far as its source shows
-    that; what an import would raise is not among it.
+    """The first paragraph of the class's docstring, in a line, or ``broken: `` and why it cannot be used, as far as its
+    source shows that; what an import would raise is not among it.
 
     A class that is not written down where its entry point says, because it comes from another module or is made by
     code, is imported.
