@@ -88,10 +88,12 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Arena:
-    """One dataset, model, recipe and budget: the cells of the clean control, and those of each protection."""
+    """One dataset, model, recipe and budget: the cells of the clean control, and those of each protection; and those of
+    the attacker's own clean data alone, one for each share of them."""
 
     title: str
     clean: list[Row]
+    alone: list[Row]
     protections: list[list[Row]]
     ranking: list[Row]
 
@@ -163,7 +165,7 @@ def arenas(records: Sequence[Record]) -> list[Arena]:
 
 def _cells(board: Board, records: Sequence[Record]) -> list[Row]:
     restored = _restored(records)
-    return [row | restored[_key(row)] for row in rows_of(board.cells) if row["attack"] != ALONE]
+    return [row | restored[_key(row)] for row in rows_of(board.cells)]
 
 
 def _arenas(cells: Sequence[Row], ranking: Sequence[Row]) -> list[Arena]:
@@ -171,13 +173,15 @@ def _arenas(cells: Sequence[Row], ranking: Sequence[Row]) -> list[Arena]:
     found = []
     for place in dict.fromkeys((*(r[k] for k in keys), budget_of(r)) for r in cells if r["defense"] != CLEAN):
         *names, budget = place
-        here = [r for r in cells if [r[k] for k in keys] == names]
+        every = [r for r in cells if [r[k] for k in keys] == names]
+        here = [r for r in every if r["attack"] != ALONE]
         own = [r for r in here if r["defense"] != CLEAN and budget_of(r) == budget]
         defenses = dict.fromkeys((r["defense"], r["surrogates"]) for r in own)
         found.append(
             Arena(
                 " · ".join([*names, budget_text(*budget)]),
                 [r for r in here if r["defense"] == CLEAN],
+                [r for r in every if r["defense"] == CLEAN and r["attack"] == ALONE],
                 [[r for r in own if (r["defense"], r["surrogates"]) == defense] for defense in defenses],
                 [r for r in ranking if [r["dataset"], r["model"]] == names[:2] and budget_of(r) == budget],
             )

@@ -65,6 +65,22 @@ def test_robust_protection_is_against_the_best_attack_where_all_were_run(page: s
     assert reason in row(section(page, "The worst case"), "\N{EN DASH}", "mem", "0 %")
 
 
+def test_the_attackers_own_samples_alone_stand_beside_what_takes_them(page: str) -> None:
+    assert "samples alone" not in page
+    own = [
+        record(accuracy, defense, attack, seed, auxiliary=0.2)
+        for defense, attack, accuracy in (
+            *((defense, "auxiliary-alone", 0.4) for defense in ("none", "em")),
+            *(("none", "mix", 0.9), ("em", "mix", 0.7)),
+        )
+        for seed in range(3)
+    ]
+    text = AttacksPage().make({"attacks": records() + own}, None)
+    (said,) = (line for line in text.replace("\n", " ").split(". ") if "clean samples alone" in line)
+    assert "20 % as many" in said and "give 40.0 (" in said
+    assert "auxiliary-alone" not in section(text, "Clean data") + section(text, "em, white-box")
+
+
 def test_a_sign_is_that_of_a_corrected_p_value() -> None:
     restores, does_not = (Claim("jpeg", "em", restores, "somewhere") for restores in (True, False))
     words = {
