@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from small_samples import mixed_samples
+from small_samples import mixed_samples, striped
 from tiny_models import tiny_random_llava
 from torch import Tensor, nn
 
@@ -46,20 +44,8 @@ QUICK: dict[str, Any] = {
 }
 
 
-def striped(count: int, seed: int) -> list[Sample]:
-    """Stripes across, along or aslant: a generator that sees no more than the picture can tell the answer."""
-    rng, rows, columns = np.random.default_rng(seed), *np.indices((48, 48))
-    stripes = [(places % 8 < 4)[..., None] * 60 for places in (rows, columns, rows + columns)]
-    return [
-        s.with_content(
-            Image.fromarray((rng.integers(80, 110, (48, 48, 3)) + stripes[i % 3]).astype(np.uint8)), s.question
-        )
-        for i, s in enumerate(plain(count))
-    ]
-
-
-def world(workspace: Path | None = None) -> DefenderWorld:
-    return DefenderWorld(Budget(image=8), 0, lambda: (tiny_random_llava(),), workspace=workspace)
+def world() -> DefenderWorld:
+    return DefenderWorld(Budget(image=8), 0, lambda: (tiny_random_llava(),))
 
 
 def release(samples: Sequence[Sample], granted: DefenderWorld, **config: Any) -> list[Sample]:
@@ -81,18 +67,8 @@ def samples() -> list[Sample]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("workspace")
-
-
-@pytest.fixture(scope="module")
-def crafted(samples: list[Sample], folder: Path) -> list[Sample]:
-    return release(samples, world(folder), rounds=50, theta_steps=1, learning_rate=3e-3)
-
-
-@pytest.fixture(scope="module")
-def kept(crafted: list[Sample], folder: Path) -> str:
-    return str(folder / "trained")
+def crafted(samples: list[Sample]) -> list[Sample]:
+    return release(samples, world(), rounds=50, theta_steps=1, learning_rate=3e-3)
 
 
 @torch.no_grad()
@@ -109,37 +85,6 @@ def test_noise_alone_is_nearest_to_its_own_label(samples: list[Sample], crafted:
     grey = -model.contrast(model.seeing.pictures([torch.full((3, 48, 48), 0.5)] * 3), [0, 1, 2])
     assert told.argmax(0).tolist() == [0, 1, 2]  # no other noise leads to a label as much as its own
     assert (told.diag() > grey).all()
-
-
-def test_all_of_a_class_have_the_mean_of_what_the_generator_makes_of_its_pictures(
-    samples: list[Sample], kept: str
-) -> None:
-    network = noise_network(8)
-    generators.read(Path(kept), network, {})
-    network.eval()
-    mixed = [Sample(s.id, s.image, s.question, ("fox", "owl")[i % 2]) for i, s in enumerate(samples[:7])]
-    made = release(mixed, DefenderWorld(Budget(image=8), 5), reuse=kept)  # no model is granted
-    for answer in ("fox", "owl"):
-        own = [i for i, s in enumerate(mixed) if s.answer == answer]
-        with torch.no_grad():
-            each = torch.cat([network(seen([mixed[i]], 24)) for i in own])
-        assert each.std(0).max() > 0.1  # the generator tells pictures apart, and the release does not
-        wanted = generators.fitting(8 * each.mean(0), torch.zeros(3, 48, 48)).permute(1, 2, 0).numpy()
-        for i in own:
-            assert np.abs(noise_of(mixed[i], made[i]) - wanted).max() < 0.501
-
-
-def test_what_is_kept_makes_the_same_again_and_noise_of_other_pictures(
-    samples: list[Sample], crafted: list[Sample], kept: str
-) -> None:
-    refused = DefenderWorld(Budget(image=8), 5)
-    again = release(samples, refused, reuse=kept)
-    assert [s.image.tobytes() for s in again] == [s.image.tobytes() for s in crafted]
-    other = striped(6, seed=8)
-    made = [noise_of(a, b) for a, b in zip(other, release(other, refused, reuse=kept), strict=True)]
-    assert all((made[i] == made[i + 3]).all() and made[i].any() for i in range(3))
-    with pytest.raises(ArenaError, match="made with other settings or surrogates"):
-        release(samples, refused, reuse=kept, width=3)
 
 
 def test_the_model_learns_each_picture_in_two_styles_under_the_noise_of_the_round_before(
