@@ -130,6 +130,7 @@ class AttacksPage(EvidencePage):
     """
 
     suites = ("attacks",)
+    of_parts = True
     findings = Path(__file__).parents[1] / "findings" / "2026-11-attacks.md"
 
     def make(self, records: SuiteRecords, findings: Path | None) -> str:

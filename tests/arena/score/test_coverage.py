@@ -13,6 +13,7 @@ Every contest is scored by `Contest`, as boards do. Asked for is that 92 to 97 %
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -37,6 +38,7 @@ OF_ITEMS, OF_ITEMS_AND_CELLS = 2.5, 0.5
 """Variances of what items have in common in all cells and in one, in units of that of an answer; these give the
 components of the records, see `test_synthetic_answers_have_the_spread_of_real_ones`."""
 CONTESTS = {3: 1000, 5: 1000, 10: 1000}
+DEVIATIONS = (0.01, 0.03, 0.05, 0.08, 0.12)
 CHOICES = 8
 ZERO_SHOT = 0.1
 
@@ -121,6 +123,10 @@ def real() -> Real:
     accuracy = spread(accuracies)
     threshold = accuracy.seeds / float((slope([own.mean for own in accuracies]) ** 2).mean())
     return Real(accuracy, spread(drops), threshold, float(variation), fours, choices)
+
+
+ANY = Four(0.85, 0.8, 0.5, 0.65)
+"""Where seeds are given how much they differ."""
 
 
 def slope(accuracies: float | Sequence[float]) -> NDArray[np.float64]:
@@ -210,16 +216,27 @@ def test_synthetic_answers_have_the_spread_of_real_ones() -> None:
         assert (made.items, made.rest) == (pytest.approx(found.items, rel=0.2), pytest.approx(found.rest, rel=0.2))
 
 
-@pytest.mark.parametrize("seeds", CONTESTS)
-def test_intervals_hold_the_truth_as_often_as_they_say(seeds: int) -> None:
+def covered(seeds: int, contests: int, equal: int, given: int) -> dict[str, float]:
+    """In percent of so many contests, how often intervals hold the truth: of four scores, of half as many worst cases,
+    of `equal` ones of equally good attacks, and of `given` drops for each of the deviations."""
     rng = np.random.default_rng(seeds)
     found = defaultdict[str, list[bool]](list)
-    for four in drawn(CONTESTS[seeds], rng):
+    for four in drawn(contests, rng):
         for name, one in four_scores(four, seeds, rng).items():
             found[name].append(one)
-    for number in rng.integers(len(real().choices), size=CONTESTS[seeds] // 2):
+    for number in rng.integers(len(real().choices), size=contests // 2):
         found["worst case"] += worst_case(real().choices[number], seeds, rng)
-    shares = {name: 100 * float(np.mean(one)) for name, one in found.items()}
+    for _ in range(equal):
+        found["of equal attacks"] += worst_case([0.6] * 22, seeds, rng)
+    for deviation in DEVIATIONS if given else ():
+        name = f"drop, {100 * deviation:g} points"
+        found[name] = [four_scores(ANY, seeds, rng, deviation)["drop"] for _ in range(given)]
+    return {name: 100 * float(np.mean(one)) for name, one in found.items()}
+
+
+@pytest.mark.parametrize("seeds", CONTESTS)
+def test_intervals_hold_the_truth_as_often_as_they_say(seeds: int) -> None:
+    shares = covered(seeds, CONTESTS[seeds], 0, 0)
     assert {name: share for name, share in shares.items() if not 92 <= share <= 97} == {}
 
 
@@ -227,7 +244,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(seeds: int) -> None:
 def test_they_do_so_wherever_seeds_differ_little_or_much(seeds: int, deviation: float, most: float) -> None:
     """Of three seeds that hardly differ the interval is somewhat too wide: 98 %, found with 750 contests."""
     rng = np.random.default_rng(seeds)
-    one = [four_scores(Four(0.85, 0.8, 0.5, 0.65), seeds, rng, deviation)["drop"] for _ in range(200)]
+    one = [four_scores(ANY, seeds, rng, deviation)["drop"] for _ in range(200)]
     assert 0.91 <= np.mean(one) <= most  # within two standard errors of so few contests
 
 
@@ -237,3 +254,9 @@ def test_equally_good_attacks_are_the_hardest_for_the_worst_case(seeds: int) -> 
     rng = np.random.default_rng(seeds)
     one = [found for _ in range(60) for found in worst_case([0.6] * 22, seeds, rng)]
     assert 0.9 <= np.mean(one) <= 0.985
+
+
+if __name__ == "__main__":  # the table of leaderboards/README.md
+    for count in CONTESTS:
+        row = {name: round(share, 1) for name, share in covered(count, 3000, 200, 1000).items()}
+        sys.stdout.write(f"{count} seeds: {row}\n")
