@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -179,7 +179,6 @@ class Versatile(Generated):
                 estrange(styles, stylist, pictures, [model.seeing for model in models])
                 with torch.no_grad():
                     painted = dict(zip(part, painting(styles, pictures).cpu(), strict=True))
-
                 shown = partial(_shown, samples, classes, noise, painted)
                 for surrogate in surrogates:
                     surrogate.train_step([*part, *(len(samples) + i for i in part)], shown)
@@ -293,10 +292,6 @@ class Twice(Sequence[Sample]):
             return [self[i] for i in range(*index.indices(len(self)))]
         return self._samples[range(len(self))[index] % len(self._samples)]
 
-    def __iter__(self) -> Iterator[Sample]:
-        yield from self._samples
-        yield from self._samples
-
 
 def _shown(
     samples: Sequence[Sample],
@@ -379,7 +374,7 @@ def noise_network(width: int) -> nn.Sequential:
 
 def style_network(width: int) -> nn.Sequential:
     """D, from ``(B, 3, side, side)`` to the same in [-1, 1]: the generator of StarGAN (Choi 2018, arXiv 1711.09020)
-    without its input of a domain. Sides are multiples of 4."""
+    without its input of a domain, and with reflected borders in its blocks. Sides are multiples of 4."""
 
     def normal(channels: int) -> nn.Module:
         return nn.InstanceNorm2d(channels, affine=True)

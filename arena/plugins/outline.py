@@ -66,7 +66,7 @@ def _cited(doc: str | None) -> str:
 
 def _needs(module: str, name: str, steps: int = 16) -> set[str]:
     """What a class reads of its world, as it says itself or its bases do; `name` is written in the module, or imported
-    there from another one. No more `steps` are taken from class to class."""
+    there from another one. At most so many steps are taken from class to class."""
     cls = _class(module, name)
     if steps == 0:
         return set()

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from arena.budget import Budget
-from arena.plugins.outline import facts
+from arena.plugins.outline import about, facts
 from arena.plugins.registry import BASES, OURS, Registry
 from arena.plugins.settings import describe_setting
 from arena.suites.schema import (
@@ -82,26 +82,18 @@ def plugin_page(registry: Registry) -> str:
         "cell is.",
     ]
     for kind in BASES:
-        lines += [
-            "",
-            f"## {kind.capitalize()}s",
-            "",
-            "| id | version | what | budget | needs | source | settings |"
-            if kind == "defense"
-            else "| id | version | what | needs | source | settings |",
-            "|---|---|---|---|---|---|" + "---|" * (kind == "defense"),
-        ]
+        budget = ["budget"] if kind == "defense" else []
+        columns = ["id", "version", "what", *budget, "needs", "source", "settings"]
+        lines += ["", f"## {kind.capitalize()}s", "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
         for entry in registry.entries(kind):
             if entry.origin.package != OURS:
                 continue
-            cls = entry.load()
-            about = inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].replace("\n", " ")
+            cls, said = entry.load(), facts(entry)
             settings = ", ".join(_setting(name, field) for name, field in cls.Config.model_fields.items())
-            needs = ", ".join(sorted(cls.needs)) or NOTHING
-            said = facts(entry)
-            budget = [_cell(said.budget) or NOTHING] if kind == "defense" else []
-            cells = [f"`{entry.id}`", cls.version, _cell(about), *budget, needs, _cell(said.source) or NOTHING]
-            lines.append(f"| {' | '.join([*cells, _cell(settings) or NOTHING])} |")
+            own = [said.budget] if budget else []
+            texts = [about(entry), *own, ", ".join(said.needs), said.source, settings]
+            cells = [f"`{entry.id}`", cls.version, *(_cell(text) or NOTHING for text in texts)]
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -17,6 +17,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,7 +38,7 @@ ITEMS = 300
 OF_ITEMS, OF_ITEMS_AND_CELLS = 2.5, 0.5
 """Variances of what items have in common in all cells and in one, in units of that of an answer; these give the
 components of the records, see `test_synthetic_answers_have_the_spread_of_real_ones`."""
-CONTESTS = {3: 1000, 5: 1000, 10: 1000}
+SEEDS, CONTESTS = (3, 5, 10), 1000
 DEVIATIONS = (0.01, 0.03, 0.05, 0.08, 0.12)
 CHOICES = 8
 ZERO_SHOT = 0.1
@@ -61,10 +62,11 @@ class Four(NamedTuple):
 
 
 class Real(NamedTuple):
-    """What the records say: spread of accuracies and of drops; the variance of thresholds over seeds, and how much it
-    varies between cells (its standard deviation by its mean), accuracies of cells that belong together, and the
-    accuracies that attackers of one release can choose from, best first."""
+    """What the records say: the cells; the spread of their accuracies and of drops; the variance of thresholds over
+    seeds, and how much it varies between cells (its standard deviation by its mean); accuracies of cells that belong
+    together, and the accuracies that attackers of one release can choose from, best first."""
 
+    cells: list[Answers]
     accuracy: Spread
     drop: Spread
     threshold: float
@@ -122,7 +124,7 @@ def real() -> Real:
     variation = np.sqrt(max(0.0, float((squares**2).mean()) / 2 / float(squares.mean()) ** 2 - 1))
     accuracy = spread(accuracies)
     threshold = accuracy.seeds / float((slope([own.mean for own in accuracies]) ** 2).mean())
-    return Real(accuracy, spread(drops), threshold, float(variation), fours, choices)
+    return Real(accuracies, accuracy, spread(drops), threshold, float(variation), fours, choices)
 
 
 ANY = Four(0.85, 0.8, 0.5, 0.65)
@@ -234,9 +236,9 @@ def covered(seeds: int, contests: int, equal: int, given: int) -> dict[str, floa
     return {name: 100 * float(np.mean(one)) for name, one in found.items()}
 
 
-@pytest.mark.parametrize("seeds", CONTESTS)
+@pytest.mark.parametrize("seeds", SEEDS)
 def test_intervals_hold_the_truth_as_often_as_they_say(seeds: int) -> None:
-    shares = covered(seeds, CONTESTS[seeds], 0, 0)
+    shares = covered(seeds, CONTESTS, 0, 0)
     assert {name: share for name, share in shares.items() if not 92 <= share <= 97} == {}
 
 
@@ -256,7 +258,12 @@ def test_equally_good_attacks_are_the_hardest_for_the_worst_case(seeds: int) -> 
     assert 0.9 <= np.mean(one) <= 0.985
 
 
-if __name__ == "__main__":  # the table of leaderboards/README.md
-    for count in CONTESTS:
+if __name__ == "__main__":  # the numbers of leaderboards/README.md
+    for low, high in pairwise((0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 1)):
+        own = [cell for cell in real().cells if low <= cell.mean < high]
+        if own:
+            deviation = 100 * np.sqrt(max(0.0, spread(own).seeds))
+            sys.stdout.write(f"accuracy {low:g} to {high:g}: seeds differ by {deviation:.1f} points\n")
+    for count in SEEDS:
         row = {name: round(share, 1) for name, share in covered(count, 3000, 200, 1000).items()}
         sys.stdout.write(f"{count} seeds: {row}\n")
