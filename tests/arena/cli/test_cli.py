@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -167,6 +168,9 @@ def test_list_and_show(toys: Path, arena: Command) -> None:
     listed = arena("list", "defenses")
     assert listed.returncode == 0 and "toy-noise" in listed.stdout and "toys 1.0" in listed.stdout
     assert "toy-invert" not in listed.stdout
+    _, named, after = re.sub(r"\s+", " ", listed.stdout).partition(" em mmguard-arena ")
+    own = after.partition(" defense ")[0]
+    assert named and "L∞ on pictures · needs seed, surrogates · Huang 2021, arXiv 2101.04898" in own
     shown = arena("show", "toy-noise")
     assert shown.returncode == 0 and "strength" in shown.stdout and "needs: seed" in shown.stdout
     version = arena("--version")
