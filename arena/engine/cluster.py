@@ -10,9 +10,11 @@ import socket
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from arena.engine.apart import Bounds, ignore
@@ -26,6 +28,8 @@ from arena.plugins.source import engine_digest
 from arena.store.local import Store
 
 log = logging.getLogger("arena.run")
+
+T = TypeVar("T")
 
 _TOPIC = "arena-progress"
 _EVERY = 0.5
@@ -89,6 +93,10 @@ def needed(stage: Stage) -> str:
     return "CPU" if all(device.startswith("cpu") for device in devices) else "GPU"
 
 
+class _LostError(Exception):
+    """The connection to the scheduler broke while something was asked of it, and is there again."""
+
+
 @dataclass
 class _Running:
     task: Task
@@ -127,12 +135,10 @@ class DaskPool(Pool):
     def slots(self) -> int:  # type: ignore[override]  # a cluster grows and shrinks
         """Worker threads there are now, at least one: submitted work waits for a cluster that has none yet."""
         try:
-            workers = self._client.sync(self._client.scheduler.identity, n_workers=-1)["workers"].values()
-        except Exception as error:
-            self._await_scheduler()
-            if not isinstance(error, OSError):
-                raise
+            known = self._answered(lambda: self._client.sync(self._client.scheduler.identity, n_workers=-1))
+        except _LostError:
             return 1
+        workers = known["workers"].values()
         threads: int = sum(worker["nthreads"] for worker in workers)
         self._has = Counter[str]()
         for worker in workers:
@@ -182,33 +188,38 @@ class DaskPool(Pool):
         given = task, self._store.url, self._bounds, engine_digest()
         needs = self._asked(task.stage)
         resources = {needs: 1} if needs else None
-        future = self._client.submit(_on_worker, *given, key=name, pure=False, resources=resources)
+        send = partial(self._client.submit, _on_worker, *given, key=name, pure=False, resources=resources)
+        future = self._answered(send)
         self._running[task.key] = _Running(task, future, attempt, needs)
         self._taken[needs] += 1
 
     def finished(self) -> list[tuple[str, Result]]:
         if not self._running:  # all that could start waits for a worker that has what it needs
             time.sleep(0.5)
-        try:
-            _distributed().wait([r.future for r in self._running.values()], timeout=0.5, return_when="FIRST_COMPLETED")
-        except _distributed().TimeoutError:
-            return []
-        except _distributed().CancelledError:  # of what was running when the scheduler was lost, all are
-            self._await_scheduler()
+        futures = [running.future for running in self._running.values()]
+        with suppress(_LostError):  # then all that was running is cancelled, which is lost below
+            self._answered(lambda: _distributed().wait(futures, timeout=0.5, return_when="FIRST_COMPLETED"))
         ended = [r for r in self._running.values() if r.future.done()]
         results = []
         for running in ended:
             key = running.task.key
             del self._running[key]
             self._taken[running.needs] -= 1
-            result = self._kept(running) if running.future.status == "finished" else self._lost(running)
-            if result is not None:
+            if (result := self._ended(running)) is not None:
                 results.append((key, result))
         return results
 
-    def _kept(self, running: _Running) -> Result:
+    def _ended(self, running: _Running) -> Result | None:
+        """What to say of a task that ended; None where it was started again."""
+        if running.future.status != "finished":
+            return self._lost(running)
+        try:
+            return self._kept(running, self._answered(running.future.result))
+        except _LostError:  # with what the worker had said; what it made is in the store
+            return self._lost(running)
+
+    def _kept(self, running: _Running, result: Result) -> Result:
         """What a worker said of a task; that the store is unusable where what it made cannot be seen from here."""
-        result: Result = running.future.result()
         if result.computed and running.task.key not in self._store:
             return Result(
                 "unusable",
@@ -222,12 +233,16 @@ class DaskPool(Pool):
         return self._reported
 
     def _lost(self, running: _Running) -> Result | None:
-        """What to say of a task whose workers died; None where it was started again.
+        """What to say of a task whose workers died, or that was lost with the connection; None where it was started
+        again.
 
         Raises `ArenaError` where the cluster cannot even begin it: it could not begin any other.
         """
         error = running.future.exception() if running.future.status == "error" else None
-        if error is not None and not isinstance(error, _distributed().scheduler.KilledWorker):
+        if error is None:
+            self._submit(running.task, running.attempt)
+            return None
+        if not isinstance(error, _distributed().scheduler.KilledWorker):
             stage, said = running.task.stage.label, describe_error(error)
             raise ArenaError(
                 f"scheduler {self._address}: the cluster cannot begin {stage} ({said}): install the same packages on "
@@ -237,8 +252,20 @@ class DaskPool(Pool):
             self._submit(running.task, 2)
             return None
         message = "the cluster lost the workers that it was on, twice"
-        trace = "cancelled by the cluster" if error is None else describe_error(error)
-        return Result("failed", message=message, trace=trace)
+        return Result("failed", message=message, trace=describe_error(error))
+
+    def _answered(self, ask: Callable[[], T]) -> T:
+        """What the client finds when it asks the scheduler. Waits for one that was lost meanwhile.
+
+        Raises `_LostError` where it is there again, `ArenaError` where it is gone.
+        """
+        try:
+            return ask()
+        except Exception as error:
+            self._await_scheduler()
+            if isinstance(error, (OSError, _distributed().CancelledError)):
+                raise _LostError from error
+            raise
 
     def _await_scheduler(self) -> None:
         """Wait while the client looks for a scheduler that it lost. Raises `ArenaError` where it is gone."""

@@ -25,7 +25,7 @@ from arena.engine.apart import Bounds
 from arena.engine.cluster import DaskPool, _differing, _on_worker
 from arena.engine.execute import RunReport, run
 from arena.engine.plan import plan
-from arena.engine.worker import Task
+from arena.engine.worker import Result, Task
 from arena.errors import ArenaError, UsageError
 from arena.plugins.registry import Registry
 from arena.plugins.source import engine_digest
@@ -233,19 +233,19 @@ def test_another_version_on_a_worker_blames_no_cell(tmp_path: Path, task: Task) 
 
 
 class Broken:
-    """A client whose tasks all end with an error; counts them."""
+    """A client whose tasks all end that way, by default with the error; counts them."""
 
     scheduler = SimpleNamespace(address="tcp://there:8786")
     status = "running"
 
-    def __init__(self, error: Exception) -> None:
-        self.error, self.submitted = error, 0
+    def __init__(self, error: Exception, ended: str = "error") -> None:
+        self.error, self.ended, self.submitted = error, ended, 0
 
     def subscribe_topic(self, *_: object) -> None: ...
 
     def submit(self, *_: object, **__: object) -> SimpleNamespace:
         self.submitted += 1
-        return SimpleNamespace(status="error", done=lambda: True, exception=lambda: self.error)
+        return SimpleNamespace(status=self.ended, done=lambda: True, exception=lambda: self.error)
 
 
 def test_a_task_that_kills_workers_fails_and_one_that_cannot_begin_ends_the_run(
@@ -269,3 +269,57 @@ def test_a_task_that_kills_workers_fails_and_one_that_cannot_begin_ends_the_run(
     with pytest.raises(ArenaError, match=r"tcp://there:8786: the cluster cannot begin .*'arena'.* install the same"):
         pool.finished()
     assert client.submitted == 1
+
+
+class Breaking:
+    """A client whose connection breaks while the result of its first task is on the way; where `back`, it is there
+    again, as if nothing were, and the second result comes."""
+
+    scheduler = SimpleNamespace(address="tcp://there:8786")
+
+    def __init__(self, back: bool) -> None:
+        self.back, self.status, self.results = back, "running", 0
+
+    def subscribe_topic(self, *_: object) -> None: ...
+
+    def submit(self, *_: object, **__: object) -> SimpleNamespace:
+        return SimpleNamespace(status="finished", done=lambda: True, result=self.result)
+
+    def result(self) -> Result:
+        self.results += 1
+        if self.results > 1:
+            return Result("failed", message="said by the plugin")
+        self.status = "running" if self.back else "closed"
+        raise OSError("Stream is closed")
+
+
+def test_a_connection_that_breaks_under_a_result_loses_the_result_alone(
+    tmp_path: Path, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import distributed
+
+    monkeypatch.setattr(distributed, "wait", lambda *_, **__: None)
+    pool = DaskPool(Store(tmp_path / "store"), Breaking(back=True), Bounds())
+    pool.submit(task)
+    assert pool.finished() == []
+    assert [(key, result.message) for key, result in pool.finished()] == [(task.key, "said by the plugin")]
+
+    pool = DaskPool(Store(tmp_path / "store"), Breaking(back=False), Bounds())
+    pool.submit(task)
+    with pytest.raises(ArenaError, match=r"tcp://there:8786: the connection to it is lost, .* run again"):
+        pool.finished()
+
+
+def test_a_task_whose_connection_breaks_is_never_failed_for_it(
+    tmp_path: Path, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import distributed
+
+    def lost(*_: object, **__: object) -> None:
+        raise distributed.CancelledError("scheduler-connection-lost")
+
+    monkeypatch.setattr(distributed, "wait", lost)
+    client = Broken(Exception(), ended="cancelled")
+    pool = DaskPool(Store(tmp_path / "store"), client, Bounds())
+    pool.submit(task)
+    assert [pool.finished() for _ in range(3)] == [[], [], []] and client.submitted == 4
