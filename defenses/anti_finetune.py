@@ -19,12 +19,15 @@ from arena.plugins.base import DefenderWorld, Effort, ImageDefense, Pixels, sett
 from defenses.augmentation import SHIFT, shifted
 from defenses.claims import noise_lowers_the_loss
 from defenses.features import by_other_losses
-from defenses.noise import Loss, Noise
-from defenses.surrogate import Images, LearnerConfig, Surrogate, optimizer, shuffled
+from defenses.looks import Loss
+from defenses.noise import Noise
+from defenses.perturbations import shuffled
+from defenses.purifying import Purifying
+from defenses.surrogate import Images, LearnerConfig, Surrogate, optimizer
 from mmguard.settings import image_steps
 
 
-class AntiFinetune(ImageDefense):
+class AntiFinetune(Purifying, ImageDefense):
     """max over delta of E_t CE(f_theta'(t(x + delta)), y), where theta' has learned the clean data for a while, and
     theta, from which it sets out, the protected ones.
 

@@ -24,9 +24,10 @@ from arena.lvlm.shortcuts import same_pictures
 from arena.plugins.base import DefenderWorld, Effort, Pixels, setting
 from defenses import generators
 from defenses.claims import changes, noise_lowers_the_loss
-from defenses.feature_target import picture_classes
+from defenses.classes import picture_classes
 from defenses.generators import Generated, GeneratorConfig, batch_means, class_means, seen, under
-from defenses.surrogate import Images, LearnerConfig, Surrogate, shuffled
+from defenses.perturbations import shuffled
+from defenses.surrogate import Images, LearnerConfig, Surrogate
 from defenses.t2ue import answer_losses
 from defenses.uc import Block
 

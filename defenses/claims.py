@@ -14,7 +14,7 @@ from arena.data.sample import Sample
 from arena.lvlm.base import LVLM
 from arena.lvlm.perturbation import batches
 from arena.plugins.base import DefenderWorld
-from defenses.noise import Look, as_they_are
+from defenses.looks import Look, as_they_are
 
 DRAWS, DEVIATIONS = 8, 4
 """Draws of random signs, and by how many of their standard deviations a loss has to be below their mean."""

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from arena.data.copies import shared
 from arena.data.sample import Sample
+from arena.errors import ArenaError
 
 MOST_CLASSES = 64
 
@@ -25,3 +27,20 @@ def answer_classes(samples: Sequence[Sample], seed: int) -> np.ndarray:
     features = TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 3)).fit_transform(answers)
     clusters = KMeans(MOST_CLASSES, n_init=4, random_state=seed).fit_predict(features)
     return np.asarray(clusters[labels])
+
+
+def picture_classes(samples: Sequence[Sample], near: bool, seed: int) -> np.ndarray:
+    """As `answer_classes`, int ``(n,)``; a picture with several answers, near copies too with `near`, is of the first
+    one's class."""
+    classes, sharing = answer_classes(samples, seed), shared(samples, near)
+    return np.asarray(classes[[sharing.first[d] for d in sharing.of_sample]])
+
+
+def aimed_at(samples: Sequence[Sample], near: bool, seed: int) -> list[int]:
+    """Of each sample the number of the one that shows its target: for all of a class one of another class, drawn by the
+    seed. Raises `ArenaError` where all pictures are of one class."""
+    classes, rng = picture_classes(samples, near, seed), np.random.default_rng(seed)
+    if (classes == classes[0]).all():
+        raise ArenaError("all pictures have one answer, so there is no other one to aim at; protect more kinds")
+    chosen = {int(kind): int(rng.choice(np.flatnonzero(classes != kind))) for kind in np.unique(classes)}
+    return [chosen[int(kind)] for kind in classes]

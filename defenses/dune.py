@@ -19,12 +19,13 @@ from arena.lvlm.batch import Batch
 from arena.lvlm.perturbation import as_rgb, check_finite, pieces, planes, to_pixels
 from arena.plugins.base import DefenderWorld, Effort, ImageDefense, Pixels, setting
 from defenses.claims import changes, noise_lowers_the_loss
-from defenses.classes import MOST_CLASSES, answer_classes
-from defenses.feature_target import picture_classes
+from defenses.classes import MOST_CLASSES, answer_classes, picture_classes
 from defenses.flat import several_classes
 from defenses.hypo import FixedConfig
 from defenses.noise import Noise
-from defenses.surrogate import Surrogate, shuffled
+from defenses.perturbations import shuffled
+from defenses.purifying import Purifying
+from defenses.surrogate import Surrogate
 from defenses.tap import aimed
 from mmguard.settings import image_steps
 
@@ -44,7 +45,7 @@ C1 = 0.01**2
 """SSIM's constant of brightness, for values in [0, 1]."""
 
 
-class DualBranch(ImageDefense):
+class DualBranch(Purifying, ImageDefense):
     """min over delta and c_y of the mean over models of CE(f(x + delta), y + 3) and of CE(f(x + c_y), y + 3), apart;
     x + delta + c_y is released.
 

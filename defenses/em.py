@@ -20,11 +20,13 @@ from arena.plugins.base import DefenderWorld, Effort, ImageDefense, Pixels, sett
 from defenses.claims import changes, free, noise_lowers_the_loss
 from defenses.classes import answer_classes
 from defenses.noise import Noise, gradients
-from defenses.surrogate import Images, Surrogate, SurrogateConfig, shuffled
+from defenses.perturbations import shuffled
+from defenses.purifying import Purifying
+from defenses.surrogate import Images, Surrogate, SurrogateConfig
 from mmguard.settings import image_steps
 
 
-class ErrorMinimizing(ImageDefense):
+class ErrorMinimizing(Purifying, ImageDefense):
     """min_delta min_theta CE(f_theta(x + delta), y), one delta per sample.
 
     Rounds of `theta_steps` training steps of a LoRA surrogate on the protected data and `pgd_steps` sign steps of every

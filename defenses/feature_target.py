@@ -5,23 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from arena.budget import Budget
-from arena.data.copies import shared
 from arena.data.sample import Sample
-from arena.errors import ArenaError
 from arena.lvlm import pixels
 from arena.lvlm.base import LVLM
 from arena.lvlm.batch import Batch
 from arena.plugins.base import DefenderWorld, Effort, ImageDefense, Pixels, PluginConfig, setting
 from defenses.claims import noise_lowers_the_loss
-from defenses.classes import answer_classes
+from defenses.classes import aimed_at
 from defenses.features import by_other_losses, features
 from defenses.noise import Noise
+from defenses.purifying import Purifying
 from defenses.surrogate import Surrogate
 from mmguard.settings import Pictures, image_steps
 
@@ -32,7 +30,7 @@ KEPT = 64
 """Targets whose features are remembered."""
 
 
-class FeatureTarget(ImageDefense):
+class FeatureTarget(Purifying, ImageDefense):
     """min_delta ||F(x + delta) - F(target)||_2, where F are the features of vision tower and projector.
 
     Whoever learns from the pictures learns of a class what another one looks like. The objective is that of Glaze (Shan
@@ -98,22 +96,3 @@ class FeatureTarget(ImageDefense):
             return torch.stack([(a - b).norm() for a, b in zip(found, goals, strict=True)])
 
         return by_other_losses(lvlm, samples, distances, self.config.batch_size)
-
-
-def picture_classes(samples: Sequence[Sample], near: bool, seed: int) -> np.ndarray:
-    """As `answer_classes`, int ``(n,)``; a picture with several answers, near copies too with `near`, is of the first
-    one's class."""
-    classes, sharing = answer_classes(samples, seed), shared(samples, near)
-    return np.asarray(classes[[sharing.first[d] for d in sharing.of_sample]])
-
-
-def aimed_at(samples: Sequence[Sample], near: bool, seed: int) -> list[int]:
-    """Of each sample the number of the one that shows its target: for all of a class one of another class, drawn by the
-    seed. Raises `ArenaError` where all pictures are of one class."""
-    classes, rng = picture_classes(samples, near, seed), np.random.default_rng(seed)
-    if (classes == classes[0]).all():
-        raise ArenaError(
-            "feature-target: all pictures have one answer, so there is no other one to aim at; protect more kinds"
-        )
-    chosen = {int(kind): int(rng.choice(np.flatnonzero(classes != kind))) for kind in np.unique(classes)}
-    return [chosen[int(kind)] for kind in classes]

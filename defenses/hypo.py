@@ -11,6 +11,7 @@ from arena.data.sample import Sample
 from arena.plugins.base import DefenderWorld, Effort, ImageDefense, Pixels, setting
 from defenses.claims import noise_lowers_the_loss
 from defenses.noise import Noise
+from defenses.purifying import Purifying
 from defenses.surrogate import LearnerConfig, trained
 from mmguard.settings import image_steps
 
@@ -26,7 +27,7 @@ class FixedConfig(LearnerConfig):
     )
 
 
-class Hypocritical(ImageDefense):
+class Hypocritical(Purifying, ImageDefense):
     """min_delta CE(f(x + delta), y) through a fixed model f that was trained on the clean data: no inner loop.
 
     It is error-minimising noise of a model that never sees a perturbation: what the model has learned of a class is

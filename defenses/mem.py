@@ -19,7 +19,9 @@ from arena.lvlm.adapters import fused
 from arena.lvlm.perturbation import PIXELS
 from arena.plugins.base import DefenderWorld, Defense, Draft, Effort, PluginConfig, setting
 from defenses.claims import noise_lowers_the_loss
-from defenses.surrogate import Perturbations, Surrogate, SurrogateConfig, shuffled
+from defenses.perturbations import Perturbations, shuffled
+from defenses.purifying import Purifying
+from defenses.surrogate import Surrogate, SurrogateConfig
 from mmguard.craft import Crafting, Tally
 from mmguard.image import levels, pixels, radius, released
 from mmguard.objective import Objective
@@ -30,7 +32,7 @@ FRONT = 0
 """Words of a question that stand before the trigger."""
 
 
-class Mem(Defense):
+class Mem(Purifying, Defense):
     """min over delta and trigger of min over theta of CE(f_theta(x + delta, t + trigger), y).
 
     Rounds of training steps of LoRA surrogates on the protected samples, in the first rounds one HotFlip pass over the

@@ -18,11 +18,13 @@ from defenses.claims import noise_lowers_the_loss
 from defenses.classes import answer_classes
 from defenses.features import Losses, answer_features, by_other_losses, led_by
 from defenses.noise import Noise
-from defenses.surrogate import LearnerConfig, Surrogate, shuffled
+from defenses.perturbations import shuffled
+from defenses.purifying import Purifying
+from defenses.surrogate import LearnerConfig, Surrogate
 from mmguard.settings import image_steps
 
 
-class MutualInformation(ImageDefense):
+class MutualInformation(Purifying, ImageDefense):
     """min_delta NT-Xent(h_theta(x + delta), y), where theta learns min_theta CE(f_theta(x + delta), y).
 
     Features h of one class become alike, and those of two classes unlike: of sample i, with cosines s of features,

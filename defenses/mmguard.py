@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 from arena.budget import Budget
 from arena.data.sample import Sample
 from arena.plugins.base import DefenderWorld, Defense, Draft, Effort, PluginConfig
+from defenses.purifying import Purifying
 from mmguard.objective import Binds
 from mmguard.settings import ImageStep, Pictures, Rounds, TextStep, image_steps
 
 
-class MMGuard(Defense):
+class MMGuard(Purifying, Defense):
     """Algorithm 1 with the settings that a variant fixes and those that its `Config` exposes."""
 
     needs = frozenset({"seed", "surrogates"})

@@ -15,21 +15,11 @@ from arena.lvlm.adapters import fused
 from arena.lvlm.batch import Batch
 from arena.lvlm.perturbation import PIXELS, as_rgb, check_finite, planes, project, sign_descent, to_pixels
 from arena.plugins.base import Pixels
-from defenses.surrogate import Perturbations, Surrogate
-from mmguard.purifiers import Concerned, Views, everywhere, views
+from defenses.looks import Look, Loss, as_they_are
+from defenses.perturbations import Perturbations
+from defenses.surrogate import Surrogate
+from mmguard.purifiers import Seen, views
 from mmguard.settings import Pictures
-
-Loss = Callable[[Sequence[Tensor]], Tensor]
-"""The losses of a batch's samples added up, from its pictures, float ``(3, H, W)`` in [0, 1] on the model's device."""
-
-Look = Callable[[list[Tensor], Loss], list[Tensor]]
-"""What a surrogate is shown in place of a batch's pictures, differentiably and of their sizes. It may ask for the loss
-of any."""
-
-
-def as_they_are(images: list[Tensor], loss: Loss) -> list[Tensor]:
-    """The pictures themselves."""
-    return images
 
 
 class Noise:
@@ -126,19 +116,18 @@ def gradients(
     `beside` asks for, and of each what `looks` show; one after the other, so that one is in memory."""
     leaves, lvlm = [d.clone().requires_grad_() for d in delta], surrogate.lvlm
     total: dict[int, Tensor] = {}
-    own: tuple[Views | None, Concerned] = None, everywhere
-    for through, concerned in (own, *views(beside, turn)):
-        chosen = [i for i, p in enumerate(shares.picture) if concerned(lvlm, *clean[p].shape[-2:])]
+    for seen in (None, *views(beside, turn)):
+        chosen = [i for i, p in enumerate(shares.picture) if seen is None or seen.concerned(lvlm, *clean[p].shape[-2:])]
         if not chosen:
             continue
         pictures = sorted({shares.picture[i] for i in chosen})
-        loss = _loss(surrogate, part, batch, shares, through is None, chosen, pictures)
+        loss = _loss(surrogate, part, batch, shares, seen, chosen, pictures)
         for look in looks:
             images = [
                 as_rgb(_perturbed(clean[p], leaves[d], shares.delta.count(d) > 1)).to(lvlm.device)
                 for p, d in ((p, shares.delta[p]) for p in pictures)
             ]
-            value = loss(look(images if through is None else through(images), loss))
+            value = loss(look(images if seen is None else seen.pictures(images), loss))
             found = {
                 d: gradient
                 for d, gradient in enumerate(torch.autograd.grad(value, leaves, allow_unused=True))
@@ -155,18 +144,21 @@ def _loss(
     part: Sequence[int],
     batch: Batch,
     shares: Local,
-    own: bool,
+    seen: Seen | None,
     chosen: Sequence[int],
     pictures: Sequence[int],
 ) -> Loss:
-    """The loss of the `chosen` samples of a part by these `pictures` of it, all as in `batch` if it is the surrogate's
-    own view; others may have other sizes."""
+    """The loss of the `chosen` samples of a part by these `pictures` of it, all as in `batch` in the surrogate's own
+    view, which is None; others may have other sizes."""
 
     def loss(images: Sequence[Tensor]) -> Tensor:
         of_picture = dict(zip(pictures, images, strict=True))
         shown = [of_picture[shares.picture[i]] for i in chosen]
-        seen = surrogate.lvlm.with_images(batch, shown) if own else surrogate.encode([part[i] for i in chosen], shown)
-        return surrogate.lvlm.forward(seen, answers_only=True).losses.sum()
+        if seen is None:
+            encoded = surrogate.lvlm.with_images(batch, shown)
+        else:
+            encoded = surrogate.encode([part[i] for i in chosen], shown, seen.questions)
+        return surrogate.lvlm.forward(encoded, answers_only=True).losses.sum()
 
     return loss
 

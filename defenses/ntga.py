@@ -18,7 +18,7 @@ from arena.lvlm.perturbation import PIXELS, check_finite, planes, sign_descent, 
 from arena.plugins.base import DefenderWorld, ImageDefense, Pixels, PluginConfig, setting
 from defenses.claims import DEVIATIONS, DRAWS
 from defenses.flat import common_size, flat, several_classes
-from defenses.surrogate import Perturbations
+from defenses.perturbations import Perturbations
 
 WEIGHTS, BIASES, LAYERS = 1.76, 0.18, 5
 """Variances of a network's first weights and biases, and its layers: the authors' fully connected one."""

@@ -15,7 +15,7 @@ from arena.lvlm.perturbation import PIXELS, batches, check_finite, planes, to_pi
 from arena.plugins.base import DefenderWorld, ImageDefense, Pixels, PluginConfig, setting
 from defenses.claims import DEVIATIONS, DRAWS
 from defenses.flat import common_size, flat, several_classes
-from defenses.surrogate import Perturbations, shuffled
+from defenses.perturbations import Perturbations, shuffled
 
 USUAL = 3 * 32 * 32
 """Values of a picture for which the authors' learning rate is."""

@@ -10,8 +10,15 @@ from PIL import Image
 from arena.data.sample import Sample
 from arena.plugins.base import DefenderWorld, Defense, Draft, PluginConfig, setting
 from defenses.random import GREY
-from mmguard.craft import gaps_of
-from mmguard.trigger import Position, Trigger, admissible_vocabulary, initial_trigger, insert, trigger_in
+from mmguard.trigger import (
+    Position,
+    Trigger,
+    admissible_vocabulary,
+    gaps_of,
+    initial_trigger,
+    insert,
+    trigger_in,
+)
 
 
 class RandomWords(Defense):

@@ -14,12 +14,15 @@ from arena.lvlm.perturbation import as_rgb, project, sign_descent
 from arena.plugins.base import DefenderWorld, Effort, ImageDefense, Pixels, setting
 from defenses.augmentation import SHIFT, shifted
 from defenses.claims import noise_lowers_the_loss
-from defenses.noise import Loss, Noise
-from defenses.surrogate import LearnerConfig, Surrogate, shuffled
+from defenses.looks import Loss
+from defenses.noise import Noise
+from defenses.perturbations import shuffled
+from defenses.purifying import Purifying
+from defenses.surrogate import LearnerConfig, Surrogate
 from mmguard.settings import image_steps
 
 
-class RobustErrorMinimizing(ImageDefense):
+class RobustErrorMinimizing(Purifying, ImageDefense):
     """min_theta min_du max_da E_t CE(f_theta(t(x + du) + da), y), where da has a smaller radius than du.
 
     Rounds of `theta_steps` steps of adversarial training of a LoRA surrogate on the protected data, and of noise that

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from defenses.noise import Loss
+from defenses.looks import Loss
 from defenses.rem import RobustErrorMinimizing, uniform
 
 

@@ -14,14 +14,13 @@ from torch import Tensor
 
 from arena.budget import Budget
 from arena.data.sample import Sample
-from arena.errors import ArenaError
 from arena.lvlm import pixels
 from arena.lvlm.base import LVLM
 from arena.lvlm.batch import Batch
 from arena.plugins.base import DefenderWorld, Effort, setting
 from defenses.anti_finetune import AntiFinetune
 from defenses.claims import noise_lowers_the_loss
-from defenses.feature_target import aimed_at, picture_classes
+from defenses.classes import aimed_at
 from defenses.features import PLAIN, by_other_losses, features, led_by
 from defenses.surrogate import Surrogate
 from mmguard.settings import Purifier, image_steps
@@ -112,11 +111,6 @@ class StyleEOT(AntiFinetune):
 
     def _distances(self, lvlm: LVLM, samples: Sequence[Sample], seed: int) -> Distances:
         near = self.config.copies == "near"
-        if len(set(picture_classes(samples, near, seed))) < 2:
-            raise ArenaError(
-                "style-eot: all pictures have one answer, so there is no other one whose style to take; protect more "
-                "kinds"
-            )
         targets = aimed_at(samples, near, seed)
 
         @cache

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -17,6 +15,7 @@ from arena.lvlm.base import LVLM
 from arena.lvlm.batch import IGNORE, Batch
 from arena.lvlm.perturbation import as_rgb, batches, check_finite, pieces, planes
 from arena.plugins.base import DefenderWorld, PluginConfig, setting
+from defenses.perturbations import shuffled
 from mmguard.settings import Pictures
 
 
@@ -66,9 +65,15 @@ class Surrogate:
         tuned.model.train()
         return cls(tuned, samples, optimizer(tuned, config), config.batch_size)
 
-    def encode(self, indices: Sequence[int], images: Sequence[Tensor]) -> Batch:
+    def encode(
+        self,
+        indices: Sequence[int],
+        images: Sequence[Tensor],
+        questions: Callable[[Sequence[Sample]], list[Sample]] = list,
+    ) -> Batch:
+        """Some samples with other pictures, and the questions that `questions` gives them."""
         seen = {id(x): as_rgb(x).to(self.lvlm.device) for x in images}  # a picture of several samples stays one tensor
-        return self.lvlm.encode([self.samples[i] for i in indices], [seen[id(x)] for x in images])
+        return self.lvlm.encode(questions([self.samples[i] for i in indices]), [seen[id(x)] for x in images])
 
     def train_step(self, indices: Sequence[int], images: Images) -> float:
         """One step of the adapters on the pictures that `images` gives of some samples; returns the loss.
@@ -116,42 +121,3 @@ def trained(samples: Sequence[Sample], world: DefenderWorld, config: LearnerConf
         surrogate.lvlm.model.requires_grad_(False)
     world.diagnostics |= {"surrogate_error": max(s.errors(clean) for s in surrogates)}
     return surrogates
-
-
-class Perturbations:
-    """One perturbation ``(C, H, W)`` of a type for each of the samples, zero at first, in a temporary file: memory does
-    not grow with the data.
-
-    Values lie in the file, and in what is read, as `planes` has those of the picture.
-    """
-
-    def __init__(self, samples: Sequence[Sample], dtype: torch.dtype) -> None:
-        self._dtype = dtype
-        self._shapes = [tuple(planes(sample.image).shape) for sample in samples]
-        self._starts = np.concatenate(
-            [[0], np.cumsum([dtype.itemsize * int(np.prod(shape)) for shape in self._shapes])]
-        )
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - gone with this object
-        self._file.truncate(int(self._starts[-1]))
-
-    def __getitem__(self, index: int) -> Tensor:
-        channels, height, width = self._shapes[index]
-        self._file.seek(int(self._starts[index]))
-        values = torch.frombuffer(
-            bytearray(self._file.read(self._dtype.itemsize * channels * height * width)), dtype=self._dtype
-        )
-        if channels == 1:
-            return values.view(1, height, width)
-        return values.view(height, width, channels).permute(2, 0, 1)
-
-    def __setitem__(self, index: int, delta: Tensor) -> None:
-        self._file.seek(int(self._starts[index]))
-        self._file.write(delta.permute(1, 2, 0).contiguous().numpy().tobytes())
-
-
-def shuffled(size: int, batch_size: int, rng: np.random.Generator) -> Iterator[list[int]]:
-    """Endless minibatches of indices, reshuffled each pass."""
-    while True:
-        order = rng.permutation(size)
-        for part in batches(size, batch_size):
-            yield [int(order[i]) for i in part]

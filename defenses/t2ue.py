@@ -24,7 +24,7 @@ from arena.plugins.base import DefenderWorld, Effort, Pixels, setting
 from defenses import generators
 from defenses.claims import noise_lowers_the_loss
 from defenses.generators import Generated, GeneratorConfig, apart, under
-from defenses.surrogate import shuffled
+from defenses.perturbations import shuffled
 
 LATENT, FIRST, HIDDEN = 100, 4, 256
 """Random numbers that the generator is given, pixels a side that it begins with, and units of the networks that read

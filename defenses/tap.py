@@ -18,12 +18,14 @@ from defenses.augmentation import SHIFT, shifted
 from defenses.claims import noise_lowers_the_loss
 from defenses.classes import answer_classes
 from defenses.hypo import FixedConfig
-from defenses.noise import Loss, Noise
+from defenses.looks import Loss
+from defenses.noise import Noise
+from defenses.purifying import Purifying
 from defenses.surrogate import trained
 from mmguard.settings import image_steps
 
 
-class TargetedPoisons(ImageDefense):
+class TargetedPoisons(Purifying, ImageDefense):
     """min_delta E_t CE(f(t(x + delta)), pi(y)): f is fixed and has learned the clean data, pi takes no class to itself.
 
     Features of a wrong class stand in pictures of the right one, so whoever learns from them learns to take the one for

@@ -20,7 +20,8 @@ from arena.lvlm.shortcuts import same_pictures
 from arena.plugins.base import DefenderWorld, Defense, Draft, Effort, PluginConfig, setting
 from defenses.classes import answer_classes
 from defenses.mem import FRONT, WithTriggers
-from defenses.surrogate import LearnerConfig, Surrogate, shuffled
+from defenses.perturbations import shuffled
+from defenses.surrogate import LearnerConfig, Surrogate
 from mmguard.craft import Crafting, Tally
 from mmguard.image import levels
 from mmguard.objective import Objective

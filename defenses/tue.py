@@ -22,11 +22,13 @@ from arena.lvlm.perturbation import PIXELS, as_rgb, planes
 from arena.lvlm.pixels import by_size
 from arena.plugins.base import DefenderWorld, Effort, ImageDefense, Pixels, setting
 from defenses.claims import DEVIATIONS, DRAWS, changes
-from defenses.feature_target import picture_classes
+from defenses.classes import picture_classes
 from defenses.features import led_by, mean_features
 from defenses.flat import common_size, flat
 from defenses.noise import Noise
-from defenses.surrogate import LearnerConfig, Surrogate, shuffled
+from defenses.perturbations import shuffled
+from defenses.purifying import Purifying
+from defenses.surrogate import LearnerConfig, Surrogate
 from mmguard.settings import image_steps
 
 OUTPUTS = 128
@@ -39,7 +41,7 @@ JITTER = (0.4, 0.4, 0.4, 0.1)
 """How far brightness, contrast, saturation and hue of a view go; the authors'."""
 
 
-class TransferableExamples(ImageDefense):
+class TransferableExamples(Purifying, ImageDefense):
     """min_delta min_theta L(f_theta(x + delta)) + w CSD(delta): a self-supervised loss, and a term of the noise alone.
 
     L is SimCLR's: two views of a picture shall be told from all other pictures of a batch by the cosines of what f

@@ -27,10 +27,11 @@ from arena.lvlm.tokens import plain_ids
 from arena.plugins.base import DefenderWorld, Effort, Pixels, setting
 from defenses import generators
 from defenses.claims import changes, noise_lowers_the_loss
-from defenses.feature_target import picture_classes
+from defenses.classes import picture_classes
 from defenses.features import by_other_losses
 from defenses.generators import Generated, GeneratorConfig, apart, batch_means, class_means, seen, under
-from defenses.surrogate import LearnerConfig, Surrogate, shuffled
+from defenses.perturbations import shuffled
+from defenses.surrogate import LearnerConfig, Surrogate
 from defenses.t2ue import answer_losses
 from defenses.uc import Block, Seeing
 

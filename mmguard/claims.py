@@ -12,11 +12,11 @@ from torch import Tensor
 from arena.budget import Budget
 from arena.data.sample import Sample
 from arena.lvlm.base import LVLM
-from mmguard.craft import Crafting, Tally, gaps_of
+from mmguard.craft import Crafting, Tally
 from mmguard.image import levels, project, radius
 from mmguard.objective import ensemble_weights
 from mmguard.protect import Settings
-from mmguard.trigger import Trigger, admissible_vocabulary, initial_trigger, trigger_in
+from mmguard.trigger import Trigger, admissible_vocabulary, gaps_of, initial_trigger, trigger_in
 
 DRAWS, DEVIATIONS = 8, 4
 """Draws of random signs, and by how many of their standard deviations the objective has to be below their mean."""

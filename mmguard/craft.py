@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -45,7 +44,7 @@ from mmguard.objective import (
     layers_of,
     reference,
 )
-from mmguard.purifiers import Views, views
+from mmguard.purifiers import Seen, views
 from mmguard.settings import Pictures
 from mmguard.trigger import Trigger, Vocabulary
 
@@ -173,26 +172,31 @@ class Crafting:
                 tally.add(terms)
                 joint.append(terms.joint)
             yield l_prot(joint, self.weights)
-            for through, concerned in views(self.beside, turn + number):
+            for through in views(self.beside, turn + number):
                 for lvlm, weight in zip(self.surrogates, self.weights, strict=True):
-                    chosen = [i for i in range(len(self.samples)) if concerned(lvlm, *self.size(i))]
+                    chosen = [i for i in range(len(self.samples)) if through.concerned(lvlm, *self.size(i))]
                     if chosen and weight:
                         yield self._through(through, chosen, lvlm, weight, images)
 
         self.delta = pictures.pgd(self.clean, self.delta, losses, steps, step, radius, self.shares.delta)
 
     def _through(
-        self, through: Views, chosen: Sequence[int], lvlm: LVLM, weight: float, images: Sequence[Tensor]
+        self, seen: Seen, chosen: Sequence[int], lvlm: LVLM, weight: float, images: Sequence[Tensor]
     ) -> Tensor:
-        """The weighted joint losses of the `chosen` samples, seen through a view as their clean pictures are."""
+        """The weighted joint losses of the `chosen` samples, seen through a view as their clean pictures are; a
+        question that the view words otherwise has no trigger."""
         used = sorted({self.shares.picture[i] for i in chosen})
-        shown = dict(zip(used, through([images[p].to(lvlm.device) for p in used]), strict=True))
+        shown = dict(zip(used, seen.pictures([images[p].to(lvlm.device) for p in used]), strict=True))
         with torch.no_grad():
             original = [as_rgb(self.clean[p].float() / 255).to(lvlm.device) for p in used]
-            before = dict(zip(used, through(original), strict=True))
+            before = dict(zip(used, seen.pictures(original), strict=True))
         places = [self.shares.picture[i] for i in chosen]
-        samples = [self.samples[i] for i in chosen]
-        versions = [self.version(i, self.words[i]) for i in chosen]
+        given = [self.samples[i] for i in chosen]
+        samples = seen.questions(given)
+        versions = [
+            self.version(i, self.words[i]) if asked is own else (asked.question, None)
+            for i, own, asked in zip(chosen, given, samples, strict=True)
+        ]
         texts = [s.with_content(s.image, text) for s, (text, _) in zip(samples, versions, strict=True)]
         layers, rows = layers_of(self.objective, lvlm), self.objective.answer_rows
         clean = reference(lvlm, samples, layers, rows, [before[p] for p in places])
@@ -298,12 +302,3 @@ class Crafting:
             }
             measured.append((terms, {name: theorem_5_1(answer, aligned, keys) for name, keys in targets.items()}))
         return measured
-
-
-def gaps_of(samples: Sequence[Sample], position: triggers.Position, seed: int, first: int) -> list[int]:
-    """Where the triggers of consecutive samples stand; a function of seed and place in the data (`first` is the
-    first one's)."""
-    return [
-        triggers.insertion_gap(s.question, position, np.random.default_rng([seed, first + i, 0]))
-        for i, s in enumerate(samples)
-    ]

@@ -28,7 +28,7 @@ from arena.plugins.base import Draft
 from mmguard import trigger as triggers
 from mmguard.adapt import adapted, train
 from mmguard.attention import Shift
-from mmguard.craft import Crafting, Tally, gaps_of
+from mmguard.craft import Crafting, Tally
 from mmguard.image import radius, released
 from mmguard.objective import Objective, Terms, ensemble_weights
 from mmguard.settings import ImageStep, Rounds, TextStep
@@ -172,7 +172,7 @@ class _Run:
         )
 
     def gap(self, i: int, sample: Sample) -> int:
-        return gaps_of([sample], self.settings.position, self.seed, i)[0]
+        return triggers.gaps_of([sample], self.settings.position, self.seed, i)[0]
 
     def question(self, i: int, sample: Sample) -> str:
         """Sample i's released question."""

@@ -1,25 +1,37 @@
-"""What fine-tuners do to pictures, as differentiable views of them: perturbations are crafted to survive it.
+"""What fine-tuners do to pictures and questions, as views of them: perturbations are crafted to survive it.
 
 The expectation over such transformations (Athalye 2018, arXiv 1707.07397) makes a protection adaptive: its loss is also
-taken through the attacks that it expects. What is drawn is drawn anew for every turn, by the turn's number and the size
-of a picture alone, so that all samples of a picture, and all surrogates, see the same.
+taken through the attacks that it expects, which are differentiable in the pictures. What is drawn is drawn anew for
+every turn, by the turn's number and the size of a picture alone, so that all samples of a picture, and all surrogates,
+see the same.
+
+Diffusion purification has a gradient through its last steps alone; what the steps before change is taken for a
+constant (Athalye 2018, arXiv 1802.00420, has a step's gradient replaced by that of one that it resembles, here the
+identity). A paraphraser words the original question otherwise and leaves a trigger out, so that pictures are crafted to
+protect without it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from math import ceil
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from arena.data.sample import Sample
 from arena.lvlm.base import LVLM
 from arena.lvlm.views import View, cuts, leaves_out
 from mmguard.settings import Pictures, Purifier
+
+if TYPE_CHECKING:
+    from attacks.image.denoiser import Denoiser
+    from attacks.text.seq2seq import Seq2Seq
 
 QUALITIES = 10, 75
 """Between which the quality of JPEG is drawn: that of image shortcut squeezing, and libjpeg's own."""
@@ -30,6 +42,10 @@ SIGMAS = 0.5, 1.5
 SIDE = 0.9
 """Sides of a crop as a share of the picture's."""
 
+T_STAR, STEPS, LAST = 100, 4, 2
+"""Diffusion: the noise level, that of AVATAR, the steps back from it, and those of them that have a gradient."""
+
+_OVERLAP, _TILES = 0.25, 16
 _LUMA = 0.299, 0.587, 0.114
 _BLOCK = 16
 """Pixels a side of JPEG's blocks where colours have half the resolution."""
@@ -41,13 +57,26 @@ Concerned = Callable[[LVLM, int, int], bool]
 """Whether something is for the pictures of a height and width, at a surrogate."""
 
 
-def views(pictures: Pictures, turn: int) -> list[tuple[Views, Concerned]]:
-    """What perturbations are crafted for in a turn beside what a surrogate sees: all pictures as each purifier leaves
-    them, and other cuts of those of which it leaves out a part."""
-    found: list[tuple[Views, Concerned]] = [
-        (partial(purified, purifier=purifier, turn=turn), everywhere) for purifier in pictures.purifiers
-    ]
-    return found + [(partial(_one_by_one, cut), leaves_out) for cut in (cuts(turn) if pictures.views else ())]
+@dataclass(frozen=True)
+class Seen:
+    """What perturbations are crafted for beside what a surrogate sees: other `pictures`, where these are `concerned`,
+    and other `questions`, which are those of the samples that it gives."""
+
+    pictures: Views
+    concerned: Concerned
+    questions: Callable[[Sequence[Sample]], list[Sample]] = list
+
+
+def views(beside: Pictures, turn: int) -> Iterator[Seen]:
+    """What perturbations are crafted for in a turn: all samples as each purifier leaves them, and other cuts of the
+    pictures of which a surrogate leaves out a part."""
+    for purifier in beside.purifiers:
+        if purifier == "paraphrase":
+            yield Seen(list, everywhere, partial(reworded, turn=turn, checkpoint=beside.paraphrase_model))
+        else:
+            yield Seen(partial(purified, purifier=purifier, turn=turn, model=beside.diffusion_model), everywhere)
+    for cut in cuts(turn) if beside.views else ():
+        yield Seen(partial(_one_by_one, cut), leaves_out)
 
 
 def everywhere(lvlm: LVLM, height: int, width: int) -> bool:
@@ -55,15 +84,46 @@ def everywhere(lvlm: LVLM, height: int, width: int) -> bool:
     return True
 
 
-def purified(images: Sequence[Tensor], purifier: Purifier, turn: int) -> list[Tensor]:
-    """Pictures ``(3, H, W)`` in [0, 1] as a purifier leaves them in a turn: in sizes and range as before."""
+def reworded(samples: Sequence[Sample], turn: int, checkpoint: str | None = None) -> list[Sample]:
+    """The samples with their questions as a paraphraser words them in a turn: by default the arena's own, else one by
+    hub id or folder."""
+    from attacks.text.seq2seq import rewrite_questions
+
+    number = int(np.random.default_rng([turn, get_args(Purifier).index("paraphrase")]).integers(2**31))
+
+    def wording(text: str) -> str:
+        found = _wordings(checkpoint, text)
+        return found[number % len(found)] if found else ""
+
+    return list(rewrite_questions(samples, lambda texts: [wording(text) for text in texts]))
+
+
+@lru_cache(maxsize=2**12)
+def _wordings(checkpoint: str | None, text: str) -> list[str]:
+    return _paraphraser(checkpoint).wordings(text)
+
+
+@lru_cache(maxsize=1)
+def _paraphraser(checkpoint: str | None) -> Seq2Seq:
+    from attacks.text.paraphrase import SHIPPED
+    from attacks.text.seq2seq import Decoding, Seq2Seq
+
+    return Seq2Seq(checkpoint or str(SHIPPED), Decoding.model_validate({}))
+
+
+def purified(images: Sequence[Tensor], purifier: Purifier, turn: int, model: str | None = None) -> list[Tensor]:
+    """Pictures ``(3, H, W)`` in [0, 1] as a purifier of pictures leaves them in a turn: in sizes and range as before.
+
+    `model` is diffpure's by hub id or folder, else the arena's own, see `attacks.image.denoiser.load`.
+    """
     of_size: dict[torch.Size, list[int]] = {}
     for i, image in enumerate(images):
         of_size.setdefault(image.shape, []).append(i)
     found: dict[int, Tensor] = {}
     for indices in of_size.values():
         rng = np.random.default_rng([turn, get_args(Purifier).index(purifier)])
-        changed = _PURIFIERS[purifier](torch.stack([images[i] for i in indices]), rng)
+        x = torch.stack([images[i] for i in indices])
+        changed = _diffpure(x, rng, model) if purifier == "diffpure" else _PURIFIERS[purifier](x, rng)
         found |= dict(zip(indices, changed, strict=True))
     return [found[i] for i in range(len(images))]
 
@@ -103,6 +163,38 @@ def _crop_pad(x: Tensor, rng: np.random.Generator) -> Tensor:
 def _grayscale(x: Tensor, rng: np.random.Generator) -> Tensor:
     weights = torch.tensor(_LUMA, device=x.device, dtype=x.dtype)[:, None, None]
     return (x * weights).sum(1, keepdim=True).expand(-1, 3, -1, -1)
+
+
+def _diffpure(x: Tensor, rng: np.random.Generator, model: str | None) -> Tensor:
+    from attacks.image.diffpure import led_back, noise_levels
+    from attacks.image.tiles import Tiling, padded
+
+    denoiser = _denoiser(model, x.device)
+    height, width = x.shape[-2:]
+    places, own = padded(np.arange(height * width).reshape(height, width, 1), denoiser.size)
+    sides = places.shape[0], places.shape[1]
+    values = 2 * x.flatten(-2)[..., torch.from_numpy(places.ravel()).to(x.device)].unflatten(-1, sides) - 1
+    tiling = Tiling(sides, denoiser.size, _OVERLAP)
+    path = noise_levels(min(T_STAR, denoiser.levels), STEPS)
+    generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
+    scheduler, (level, _) = denoiser.scheduler, path[-LAST]
+    scheduler.set_timesteps(timesteps=[level for level, _ in path])
+    with torch.no_grad():
+        noise = torch.randn(values.shape[1:], generator=generator).to(x.device)  # one for all pictures
+        start = scheduler.add_noise(values, noise.expand_as(values), torch.tensor([path[0][0]]))
+        before = led_back(denoiser, tiling, start, path[:-LAST], _TILES, "ddim", generator)
+    reached = before + scheduler.alphas_cumprod[level].sqrt() * (values - values.detach())
+    after = led_back(denoiser, tiling, reached, path[-LAST:], _TILES, "ddim", generator)
+    return ((after[..., own[0], own[1]] + 1) / 2).clamp(0, 1)
+
+
+@lru_cache(maxsize=1)
+def _denoiser(model: str | None, device: torch.device) -> Denoiser:
+    from attacks.image.denoiser import load
+
+    found = load(model, str(device))
+    found.unet.requires_grad_(False)
+    return found
 
 
 _PURIFIERS: Mapping[Purifier, Callable[[Tensor, np.random.Generator], Tensor]] = {

@@ -25,8 +25,9 @@ class Rounds(BaseModel):
     surrogate_weights: tuple[float, ...] | None = Field(None, description="omega, one a surrogate; uniform where unset")
 
 
-Purifier = Literal["jpeg", "blur", "crop-pad", "grayscale"]
-"""The attacks that `mmguard.purifiers` has in a differentiable form, by their ids in the registry."""
+Purifier = Literal["jpeg", "blur", "crop-pad", "grayscale", "diffpure", "paraphrase"]
+"""The attacks that `mmguard.purifiers` has in a form that perturbations can be crafted through, by their ids in the
+registry."""
 
 
 class Pictures(BaseModel):
@@ -49,6 +50,18 @@ class Pictures(BaseModel):
         later=True,
         description="attacks that perturbations are made to survive: their loss is also taken through each of these, "
         "drawn anew for every step (expectation over transformations, arXiv 1707.07397)",
+    )
+    diffusion_model: str | None = setting(
+        None,
+        runtime=True,
+        min_length=1,
+        description="of the purifier diffpure: hub id, with @revision where not main, or folder; else our own",
+    )
+    paraphrase_model: str | None = setting(
+        None,
+        runtime=True,
+        min_length=1,
+        description="of the purifier paraphrase: hub id, with @revision where not main, or folder; else our own",
     )
 
     @model_validator(mode="after")

@@ -91,6 +91,14 @@ def insertion_gap(question: str, position: Position, rng: np.random.Generator) -
     return {"prefix": 0, "suffix": words}[position] if position != "random" else int(rng.integers(words + 1))
 
 
+def gaps_of(samples: Sequence[Sample], position: Position, seed: int, first: int) -> list[int]:
+    """Where the triggers of consecutive samples stand; a function of seed and place in the data (`first` is the
+    first one's)."""
+    return [
+        insertion_gap(s.question, position, np.random.default_rng([seed, first + i, 0])) for i, s in enumerate(samples)
+    ]
+
+
 def insert(question: str, trigger: Trigger, gap: int) -> Version:
     """Insert(t, gamma): the question with the trigger after its first `gap` words, nothing replaced; and its span
     (eq. 16)."""

@@ -8,6 +8,7 @@ process leads it back to level 0. A protection drowns in the noise, and what the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -60,25 +61,42 @@ def purify(
     from diffusers.utils.torch_utils import randn_tensor
 
     scheduler = denoiser.scheduler
-    levels = noise_levels(config.t_star, config.steps)
-    scheduler.set_timesteps(timesteps=levels)
+    path = noise_levels(config.t_star, config.steps)
+    scheduler.set_timesteps(timesteps=[level for level, _ in path])
     x = as_values(pixels, config.device)
     noise = randn_tensor(x.shape, generators, x.device, x.dtype)
-    x = scheduler.add_noise(x, noise, torch.tensor(levels[:1]))
-    for level, following in zip(levels, [*levels[1:], None], strict=True):
-        found = tiling.map(x, partial(output, denoiser, level), config.batch_size)
+    x = scheduler.add_noise(x, noise, torch.tensor([path[0][0]]))
+    return as_pixels(led_back(denoiser, tiling, x, path, config.batch_size, config.sampler, generators))
+
+
+def led_back(
+    denoiser: Denoiser,
+    tiling: Tiling,
+    x: torch.Tensor,
+    path: Sequence[tuple[int, int | None]],
+    batch_size: int,
+    sampler: Literal["ddim", "ddpm"],
+    generators: list[torch.Generator] | torch.Generator,
+) -> torch.Tensor:
+    """Noisy pictures ``(B, 3, H, W)`` led from level to level of `path`, differentiably; None is the picture itself.
+    The scheduler's timesteps are the levels."""
+    scheduler = denoiser.scheduler
+    for level, following in path:
+        found = tiling.map(x, partial(output, denoiser, level), batch_size)
         step = scheduler.step(found, level, x, generators)
         if following is None:  # from here to level 0 there is no noise left to add
             x = step.pred_original_sample
-        elif config.sampler == "ddpm":
+        elif sampler == "ddpm":
             x = step.prev_sample
         else:
             kept, lost = scheduler.alphas_cumprod[level].sqrt(), (1 - scheduler.alphas_cumprod[level]).sqrt()
             estimate = (x - kept * step.pred_original_sample) / lost
             x = scheduler.add_noise(step.pred_original_sample, estimate, torch.tensor([following]))
-    return as_pixels(x)
+    return x
 
 
-def noise_levels(t_star: int, steps: int) -> list[int]:
-    """The scheduler's numbers, which start at 0, of `steps` levels from t* down: 99, 89, ... 9 of 100 in 10 steps."""
-    return [int(level) for level in np.linspace(t_star, 0, steps, endpoint=False).round().astype(int) - 1]
+def noise_levels(t_star: int, steps: int) -> list[tuple[int, int | None]]:
+    """The scheduler's numbers, which start at 0, of `steps` levels from t* down, 99, 89, ... 9 of 100 in 10 steps, each
+    with the one that follows; None after the last."""
+    levels = [int(level) for level in np.linspace(t_star, 0, steps, endpoint=False).round().astype(int) - 1]
+    return list(zip(levels, [*levels[1:], None], strict=True))

@@ -47,14 +47,9 @@ class Seq2Seq:
         than the model takes.
         """
         distinct = list(dict.fromkeys(filter(None, texts)))
-        rows = plain_ids(self.tokenizer, distinct, special=True)
+        rows = self._rows(distinct)
         lengths: dict[int, list[int]] = {}
         for i, row in enumerate(rows):
-            if len(row) > self._limit:
-                raise ArenaError(
-                    f"{self.checkpoint!r} takes at most {self._limit} tokens, and this text has {len(row)}: "
-                    f"{distinct[i][:80]!r}...: use another model"
-                )
             lengths.setdefault(len(row), []).append(i)
         outputs = {"": ""}
         for places in lengths.values():
@@ -64,16 +59,34 @@ class Seq2Seq:
                 outputs.update(zip((distinct[i] for i in chosen), self._generate(ids), strict=True))
         return [outputs[text] for text in texts]
 
+    @torch.no_grad()
+    def wordings(self, text: str) -> list[str]:
+        """The outputs of all beams for a text that is not empty, likeliest first, each once and none empty; limits and
+        errors are those of `rewrite`."""
+        ids = torch.tensor(self._rows([text]), device=self.model.device)
+        return list(dict.fromkeys(filter(None, self._generate(ids, self.decoding.beams))))
+
     @property
     def _limit(self) -> int:
         positions = getattr(self.model.config, "max_position_embeddings", None)
         return min(int(self.tokenizer.model_max_length), positions or int(self.tokenizer.model_max_length))
 
-    def _generate(self, ids: torch.Tensor) -> list[str]:
+    def _rows(self, texts: Sequence[str]) -> list[list[int]]:
+        rows = plain_ids(self.tokenizer, texts, special=True)
+        for text, row in zip(texts, rows, strict=True):
+            if len(row) > self._limit:
+                raise ArenaError(
+                    f"{self.checkpoint!r} takes at most {self._limit} tokens, and this text has {len(row)}: "
+                    f"{text[:80]!r}...: use another model"
+                )
+        return rows
+
+    def _generate(self, ids: torch.Tensor, outputs: int = 1) -> list[str]:
         output = self.model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             num_beams=self.decoding.beams,
+            num_return_sequences=outputs,
             do_sample=False,
             max_new_tokens=min(at_least(self.decoding.length_ratio, ids.shape[1]), self._limit - 1),
             no_repeat_ngram_size=self.decoding.no_repeat_ngram,

@@ -177,7 +177,9 @@ def test_ddim_is_that_of_diffusers(clean: np.ndarray) -> None:
 
 @pytest.mark.parametrize(("t_star", "steps"), [(100, 10), (100, 100), (60, 7), (999, 998), (1, 1)])
 def test_levels_go_down_evenly_from_t_star(t_star: int, steps: int) -> None:
-    levels = noise_levels(t_star, steps)
+    path = noise_levels(t_star, steps)
+    levels = [level for level, _ in path]
+    assert [following for _, following in path] == [*levels[1:], None]
     gaps = -np.diff(levels)
     assert levels[0] == t_star - 1 and levels[-1] >= 0 and len(levels) == steps
     assert gaps.size == 0 or (gaps.min() > 0 and np.ptp(gaps) <= 1)

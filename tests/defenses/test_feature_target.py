@@ -19,7 +19,8 @@ from arena.errors import ArenaError
 from arena.plugins.base import DefenderWorld
 from arena.plugins.registry import Registry
 from arena.release import build_release
-from defenses.feature_target import FeatureTarget, aimed_at
+from defenses.classes import aimed_at
+from defenses.feature_target import FeatureTarget
 from defenses.features import features
 
 
@@ -91,7 +92,7 @@ def test_a_class_has_one_target_of_another_class_that_the_seed_draws() -> None:
         assert len({(s.answer.lower(), t) for s, t in zip(given, targets, strict=True)}) == 3
         drawn.append(targets[0])
     assert len(set(drawn)) > 4  # of nine pictures
-    with pytest.raises(ArenaError, match="feature-target: all pictures have one answer"):
+    with pytest.raises(ArenaError, match="all pictures have one answer"):
         aimed_at(given[:1], False, 0)
 
 

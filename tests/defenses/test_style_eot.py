@@ -22,7 +22,7 @@ from arena.lvlm.base import LVLM
 from arena.plugins.base import DefenderWorld
 from arena.plugins.registry import Registry
 from arena.release import build_release
-from defenses.feature_target import aimed_at
+from defenses.classes import aimed_at
 from defenses.features import features
 from defenses.style_eot import StyleEOT, moments, style
 from defenses.surrogate import LearnerConfig, Surrogate
@@ -93,9 +93,9 @@ def test_noise_ascends_through_purifiers_that_are_there_unless_others_are_asked_
     used: list[str] = []
     purified = mmguard.purifiers.purified
 
-    def noted(images: Sequence[Tensor], purifier: Any, turn: int) -> list[Tensor]:
+    def noted(images: Sequence[Tensor], purifier: Any, turn: int, model: str | None) -> list[Tensor]:
         used.append(purifier)
-        return purified(images, purifier, turn)
+        return purified(images, purifier, turn, model)
 
     monkeypatch.setattr(mmguard.purifiers, "purified", noted)
     release(samples[:6], rounds=1, theta_steps=1, pgd_steps=1)
@@ -128,7 +128,7 @@ def test_pictures_of_any_size_and_mode_and_of_one_class() -> None:
         change = np.abs(colours(after.image).astype(int) - colours(before.image))
         assert (after.image.size, after.image.mode) == (before.image.size, before.image.mode)
         assert 0 < change.max() <= 8
-    with pytest.raises(ArenaError, match="style-eot: all pictures have one answer"):
+    with pytest.raises(ArenaError, match="all pictures have one answer"):
         release([Sample(s.id, s.image, s.question, "red") for s in given])
 
 

@@ -16,7 +16,7 @@ from arena.lvlm.batch import Batch
 from arena.lvlm.perturbation import planes
 from arena.plugins.base import DefenderWorld
 from arena.plugins.registry import Registry
-from defenses.surrogate import Perturbations
+from defenses.perturbations import Perturbations
 
 
 def test_perturbations_come_back_as_they_were() -> None:

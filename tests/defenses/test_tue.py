@@ -23,7 +23,7 @@ from arena.plugins.base import DefenderWorld
 from arena.plugins.registry import Registry
 from arena.release import build_release
 from defenses.claims import changes
-from defenses.feature_target import picture_classes
+from defenses.classes import picture_classes
 from defenses.noise import Noise
 from defenses.tue import DrawnAnew, TransferableExamples, contrast, discriminant, views
 from mmguard.settings import Pictures

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -16,15 +20,20 @@ from arena.budget import Budget
 from arena.data.embedded.glyphs import Glyphs
 from arena.data.sample import Sample
 from arena.errors import UsageError
+from arena.lvlm.base import LVLM
 from arena.lvlm.pixels import to_tensor
 from arena.plugins.base import AttackerWorld, DefenderWorld, ImageAttack
 from arena.plugins.registry import Registry
 from arena.release import build_release
+from attacks.image.denoiser import SHIPPED, load
+from attacks.image.diffpure import DiffPure, purify
+from attacks.image.tiles import Tiling, padded
 from mmguard import purifiers
-from mmguard.purifiers import purified
+from mmguard.purifiers import purified, reworded
 from mmguard.settings import Pictures, Purifier, image_steps
 
 NAMES: tuple[Purifier, ...] = get_args(Purifier)
+OF_PICTURES = [name for name in NAMES if name != "paraphrase"]
 FIXED: dict[str, dict[str, Any]] = {"jpeg": {"quality": 30}, "blur": {"sigma": 0.8}, "grayscale": {}}
 BUDGET = Budget(image=8, text=2)
 CRAFTED: dict[str, dict[str, Any]] = {
@@ -82,7 +91,59 @@ def test_crops_are_put_where_the_attack_may_put_them() -> None:
     assert len(seen) > 8  # of 16
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("size", [(48, 48), (30, 40), (80, 60)])
+def test_diffusion_is_that_of_the_attack(size: tuple[int, int]) -> None:
+    (image,) = pictures(size)
+    ours = purified([to_tensor(image)], "diffpure", turn=5)[0]
+    frame, place = padded(np.asarray(image), (48, 48))
+    config = DiffPure.Config.model_validate({"steps": purifiers.STEPS})
+    seed = int(np.random.default_rng([5, NAMES.index("diffpure")]).integers(2**63))
+    tiling = Tiling(frame.shape[:2], (48, 48), config.overlap)
+    generators = [torch.Generator().manual_seed(seed)]
+    (attacked,) = purify(load(None, "cpu"), tiling, frame[None], generators, config)
+    theirs = torch.from_numpy(attacked[place]).permute(2, 0, 1) / 255
+    assert ours.shape == theirs.shape and (ours - theirs).abs().max() < 0.6 / 255
+    assert (ours - to_tensor(image)).abs().mean() > 2 / 255
+
+
+def test_questions_are_worded_as_the_attack_does_and_otherwise() -> None:
+    samples = Glyphs().load(6, 0, 0, seed=3).train
+    attack = Registry().create("attack", "paraphrase", {})
+    usual = [s.question for s in attack.purify(samples, AttackerWorld(0))]
+    turns = [[s.question for s in reworded(samples, turn)] for turn in range(12)]
+    assert usual in turns and len({*map(tuple, turns)}) == 4  # the beams of the search
+    assert turns == [[reworded([s], turn)[0].question for s in samples] for turn in range(12)]
+    assert all(a.question not in {b[i] for b in turns} for i, a in enumerate(samples))
+    assert all(a.image is b.image and a.answer == b.answer for a, b in zip(samples, reworded(samples, 0), strict=True))
+
+
+def test_options_stay_when_questions_are_worded_otherwise() -> None:
+    (sample,) = Glyphs().load(1, 0, 0, seed=3).train
+    asked = sample.with_content(sample.image, "which clan drew this picture? Options: A. oru B. kel C. min")
+    (found,) = reworded([asked], 1)
+    assert found.question.endswith("Options: A. oru B. kel C. min") and found.question != asked.question
+
+
+@pytest.mark.parametrize("name", ["em", "mem", "mmguard-crs"])
+def test_weights_of_purifiers_are_part_of_what_a_release_is(name: str, tmp_path: Path) -> None:
+    def fingerprint(**config: Any) -> str | None:
+        return Registry().create("defense", name, config).fingerprint()
+
+    assert fingerprint() is None and fingerprint(purifiers=["jpeg", "blur"]) is None
+    own, both = fingerprint(purifiers=["diffpure"]), fingerprint(purifiers=["diffpure", "paraphrase"])
+    assert own and both and both.startswith(f"{own} ")
+    shutil.copytree(SHIPPED, tmp_path / "other")
+    other = {"purifiers": ["diffpure"], "diffusion_model": str(tmp_path / "other")}
+    assert fingerprint(**other) == own
+    assert fingerprint(diffusion_model=str(tmp_path / "other")) is None
+    settings = json.loads((tmp_path / "other" / "unet" / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "other" / "unet" / "config.json").write_text(json.dumps({**settings, "x": 1}), encoding="utf-8")
+    assert fingerprint(**other) not in (own, None)
+    plugin = Registry().create("defense", name, other)
+    assert plugin.pinned() == {"diffusion_model": str(tmp_path / "other")}
+
+
+@pytest.mark.parametrize("name", OF_PICTURES)
 def test_a_turn_draws_once_whatever_stands_beside(name: Purifier) -> None:
     x = [to_tensor(image) for image in pictures((48, 48), (20, 30), (48, 48))]
     together, again = purified(x, name, 7), purified(x, name, 7)
@@ -93,7 +154,7 @@ def test_a_turn_draws_once_whatever_stands_beside(name: Purifier) -> None:
     assert all(torch.equal(others[0], other) for other in others) == (name == "grayscale")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OF_PICTURES)
 def test_a_gradient_comes_through(name: Purifier) -> None:
     x = [to_tensor(image).requires_grad_() for image in pictures((48, 48), (3, 2))]
     weights = [torch.linspace(-1, 1, one.numel()).view_as(one) for one in x]
@@ -102,26 +163,41 @@ def test_a_gradient_comes_through(name: Purifier) -> None:
         assert gradient.isfinite().all() and gradient.abs().max() > 0
 
 
-def release(name: str, samples: Sequence[Sample], **config: Any) -> list[Sample]:
+def surrogate(purifier: Purifier) -> LVLM:
+    """One that understands questions where these change; weights are random where they need no meaning."""
+    if purifier != "paraphrase":
+        return tiny_random_llava()
+    return Registry().create("model", "tiny-llava", {}).load()
+
+
+def release(name: str, samples: Sequence[Sample], purifier: Purifier, **config: Any) -> list[Sample]:
     defense = Registry().create("defense", name, {**CRAFTED[name], **config})
     return build_release(
-        samples, defense.protect(samples, DefenderWorld(BUDGET, 3, lambda: (tiny_random_llava(),))), BUDGET
+        samples, defense.protect(samples, DefenderWorld(BUDGET, 3, lambda: (surrogate(purifier),))), BUDGET
     )
 
 
 @torch.no_grad()
 def loss(samples: Sequence[Sample], purifier: Purifier) -> float:
-    """Of a surrogate that sees the pictures after a purifier, in turns of which nothing was crafted."""
-    lvlm, images = tiny_random_llava(), [to_tensor(s.image) for s in samples]
-    turns = [lvlm.losses(lvlm.encode(samples, purified(images, purifier, turn))) for turn in range(1000, 1004)]
-    return float(torch.stack(turns).mean())
+    """Of a surrogate that sees pictures and questions after a purifier, in turns of which nothing was crafted."""
+    lvlm, images = surrogate(purifier), [to_tensor(s.image) for s in samples]
+
+    def after(turn: int) -> Tensor:
+        if purifier == "paraphrase":
+            return lvlm.losses(lvlm.encode(reworded(samples, turn)))
+        return lvlm.losses(lvlm.encode(samples, purified(images, purifier, turn)))
+
+    return float(torch.stack([after(turn) for turn in range(1000, 1004)]).mean())
 
 
-@pytest.mark.parametrize("purifier", NAMES)
-@pytest.mark.parametrize("name", CRAFTED)
+@pytest.mark.parametrize(
+    ("name", "purifier"),
+    [pair for pair in product(CRAFTED, NAMES) if pair != ("mem", "diffpure")],  # it crafts as mmguard does, and slowly
+)
 def test_what_was_crafted_through_a_purifier_survives_it_better(name: str, purifier: Purifier) -> None:
     samples = Glyphs().load(12, 0, 0, seed=3).train
-    without, crafted = release(name, samples), release(name, samples, purifiers=[purifier])
+    few = {"pgd_steps": 5} if purifier == "diffpure" else {}  # each takes a quarter of a second a sample
+    without, crafted = (release(name, samples, purifier, purifiers=p, **few) for p in ([], [purifier]))
     assert loss(crafted, purifier) < loss(without, purifier) < loss(samples, purifier)
 
 
@@ -142,7 +218,7 @@ def test_what_was_crafted_through_a_purifier_survives_it_better(name: str, purif
 def test_every_method_that_steps_takes_them(name: str, config: dict[str, Any]) -> None:
     samples = Glyphs().load(4, 0, 0, seed=3).train
     made = []
-    for chosen in ([], ["grayscale", "crop-pad"]):
+    for chosen in ([], ["grayscale", "crop-pad", "paraphrase"]):
         steps = {"pgd_steps": 6, "purifiers": chosen}
         plugin = Registry().create("defense", name, {**config, **steps})
         world = DefenderWorld(BUDGET, 3, lambda: (tiny_random_llava(),))
