@@ -20,7 +20,8 @@ from arena.records.files import read_all, record_files
 from arena.records.schema import BudgetRef, Record
 from arena.records.select import by_cell
 from arena.score.difference import Effect, effect
-from arena.suites.schema import AttackUse, Combination, DefenseUse, Suite
+from arena.suites.parts import AttackUse, DefenseUse
+from arena.suites.schema import Combination, Suite
 from arena.suites.shipped import find_suite, shipped_suites
 
 _PLACES = 3

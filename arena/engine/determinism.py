@@ -36,7 +36,8 @@ from arena.plugins.registry import Registry
 from arena.release import read_release
 from arena.store.local import Store, StoreError
 from arena.store.manifest import Manifest
-from arena.suites.schema import Limits, Suite
+from arena.suites.parts import Limits
+from arena.suites.schema import Suite
 
 _SHOWN = 5
 _OTHER_SEEDS = 3

@@ -124,6 +124,7 @@ def attacker_world(desk: Desk, grants: Grants, prefix: str = "") -> AttackerWorl
         auxiliary=desk.samples(auxiliary) if desk.has(auxiliary) else None,
         fitted=desk.path(fitted) if desk.has(fitted) else None,
         progress=desk.progress,
+        originals=desk.samples("originals") if desk.has("originals") else None,
         notes=json.loads(notes.read_text(encoding="utf-8")) if notes.exists() else None,
     )
 

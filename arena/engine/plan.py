@@ -38,17 +38,8 @@ from arena.plugins.spec import PluginSpec
 from arena.records.bulk import bulk
 from arena.records.schema import Asked, AttackRef, BudgetRef, DatasetRef, DefenseRef, ModelRef, RecipeRef
 from arena.store.local import Store
-from arena.suites.schema import (
-    TARGET,
-    AttackUse,
-    Combination,
-    DatasetUse,
-    DefenseUse,
-    PluginUse,
-    RecipeUse,
-    Suite,
-    digest,
-)
+from arena.suites.parts import TARGET, AttackUse, DatasetUse, DefenseUse, PluginUse, RecipeUse
+from arena.suites.schema import Combination, Suite, digest
 from arena.text import bound_text
 
 T = TypeVar("T")
@@ -345,7 +336,7 @@ class _Builder:
         samples, training, stages = release, list[TrainingPart](), list[str]()
         for attack, spec in use.parts:
             part = spec.id
-            grants, auxiliary = self._grants(attack, part, data, model, share, seed)
+            grants, auxiliary, originals = self._grants(attack, part, data, model, share, seed)
             fitted = None
             if attack.fits:
                 size = data.use.train if grants.granted is None else grants.granted
@@ -360,6 +351,7 @@ class _Builder:
                     samples=Input(samples, "samples"),
                     auxiliary=auxiliary,
                     fitted=fitted,
+                    originals=originals,
                     notes=attack.trains,
                 )
                 samples = self._add(purify)
@@ -376,13 +368,21 @@ class _Builder:
 
     def _grants(
         self, attack: Card, name: str, data: _Data, model: _Model, share: float, seed: int
-    ) -> tuple[Grants, Input | None]:
-        """What an attack is handed beside the samples: nothing that it does not need."""
+    ) -> tuple[Grants, Input | None, Input | None]:
+        """What an attack is handed beside the samples, with clean ones of its own, and originals that leaked: nothing
+        that it does not need."""
         if "surrogates" in attack.needs:
             raise UsageError(f"attack {name!r} declares the need 'surrogates', which are the defender's: use 'model'")
-        granted, auxiliary = None, None
+        if {"auxiliary", "originals"} <= attack.needs:
+            raise UsageError(
+                f"attack {name!r} declares the needs 'auxiliary' and 'originals', and a suite grants one share of "
+                "clean data: leave one out"
+            )
+        granted, auxiliary, originals = None, None, None
+        count = round(share * data.use.train)
+        if "originals" in attack.needs and count:
+            granted, originals = min(count, data.use.train), Input(data.train, "samples")
         if "auxiliary" in attack.needs:
-            count = round(share * data.use.train)
             if count > data.use.auxiliary:
                 raise UsageError(
                     f"attack {name!r} is granted {count} clean samples of the attacker's own (auxiliary: {share:g} of "
@@ -392,7 +392,8 @@ class _Builder:
             if count:  # else the attack hears so when it asks, and only its own cells fail
                 granted, auxiliary = count, self._auxiliary(data)
         own_seed = seed if "seed" in attack.needs else None
-        return Grants(own_seed, model.spec if "model" in attack.needs else None, granted), auxiliary
+        grants = Grants(own_seed, model.spec if "model" in attack.needs else None, granted)
+        return grants, auxiliary, originals
 
     def _surrogates(self, defense: DefenseUse, target: _Model) -> list[_Model]:
         uses = defense.surrogates or self.suite.surrogates

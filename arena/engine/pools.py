@@ -18,7 +18,7 @@ from arena.errors import UsageError, describe_error
 from arena.isolation.call import Cancel, isolation
 from arena.isolation.surroundings import exposed
 from arena.store.local import Store
-from arena.suites.schema import Limits as SuiteLimits
+from arena.suites.parts import Limits as SuiteLimits
 
 
 class HerePool(Pool):

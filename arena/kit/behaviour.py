@@ -204,7 +204,7 @@ def needs(bench: Bench) -> str:
     """It reads all that it declares, and nothing else."""
     read = {str(name): (bool(ok), str(line)) for name, (ok, line) in dict(bench.plain().seen.get("wanted", {})).items()}
     for name, (allowed, line) in sorted(read.items()):
-        if not allowed and name in ("seed", "surrogates", "model", "auxiliary"):
+        if not allowed and name in ("seed", "surrogates", "model", "auxiliary", "originals"):
             raise Failed(
                 f"it asks for {name!r}, which it does not declare: put it into `needs`", line or bench.source.work
             )

@@ -14,8 +14,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from arena.budget import Budget, check
 from arena.controls import bounds
+from arena.data.colours import colours, recoloured
 from arena.data.sample import Sample, digest
 from arena.engine.apart import Apart, Bounds, StageFailed, number
 from arena.engine.describe import Plugins
@@ -234,7 +237,8 @@ class Bench:
         card, fitted, seen = self.card, None, list[dict[str, Any]]()
         model = self.models.spec(how.family) if "model" in card.needs else None
         own = Input("", SAMPLES) if "auxiliary" in card.needs else None
-        grants = Grants(self._seed(how), model, AUXILIARY if own else None)
+        originals = Input("", SAMPLES) if "originals" in card.needs else None
+        grants = Grants(self._seed(how), model, AUXILIARY if own or originals else None)
         if card.fits:
             fit = Fit(label="", size=AUXILIARY, attack=self.spec, grants=grants, auxiliary=own)
             _, fitted = self._watched(apart, fit, lambda given: self._auxiliary(given / "auxiliary"), how)
@@ -251,6 +255,7 @@ class Bench:
                 samples=Input("", SAMPLES),
                 auxiliary=own,
                 fitted=Input("") if fitted else None,
+                originals=originals,
                 notes=card.trains,
             )
             hand_over = self._handing(samples, fitted, "")
@@ -357,6 +362,8 @@ class Bench:
         def hand_over(given: Path) -> None:
             write_release(samples, given / "samples")
             self._auxiliary(given / f"{prefix}auxiliary")
+            if "originals" in self.card.needs and not prefix:
+                write_release([_otherwise(s) for s in samples[:AUXILIARY]], given / "originals")
             if fitted is not None:
                 shutil.copytree(fitted, given / f"{prefix}fitted", ignore=shutil.ignore_patterns(SEEN))
             if notes is not None:
@@ -388,6 +395,12 @@ def _trained(made: Path) -> str:
         if path.name == HISTORY or path.suffix == ".safetensors":
             total.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
     return total.hexdigest()
+
+
+def _otherwise(sample: Sample) -> Sample:
+    """A sample as it was before every colour of its picture was changed a little."""
+    changed = recoloured(sample.image, colours(sample.image) ^ 5)
+    return sample.with_content(Image.fromarray(changed), sample.question)
 
 
 def _seen(made: Path) -> dict[str, Any]:

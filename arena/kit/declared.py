@@ -68,7 +68,8 @@ def granted(bench: Bench) -> str:
         raise Failed(
             f"it declares the need {foreign!r}, which is the other party's: use {instead!r}", bench.source.line("needs")
         )
-    known = {"seed", "auxiliary", "surrogates", "model"} if bench.kind in ("defense", "attack") else set[str]()
+    known = {"seed", "auxiliary"} if bench.kind in ("defense", "attack") else set[str]()
+    known |= {"defense": {"surrogates"}, "attack": {"model", "originals"}}.get(bench.kind, set())
     if strange := sorted(card.needs - known):
         raise Failed(
             f"it declares the need {strange[0]!r}, which no {bench.kind} is granted: leave it out, or choose from "

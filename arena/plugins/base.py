@@ -52,7 +52,7 @@ __all__ = [
 Pixels = Image.Image | np.ndarray
 """A PIL image, or a float array ``(H, W, C)`` or ``(H, W)`` in [0, 1]; the harness rounds it to 8 bits."""
 
-Need = Literal["seed", "model", "auxiliary", "surrogates"]
+Need = Literal["seed", "model", "auxiliary", "originals", "surrogates"]
 
 Part = Literal["adapters", "projector", "all"]
 """What a recipe trains: adapters beside the weights, the projector, every weight."""

@@ -80,7 +80,7 @@ class DefenderWorld(World):
 
 
 class AttackerWorld(World):
-    """What a fine-tuner knows: their base model, their own clean samples, a seed."""
+    """What a fine-tuner knows: their base model, their own clean samples, originals that leaked, a seed."""
 
     def __init__(
         self,
@@ -90,10 +90,12 @@ class AttackerWorld(World):
         fitted: Path | None = None,
         progress: Callable[[float, str], None] | None = None,
         notes: dict[str, Any] | None = None,
+        originals: tuple[Sample, ...] | None = None,
     ) -> None:
         super().__init__(seed, progress)
         self._model = model
         self._auxiliary = auxiliary
+        self._originals = originals
         self._fitted = fitted
         self.notes = {} if notes is None else notes
         """What `Attack.purify` leaves for `Attack.training` of the same attack, values that JSON can hold: empty while
@@ -114,14 +116,23 @@ class AttackerWorld(World):
         return self._auxiliary is not None
 
     @property
+    def originals(self) -> tuple[Sample, ...]:
+        """Released samples as they were before they were protected, which leaked: the first ones of the release, with
+        its ids. How many is part of the threat model."""
+        return _granted(self._originals, "originals")
+
+    @property
     def fitted(self) -> Path:
         """The folder that `Attack.fit` filled (read-only while purifying)."""
         return _granted(self._fitted, "fitted")
 
 
+_GRANTS = {"auxiliary": "auxiliary samples", "originals": "a share of the released samples"}
+
+
 def _granted(value: T | None, name: str) -> T:
     if value is None:
-        more = ", and grant auxiliary samples in the suite (`auxiliary:`)" if name == "auxiliary" else ""
+        more = f", and grant {_GRANTS[name]} in the suite (`auxiliary:`)" if name in _GRANTS else ""
         raise ArenaError(
             f"the plugin asked for {name!r}, which it was not granted: declare it in the class's `needs`{more}"
         )

@@ -24,7 +24,8 @@ from arena.plugins.base import Attack, ModelSource
 from arena.plugins.identity import CONTROL, identity
 from arena.plugins.registry import Kind, Registry
 from arena.records.schema import Record
-from arena.suites.schema import TARGET, Combination, PluginUse, RecipeUse, Suite
+from arena.suites.parts import TARGET, PluginUse, RecipeUse
+from arena.suites.schema import Combination, Suite
 
 ENGINE = "schema-1"
 """The engine's digest in migrated records, since schema 1 had none."""

@@ -22,7 +22,8 @@ from arena.stress.requirements import parse
 from arena.stress.settings import Asked
 from arena.stress.target import Target, entered, find_target
 from arena.stress.verdicts import EXIT, Measured, Status, Verdict, judge, overall
-from arena.suites.schema import DefenseUse, Suite, digest
+from arena.suites.parts import DefenseUse
+from arena.suites.schema import Suite, digest
 from arena.suites.shipped import find_suite
 from arena.suites.validation import validate
 from arena.text import bound_text, shortened

@@ -14,7 +14,8 @@ from arena.paths import is_folder
 from arena.plugins.registry import Registry, near_misses
 from arena.stress.folder import Protected, dataset_settings, read_protected, sizes
 from arena.stress.settings import Settings
-from arena.suites.schema import DatasetUse, DefenseUse, Skip, Suite
+from arena.suites.parts import DatasetUse, DefenseUse, Skip
+from arena.suites.schema import Suite
 from arena.text import shortened
 
 RELEASED = "released"

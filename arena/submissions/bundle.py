@@ -38,7 +38,8 @@ from arena.records.bulk import bulk
 from arena.records.schema import SCHEMA_VERSION, Record, StageCost, SuiteRef
 from arena.records.submissions import Digest, Entry
 from arena.submissions.statement import LIMIT, Statement, parse_statement
-from arena.suites.schema import DefenseUse, Suite, digest
+from arena.suites.parts import DefenseUse
+from arena.suites.schema import Suite, digest
 from arena.text import shortened
 
 BUNDLE_VERSION = 1

@@ -28,7 +28,8 @@ from arena.records.verify import compare, draw, spread
 from arena.submissions.bundle import SUITE, Bundle
 from arena.submissions.entry import Entered, parts_of
 from arena.submissions.wheels import read_wheel
-from arena.suites.schema import AttackUse, DefenseUse, Suite, digest
+from arena.suites.parts import AttackUse, DefenseUse
+from arena.suites.schema import Suite, digest
 from arena.suites.shipped import find_suite, shipped_suites
 from arena.suites.validation import validate
 

@@ -16,7 +16,8 @@ from arena.plugins.registry import Registry, near_misses
 from arena.records.accept import problem
 from arena.records.schema import Asked, PluginRef
 from arena.records.submissions import Kind, Part, Submission
-from arena.suites.schema import AttackUse, DefenseUse, Suite
+from arena.suites.parts import AttackUse, DefenseUse
+from arena.suites.schema import Suite
 
 
 @dataclass(frozen=True)

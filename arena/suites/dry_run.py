@@ -22,7 +22,8 @@ from typing import Any
 from arena.errors import UnresolvedRevision
 from arena.plugins.base import ModelSource
 from arena.plugins.registry import Kind, Registry
-from arena.suites.schema import TARGET, Combination, Suite
+from arena.suites.parts import TARGET
+from arena.suites.schema import Combination, Suite
 
 ROWS = 40
 """Rows of a fixture's split beyond what a suite draws from it, since some have no picture."""

@@ -19,7 +19,7 @@ from arena.budget import Budget
 from arena.plugins.outline import about, facts
 from arena.plugins.registry import BASES, OURS, Registry
 from arena.plugins.settings import describe_setting
-from arena.suites.schema import (
+from arena.suites.parts import (
     AttackUse,
     DatasetUse,
     DefenseUse,
@@ -29,9 +29,9 @@ from arena.suites.schema import (
     PluginUse,
     RecipeUse,
     Skip,
-    Suite,
     Tiny,
 )
+from arena.suites.schema import Suite
 
 NOTHING = "\N{EN DASH}"
 

@@ -7,7 +7,8 @@ from contextlib import suppress
 from arena.errors import UsageError
 from arena.plugins.card import BrokenPlugin, Card
 from arena.plugins.registry import Kind, Registry, near_misses
-from arena.suites.schema import TARGET, PluginUse, Suite
+from arena.suites.parts import TARGET, PluginUse
+from arena.suites.schema import Suite
 
 
 def validate(suite: Suite, registry: Registry, apart: bool = False) -> None:

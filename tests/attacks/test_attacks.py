@@ -183,7 +183,7 @@ def test_mix_without_a_grant_is_refused() -> None:
 
 ELSEWHERE = {
     *("autopurify", "auxiliary-alone", "bye", "mix", "onion", "paraphrase", "back-translate", "resize", "vae"),
-    *("vae-trans", "noisy-upscale", "eclipse", "lightshed", "le-jcdp"),
+    *("vae-trans", "noisy-upscale", "eclipse", "lightshed", "le-jcdp", "bridgepure"),
 }
 """Attacks that need more than pictures and questions, or change sizes; they have tests of their own."""
 

@@ -330,6 +330,17 @@ class ToyFitted(Attack):
         return [s.with_content(s.image.point(lambda v: min(v, int(mean))), s.question) for s in samples]
 
 
+class ToyLeaked(Attack):
+    """Puts back the originals that leaked."""
+
+    needs = frozenset({"originals"})
+
+    def purify(self, samples: Sequence[Sample], world: AttackerWorld) -> Iterable[Sample]:
+        HANDED["attack"] += [samples, world, world.originals]
+        known = {sample.id: sample.image for sample in world.originals}
+        return [s.with_content(known.get(s.id, s.image), s.question) for s in samples]
+
+
 class ToyTrained(Attack):
     needs = frozenset({"seed"})
 

@@ -47,11 +47,12 @@ class Purify(Stage):
     samples: Input
     auxiliary: Input | None
     fitted: Input | None
+    originals: Input | None = None
     notes: bool = False
 
     def hand_over(self, job: Job, given: Path) -> None:
         for role in self.inputs:
-            self.copy(job, role, given, self.grants.granted if role == "auxiliary" else None)
+            self.copy(job, role, given, self.grants.granted if role in ("auxiliary", "originals") else None)
 
     def run(self, desk: Desk) -> None:
         attack = cast(Attack, self.attack.create())

@@ -246,6 +246,16 @@ def test_more_samples_than_the_dataset_has_cannot_be_granted(tmp_path: Path) -> 
         planned(tmp_path, attacks=["none", {"id": "toy-fitted", "auxiliary": 1}])
 
 
+def test_own_samples_and_originals_are_not_granted_by_one_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import toys
+
+    monkeypatch.setattr(toys.ToyFitted, "needs", frozenset({"auxiliary", "originals"}))
+    with pytest.raises(UsageError, match="'auxiliary' and 'originals', and a suite grants one share"):
+        planned(tmp_path, attacks=["none", {"id": "toy-fitted", "auxiliary": 0.5}])
+
+
 def test_two_training_parts_in_a_chain_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="'toy-trained' and 'toy-trained' both replace the training loss"):
         planned(tmp_path, attacks=["none", "toy-trained+toy-trained"])

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ import pytest
 from rich.console import Console
 from suites import toy_suite
 
+from arena.data.sample import Sample
 from arena.engine.execute import RunReport, run
 from arena.engine.job import Job
 from arena.engine.stages import FineTune
 from arena.errors import UsageError
+from arena.plugins.registry import Registry
 from arena.records.files import append_record, read_records
 from arena.records.schema import Record
 from arena.store.local import Store, StoreError
@@ -77,6 +80,27 @@ def test_an_attack_without_the_samples_it_needs_costs_its_own_cells(tmp_path: Pa
     failed = [r for r in report.records if r.failure is not None]
     assert len(failed) == 4 and {r.attack.id for r in failed} == {"toy-fitted"}
     assert all("asked for 'auxiliary'" in r.failure.error for r in failed if r.failure)
+
+
+def test_originals_are_granted_by_share_and_only_to_what_needs_them(
+    tmp_path: Path, toys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed: list[Any] = []
+    monkeypatch.setitem(importlib.import_module("toys").HANDED, "attack", handed)
+    train = Registry().create("dataset", "toy-data").load(8, 4, 6, 0).train
+    leaked = [{"id": "toy-leaked", "label": "half", "auxiliary": 0.5}, {"id": "toy-leaked", "label": "of nothing"}]
+    report = go(tmp_path, defenses=["none", "toy-noise"], attacks=["none", *leaked], seeds=[0])
+    assert {r.attack.label for r in report.failed} == {"of nothing"} and len(report.failed) == 2
+    assert all("grant a share of the released samples" in r.failure.error for r in report.failed if r.failure)
+    releases, originals = handed[0::3], handed[2::3]
+    assert len(originals) == 2 and all(pixels(some) == pixels(train[:4]) for some in originals)
+    assert all([s.id for s in a[:4]] == [s.id for s in b] for a, b in zip(releases, originals, strict=True))
+    assert sorted(pixels(some[:4]) == pixels(train[:4]) for some in releases) == [False, True]
+    assert {r.auxiliary for r in report.records if r.attack.label == "half"} == {0.5}
+
+
+def pixels(samples: Sequence[Sample]) -> list[bytes]:
+    return [sample.image.tobytes() for sample in samples]
 
 
 def test_what_an_attack_notes_while_purifying_its_training_finds(

@@ -34,7 +34,7 @@ ONLY: Mapping[str, tuple[str, ...]] = {
         (*TRAINED, "needs", "one-sample"),
     ),
     "attack/vae": SAID,  # a minute a check
-    "attack/eclipse": SAID,  # minutes a check
+    **dict.fromkeys(("attack/eclipse", "attack/bridgepure"), SAID),  # minutes a check
     "attack/autopurify": (*TRAINED, "needs"),  # 16 fine-tunings each time
     "defense/released": (*SAID, "contract", "budget", "seed", "needs", "firewall", "leftovers"),  # it has plain samples
 }

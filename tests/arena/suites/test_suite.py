@@ -9,7 +9,8 @@ from arena.budget import Budget
 from arena.errors import UsageError
 from arena.plugins.base import PluginConfig
 from arena.plugins.registry import Registry, near_misses
-from arena.suites.schema import TARGET, Skip, Suite, digest, load_suite
+from arena.suites.parts import TARGET, Skip
+from arena.suites.schema import Suite, digest, load_suite
 from arena.suites.shipped import find_suite
 from arena.suites.validation import validate
 
