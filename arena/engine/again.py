@@ -54,12 +54,11 @@ def compute_at(
     words += [word for cell in cells for word in ("--cell", cell)]
     words += [] if workers is None else ["--workers", str(workers)]
     program = "from arena.cli.app import main; main()"
-    paths = os.pathsep.join(filter(None, [str(code), os.environ.get("PYTHONPATH")]))
     console.print(f"the reference: {len(cells)} cells of {suite.stem} by the code of {revision}", markup=False)
     done = subprocess.run(
         [sys.executable, "-c", program, *words],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": paths},
+        env={**os.environ, "PYTHONPATH": _paths(code)},
         capture_output=True,
         text=True,
         check=False,
@@ -70,6 +69,11 @@ def compute_at(
             "name another revision with --against, or a file of records made here by the code as it was"
         )
     return by_cell(read_records(results))
+
+
+def _paths(code: Path) -> str:
+    """The path of modules with that code before all else."""
+    return os.pathsep.join(filter(None, [str(code), os.environ.get("PYTHONPATH")]))
 
 
 def unpack(revision: str, folder: Path) -> None:
@@ -99,16 +103,20 @@ def digests_at(revision: str, folder: Path) -> dict[str, str]:
     unpack(revision, folder / "code")
     program = """
 import json
+from contextlib import suppress
+from arena.errors import ArenaError
 from arena.plugins.registry import BASES, Registry
 from arena.plugins.source import engine_digest
-registry = Registry()
-entries = [entry for kind in BASES for entry in registry.entries(kind) if entry.defect is None]
-print(json.dumps({"engine": engine_digest(), **{f"{e.kind} {e.id}": e.source_digest() for e in entries}}))
+registry, found = Registry(), {"engine": engine_digest()}
+for entry in [entry for kind in BASES for entry in registry.entries(kind) if entry.defect is None]:
+    with suppress(ArenaError):  # it is installed now, and that revision has no such module
+        found[f"{entry.kind} {entry.id}"] = entry.source_digest()
+print(json.dumps(found))
 """
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(folder / "code")},
+        env={**os.environ, "PYTHONPATH": _paths(folder / "code")},
         capture_output=True,
         text=True,
         check=False,

@@ -162,3 +162,19 @@ def test_cells_are_few_and_every_plugin_is_in_some(tmp_path: Path) -> None:
             assert sum(plugin in acceptance.made_by(one.records[key]) for key in chosen) >= count
         assert len(chosen) <= 2 * count
     assert acceptance.choose(one, every, 1, 3, among=chosen[:1])[0] == chosen[0]
+
+
+def test_a_plugin_that_a_revision_lacks_hides_none_of_its_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path(again.__file__).parents[2]
+    monkeypatch.setattr(again, "unpack", lambda revision, folder: folder.symlink_to(root))
+    lost = tmp_path / "installed" / "lost-1.0.dist-info"
+    lost.mkdir(parents=True)
+    (lost / "METADATA").write_text("Metadata-Version: 2.1\nName: lost\nVersion: 1.0\n", encoding="utf-8")
+    (lost / "entry_points.txt").write_text("[mmguard_arena.attacks]\nlost = lost_module:Lost\n", encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(lost.parent))
+    (tmp_path / "digests").mkdir()
+    found = again.digests_at("HEAD", tmp_path / "digests")
+    own = {f"{e.kind} {e.id}": e.source_digest() for e in Registry().entries("attack") if e.id in ("jpeg", "mix")}
+    assert own.items() <= found.items() and "engine" in found and "attack lost" not in found
