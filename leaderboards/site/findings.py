@@ -19,6 +19,7 @@ import jinja2
 from arena.errors import ArenaError
 from leaderboards.site.numbers import Row
 from leaderboards.site.render import environment
+from leaderboards.site.text import steady
 
 _TEMPLATE = "<template>"
 """How Jinja2 calls a template without a file in a traceback."""
@@ -39,7 +40,7 @@ class Figure(float):
 
 def decimals(value: float, digits: int) -> str:
     """The number with so many decimals; with -1 it is rounded to tens."""
-    rounded = round(float(value), digits)
+    rounded = round(steady(value), digits)
     return f"{rounded + 0.0:.{max(digits, 0)}f}".replace("-", "\N{MINUS SIGN}")
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from arena.text import bound_text
+from leaderboards.site.text import steady
 from leaderboards.tables.collect import counted
 from leaderboards.tables.coverage import WITHHELD
 
@@ -75,7 +76,7 @@ def _none(row: Row, name: str) -> Value:
 
 
 def _number(value: float, digits: int) -> str:
-    text = f"{100 * value:.{digits}f}"
+    text = f"{100 * steady(value):.{digits}f}"
     return text.lstrip("-") if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
 
 

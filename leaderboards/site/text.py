@@ -6,10 +6,19 @@ import textwrap
 
 from arena.text import printable
 
-__all__ = ["csv_text", "printable", "wrapped"]
+__all__ = ["csv_text", "printable", "steady", "wrapped"]
 
 _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 """What spreadsheets begin to compute at, also in full width and behind white space."""
+
+
+DECIMALS = 10
+
+
+def steady(value: float) -> float:
+    """A number without what differs from one processor to another: these add up in different orders, which shows in the
+    sixteenth digit, and the same records are to make the same files everywhere."""
+    return round(float(value), DECIMALS) + 0.0
 
 
 def csv_text(value: str) -> str:

@@ -19,7 +19,7 @@ from arena.score.attacked import Robust
 from arena.score.cells import CLEAN, Place
 from arena.score.contest import Contest
 from arena.score.statistics import Bits
-from leaderboards.site.text import csv_text
+from leaderboards.site.text import csv_text, steady
 from leaderboards.tables.collect import Group, collect, suite_of
 from leaderboards.tables.coverage import Coverage
 from leaderboards.tables.credit import random_words
@@ -160,10 +160,10 @@ def _build(
     return Board(
         suite=suite.id,
         digest=suite.digest,
-        cells=pd.DataFrame(cells),
-        ranking=pd.DataFrame(ranking),
+        cells=pd.DataFrame(rounded(cells)),
+        ranking=pd.DataFrame(rounded(ranking)),
         failures=pd.DataFrame(failures, columns=FAILURE_COLUMNS),
-        power=pd.DataFrame(power),
+        power=pd.DataFrame(rounded(power)),
         tally=Tally(len(kept) + missing, len(failures), missing),
         notes=tuple(note for group in groups for note in notes(group)),
         plugins=plugins(kept),
@@ -174,6 +174,15 @@ def _build(
         withdrawn=withdrawn,
         submissions=submissions,
     )
+
+
+def rounded(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows whose numbers are `steady`, and p-values, which may be tiny, of six digits."""
+    return [{name: _steady(name, v) if isinstance(v, float) else v for name, v in row.items()} for row in rows]
+
+
+def _steady(name: str, value: float) -> float:
+    return float(f"{value:.6g}") if name.endswith("_p") else steady(value)
 
 
 def board(records: Iterable[Record] | Path | str) -> Board:
