@@ -74,6 +74,27 @@ def test_who_knows_the_original_is_led_to_it(churn: float, guidance: float) -> N
     assert (found - start).abs().max() < 1e-4 < 0.1 < (end - start).abs().max()
 
 
+def test_guidance_leads_from_the_straight_way_to_the_mean_of_the_bridge() -> None:
+    start, end = torch.zeros(1, 3, 16, 16), torch.full((1, 3, 16, 16), 0.1)
+
+    def visited(guidance: float) -> list[tuple[float, float]]:
+        config = BridgePure.Config.model_validate({"churn": 0, "guidance": guidance, "steps": 60})
+        found: list[tuple[float, float]] = []
+
+        class Noting(Knowing):
+            def original(self, both: Tensor, t: float) -> Tensor:
+                found.append((t / config.sigma_max, float(both[:, :3].mean())))
+                return start
+
+        bridge = Noting(None, config.sigma_max, 0.3, 0.3, 0.29, start)
+        bridge.crossed(end, Tiling((16, 16), (16, 16), 0.25), config, torch.Generator())
+        return [(t, x) for t, x in found if 0.2 < t < 0.8]
+
+    for (t, straight), (_, half), (_, full) in zip(visited(0), visited(0.5), visited(1), strict=True):
+        assert straight == pytest.approx(0.1 * t, rel=0.01)  # the solution without guidance
+        assert 0.1 * t**2 < full < half < straight  # full guidance would be the mean, were the first step exact
+
+
 def test_levels_fall_to_nothing() -> None:
     levels = karras(1.0, 8)
     assert len(levels) == 9 and levels == sorted(levels, reverse=True)
