@@ -197,7 +197,7 @@ class DaskPool(Pool):
         if not self._running:  # all that could start waits for a worker that has what it needs
             time.sleep(0.5)
         futures = [running.future for running in self._running.values()]
-        with suppress(_LostError):  # then all that was running is cancelled, which is lost below
+        with suppress(_LostError):  # nothing ended in time, or all that was running is cancelled, and lost below
             self._answered(lambda: _distributed().wait(futures, timeout=0.5, return_when="FIRST_COMPLETED"))
         ended = [r for r in self._running.values() if r.future.done()]
         results = []

@@ -242,6 +242,7 @@ class RecipeUse(PluginUse):
 
 
 def with_members(uses: tuple[RecipeUse, ...]) -> tuple[RecipeUse, ...]:
+    """The recipes, each sweep as those that it chooses from. Raises `ValueError` where they do not go together."""
     found = tuple(member for use in uses for member in use.members())
     bounds: dict[str, float] = {}
     for use in found:

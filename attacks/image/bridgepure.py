@@ -18,8 +18,7 @@ Adapted are:
 * the network: the small one that `diffpure` comes with, without its weights, which also sees x_T; it takes 300 steps of
   8 pairs, where the authors take 100,000 of 256, and the decay of the average of its weights is 0.98, not 0.9999;
 * T: 0.1, for pictures in [-1, 1], where perturbations of 8/255 are 0.06, and the authors have 80. Their noise hides the
-  picture, which is then painted anew after x_T; the small network learns to correct it instead. With a T of 1 pictures
-  came out further from their originals than they were;
+  picture, which is then painted anew after x_T; the small network learns to correct it instead;
 * the variances and the covariance of both ends, which the preconditioning is made of: those of the pairs, where the
   authors have numbers for all data; originals and protected pictures are nearly the same here;
 * steps: 8 of Heun's instead of 40, each with two passes of the network;
@@ -44,6 +43,7 @@ from arena.data.sample import Sample
 from arena.errors import ArenaError
 from arena.plugins.base import Attack, AttackerWorld, PluginConfig, setting
 from attacks.image.colour import on_colours
+from attacks.image.eclipse import crop
 from attacks.image.tiles import Tiling, padded
 from attacks.image.zoo import train_ddpm
 
@@ -205,7 +205,7 @@ def fitted(pairs: Sequence[Pair], config: BridgePure.Config, world: AttackerWorl
     with torch.enable_grad():
         for step in range(config.training_steps):
             chosen = rng.integers(len(pairs), size=BATCH)
-            crops = np.stack([_crop(np.concatenate(pairs[i], 2), bridge.side, rng) for i in chosen])
+            crops = np.stack([crop(np.concatenate(pairs[i], 2), bridge.side, rng) for i in chosen])
             start, end = (train_ddpm.as_tensor(x).to(config.device) for x in (crops[..., :3], crops[..., 3:]))
             t = torch.from_numpy(rng.uniform(LAST, config.sigma_max * (1 - 1e-4), BATCH).astype(np.float32))
             noise = torch.from_numpy(rng.standard_normal(start.shape, np.float32)).to(start)
@@ -230,9 +230,3 @@ def moments(pairs: Sequence[Pair]) -> tuple[float, float, float]:
     """The variances of originals and protected pictures, and their covariance, of values in [-1, 1] about 0."""
     start, end = (np.concatenate([pair[k].ravel() for pair in pairs]) / 127.5 - 1 for k in (0, 1))
     return float(np.mean(start**2)), float(np.mean(end**2)), float(np.mean(start * end))
-
-
-def _crop(pixels: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
-    """``(side, side, C)`` of a random place of ``(H, W, C)``; a smaller picture is mirrored beyond its borders."""
-    top, left = (int(rng.integers(max(0, length - side) + 1)) for length in pixels.shape[:2])
-    return padded(pixels[top : top + side, left : left + side], (side, side))[0]

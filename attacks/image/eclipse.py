@@ -139,7 +139,7 @@ def fitted(
     with torch.enable_grad():
         for step in range(steps):
             chosen = rng.integers(len(images), size=BATCH)
-            x = train_ddpm.as_tensor(np.stack([_crop(images[i], side, rng) for i in chosen]))
+            x = train_ddpm.as_tensor(np.stack([crop(np.asarray(images[i].convert("RGB")), side, rng) for i in chosen]))
             noise = torch.from_numpy(rng.standard_normal(x.shape, np.float32))
             levels = torch.from_numpy(rng.integers(t_star, size=BATCH))
             noisy = scheduler.add_noise(x, noise, levels)
@@ -156,8 +156,8 @@ def fitted(
     return unet.eval(), scheduler
 
 
-def _crop(image: Image.Image, side: int, rng: np.random.Generator) -> np.ndarray:
-    """uint8 ``(side, side, 3)`` of a random place; a smaller picture is mirrored beyond its borders."""
-    left, top = (int(rng.integers(max(0, length - side) + 1)) for length in image.size)
-    part = image.crop((left, top, min(left + side, image.width), min(top + side, image.height)))
-    return padded(np.asarray(part.convert("RGB")), (side, side))[0]
+def crop(pixels: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
+    """``(side, side, C)`` of a random place of ``(H, W, C)``; a smaller picture is mirrored beyond its borders."""
+    height, width = pixels.shape[:2]
+    left, top = (int(rng.integers(max(0, length - side) + 1)) for length in (width, height))
+    return padded(pixels[top : top + side, left : left + side], (side, side))[0]
