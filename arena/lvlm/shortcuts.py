@@ -1,7 +1,7 @@
-"""What a forward or backward pass can leave out, or do another way, without changing a bit of what is asked of it.
+"""What a forward or backward pass can leave out, or do another way, without changing what is asked of it.
 
-Rows of a matrix product do not depend on how many other rows there are, from `FEWEST_ROWS` on: fewer take another
-route through BLAS, with other rounding.
+On most processors rows of a matrix product do not depend on how many other rows there are, from `FEWEST_ROWS` on: fewer
+take another route through BLAS, with other rounding. On the others what is left out changes rounding.
 """
 
 from __future__ import annotations

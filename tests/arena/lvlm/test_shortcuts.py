@@ -43,12 +43,13 @@ def passed(lvlm: LVLM, samples: list[Sample], answers_only: bool) -> tuple[Tenso
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_answers_alone_have_the_same_bits(shipped: LVLM, count: int) -> None:
+def test_answers_alone_say_what_they_say_among_others(shipped: LVLM, count: int) -> None:
+    """To rounding: some processors sum a product of few rows in another order than one of many."""
     samples = mixed_samples(count)
     whole, answers = (passed(shipped, samples, answers_only) for answers_only in (False, True))
-    assert torch.equal(whole[0], answers[0])
-    assert torch.equal(whole[1], answers[1])
-    assert all(torch.equal(a, b) for a, b in zip(whole[2], answers[2], strict=True))
+    for wanted, found in [whole[:2], answers[:2]], [whole[2], answers[2]]:
+        for a, b in zip(wanted, found, strict=True):
+            torch.testing.assert_close(b, a, rtol=1e-5, atol=1e-5 * float(a.detach().abs().max()))
 
 
 def test_the_last_layer_works_on_answers_alone(shipped: LVLM) -> None:
