@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -72,15 +72,16 @@ def make_evidence(
 
 
 def page_records(page: EvidencePage, folder: Path) -> dict[str, list[Record]]:
-    """What a page is made from, by suite: the records in `folder`, and where a suite that the page needs has none
-    there, or not all that the page needs, those of the latest earlier protocol version that has all of them. Versions
-    are not mixed.
+    """What a page is made from, by suite: the records in `folder`, of a page that compares all cells those of seeds
+    that have them all, and where a suite that the page needs has none there, or too few seeds, those of the latest
+    earlier protocol version that has all of them. Versions are not mixed.
 
     Raises `ArenaError` naming a file that is nowhere, or whose suite has more cells.
     """
     from arena.errors import ArenaError
     from arena.records.files import past, read_records
     from arena.records.select import latest
+    from arena.score.statistics import LEAST_SEEDS
     from arena.suites.shipped import find_suite
 
     found: dict[str, list[Record]] = {}
@@ -91,13 +92,14 @@ def page_records(page: EvidencePage, folder: Path) -> dict[str, list[Record]]:
             lacking[suite] = f"{file} is missing: `arena run {suite}` makes it"
             continue
         asked, records = asked_and_recorded(find_suite(suite), file, suite)
-        if len(records) < len(asked) and not page.of_parts:
+        whole = records if page.of_parts else of_whole_seeds(asked, records)
+        if not whole:
             lacking[suite] = (
-                f"{file} has {len(records)} of the {len(asked)} cells of suite {suite!r}: `arena run {suite}` computes "
-                "the others"
+                f"{file} has {len(records)} of the {len(asked)} cells of suite {suite!r}, and all of them for fewer than "
+                f"{LEAST_SEEDS} of its seeds: `arena run {suite}` computes the others"
             )
             continue
-        found[suite] = records
+        found[suite] = whole
     if found.keys() >= set(page.suites):
         return found
     for place in past(folder):
@@ -106,6 +108,17 @@ def page_records(page: EvidencePage, folder: Path) -> dict[str, list[Record]]:
         if there.keys() >= set(page.suites):
             return {suite: latest(read_records(file)) for suite, file in there.items()}  # no suite of today has them
     raise ArenaError(next(lacking[suite] for suite in page.suites if suite in lacking))
+
+
+def of_whole_seeds(asked: Sequence[Asked], records: Sequence[Record]) -> list[Record]:
+    """The records of those seeds whose every cell has one; none where these are neither all that were asked for nor so
+    many that their intervals are believed."""
+    from arena.score.statistics import LEAST_SEEDS
+
+    missing = {cell.identity for cell in asked} - {record.cell for record in records}
+    partial = {cell.seed for cell in asked if cell.identity in missing}
+    whole = {cell.seed for cell in asked} - partial
+    return [record for record in records if record.seed in whole] if not partial or len(whole) >= LEAST_SEEDS else []
 
 
 def asked_and_recorded(suite: Suite, results: Path, name: str) -> tuple[list[Asked], list[Record]]:

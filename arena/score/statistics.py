@@ -28,6 +28,8 @@ from numpy.typing import NDArray
 CONFIDENCE = 0.95
 POWER = 0.8
 """With which the smallest detectable difference is found."""
+LEAST_SEEDS = 3
+"""Seeds from which on an interval is believed."""
 
 # Why a score is undefined.
 NO_GAIN = "no gain"

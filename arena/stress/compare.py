@@ -13,8 +13,7 @@ from arena.errors import UsageError
 from arena.plugins.identity import CONTROL, PROTOCOL_VERSION, digest_of
 from arena.plugins.registry import near_misses
 from arena.records.schema import Asked, Record
-from arena.score.statistics import CONFIDENCE, Answers, Bits, holm
-from arena.stress.verdicts import LEAST_SEEDS
+from arena.score.statistics import CONFIDENCE, LEAST_SEEDS, Answers, Bits, holm
 from arena.text import bound_text, shortened
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from arena.plugins.identity import CONTROL
+from arena.score.statistics import LEAST_SEEDS
 from arena.stress.requirements import EVERY, SELECTORS, Requirement
 from arena.text import bound_text
 
@@ -14,9 +15,6 @@ if TYPE_CHECKING:
     from leaderboards.tables.board import Board
 
 Status = Literal["met", "failed", "undecided"]
-
-LEAST_SEEDS = 3
-"""Seeds from which on an interval is believed."""
 
 EXIT: dict[Status, int] = {"met": 0, "failed": 1, "undecided": 3}
 

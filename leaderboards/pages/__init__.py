@@ -28,8 +28,8 @@ class EvidencePage(ABC):
     """A page in Markdown, made from records; what suites ask for may be said beside them.
 
     `suites` are the ids of the suites whose records it needs, `optional` those that it uses where they have been run,
-    of either all cells, unless `of_parts` says that it is made of those that there are. `findings` is a file of dated
-    prose that it shows (see `leaderboards.site.findings`), or None.
+    of either all cells of three seeds at least, and no other seeds, unless `of_parts` says that it is made of those
+    cells that there are. `findings` is a file of dated prose that it shows (see `leaderboards.site.findings`), or None.
     """
 
     suites: ClassVar[tuple[str, ...]]

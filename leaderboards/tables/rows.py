@@ -14,7 +14,7 @@ from arena.records.schema import Record, StageCost
 from arena.score.attacked import Attacked, Robust
 from arena.score.cells import CLEAN, Place
 from arena.score.contest import Contest, Scores
-from arena.score.statistics import FAILED, Estimate
+from arena.score.statistics import FAILED, LEAST_SEEDS, Estimate
 from leaderboards.tables.collect import IN_DOMAIN, Budget, Group, Protection, counted, surrogates, taking_part
 from leaderboards.tables.coverage import Coverage
 from leaderboards.tables.credit import without_answer_word, without_random_words
@@ -204,8 +204,11 @@ def notes(group: Group) -> Iterator[str]:
         yield f"{where}: {_said_of(sweep)}"
     if group.zero_shot is None:
         yield f"{where}: no zero-shot score: the gain, and every score relative to it, cannot be computed."
-    if len(group.seeds) < 3:
-        yield f"{where}: {counted(len(group.seeds), 'seed')}, of at least 3: intervals are missing or too narrow."
+    if len(group.seeds) < LEAST_SEEDS:
+        yield (
+            f"{where}: {counted(len(group.seeds), 'seed')}, of at least {LEAST_SEEDS}: intervals are missing or too "
+            "narrow."
+        )
     if len({record.zero_shot.correct for record in group if record.zero_shot is not None}) > 1:
         yield f"{where}: zero-shot answers differ between records of the same model and data; the latest are used."
 

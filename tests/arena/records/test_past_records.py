@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -109,7 +110,7 @@ def test_a_page_waits_for_all_cells_unless_it_is_made_of_parts(tmp_path: Path, m
     for suite in ("mmguard", "stage"):
         some = (RECORDS / f"{suite}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)[:2]
         (tmp_path / f"{suite}.jsonl").write_text("".join(some), encoding="utf-8")
-    with pytest.raises(ArenaError, match=r"mmguard\.jsonl has 2 of the 260 cells of suite 'mmguard': `arena run "):
+    with pytest.raises(ArenaError, match=r"mmguard\.jsonl has 2 of the 260 cells of suite 'mmguard', and all of "):
         page_records(find_page("mmguard.md"), tmp_path)
     (found,) = page_records(find_page("stage.md"), tmp_path).values()
     assert len(found) == 2
@@ -117,6 +118,24 @@ def test_a_page_waits_for_all_cells_unless_it_is_made_of_parts(tmp_path: Path, m
     (tmp_path / "v1" / "mmguard.jsonl").write_bytes((V1 / "mmguard.jsonl").read_bytes())
     (found,) = page_records(find_page("mmguard.md"), tmp_path).values()
     assert {record.protocol_version for record in found} == {1}
+
+
+def test_a_page_that_compares_cells_is_made_of_the_seeds_that_have_them_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(RECORDS.parents[1])
+    lines = (RECORDS / "mmguard.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    last = {json.loads(line)["seed"]: n for n, line in enumerate(lines)}
+    for partial, left in ((), {0, 1, 2, 3, 4}), ((4,), {0, 1, 2, 3}), ((1, 3), {0, 2, 4}):
+        gone = {last[seed] for seed in partial}
+        (tmp_path / "mmguard.jsonl").write_text("".join(x for n, x in enumerate(lines) if n not in gone), "utf-8")
+        (found,) = page_records(find_page("mmguard.md"), tmp_path).values()
+        assert {record.seed for record in found} == left
+        assert len(found) == 52 * len(left)
+    gone = {last[seed] for seed in (0, 1, 3)}
+    (tmp_path / "mmguard.jsonl").write_text("".join(x for n, x in enumerate(lines) if n not in gone), "utf-8")
+    with pytest.raises(ArenaError, match=r"257 of the 260 cells .* and all of them for fewer than 3 of its seeds"):
+        page_records(find_page("mmguard.md"), tmp_path)
 
 
 def test_a_page_says_which_records_it_is_made_of() -> None:
