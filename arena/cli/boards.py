@@ -95,8 +95,8 @@ def page_records(page: EvidencePage, folder: Path) -> dict[str, list[Record]]:
         whole = records if page.of_parts else of_whole_seeds(asked, records)
         if not whole:
             lacking[suite] = (
-                f"{file} has {len(records)} of the {len(asked)} cells of suite {suite!r}, and all of them for fewer than "
-                f"{LEAST_SEEDS} of its seeds: `arena run {suite}` computes the others"
+                f"{file} has {len(records)} of the {len(asked)} cells of suite {suite!r}, and all of them for fewer "
+                f"than {LEAST_SEEDS} of its seeds: `arena run {suite}` computes the others"
             )
             continue
         found[suite] = whole

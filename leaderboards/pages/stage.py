@@ -120,27 +120,31 @@ def _held(group: Group, cells: Cells, recipe: str) -> Iterator[Held]:
     bare = cells.find(CLEAN, CLEAN, recipe, 0.0)
     clean = cells.accuracy(bare, NOT_YET)
     least, most = (band.least, band.most) if judged else (None, None)
-    yield Held("no attack", least, most, clean, clean, band.why)
+    yield Held("no attack", least, most, clean, clean)
     there = [p for p in group.records if p[:2] != (CLEAN, CLEAN) and (p.defense, p.recipe) == (CLEAN, recipe)]
     own = {place: next((b for b in bars().costs if b.is_of(_asked(group, place))), None) for place in there}
     for bar in bars().costs if judged else ():
         places: list[Place | None] = [place for place in there if own[place] == bar] or [None]
         for place in places:
-            yield _cost(cells, bare, place, bar.name if place is None else column(where(group, place)), bar)
+            name = bar.name if place is None else column(where(group, place))
+            why = "" if place is None else bar.why.get(_asked(group, place).recipe.id, "")
+            yield _cost(cells, bare, place, name, bar, why)
     for place in there:
         if own[place] is None or not judged:
-            yield _cost(cells, bare, place, column(where(group, place)), None)
+            yield _cost(cells, bare, place, column(where(group, place)))
 
 
 def _asked(group: Group, place: Place) -> Record:
     return next(iter(group.records[place].values()))
 
 
-def _cost(cells: Cells, bare: Place | None, place: Place | None, name: str, bar: CostBar | None) -> Held:
+def _cost(
+    cells: Cells, bare: Place | None, place: Place | None, name: str, bar: CostBar | None = None, why: str = ""
+) -> Held:
     done = place if place is not None and cells.bits[place] else None
     missing = NO_CONTROL if bare is None else NOT_YET if place is None else FAILED
     cost, accuracy = cells.difference(bare, done, missing), cells.accuracy(done, NOT_YET)
-    return Held(name, None, bar.most if bar else None, cost, accuracy, bar.why if bar else "")
+    return Held(name, None, bar.most if bar else None, cost, accuracy, why)
 
 
 def said(arena: Arena) -> list[list[object]]:

@@ -26,22 +26,20 @@ class _Part(BaseModel):
 
 
 class Band(_Part):
-    """Accuracy after fine-tuning on clean data: `least` to learn something, `most` so that there is room above; `why`
-    says what is known of a task that misses it."""
+    """Accuracy after fine-tuning on clean data: `least` to learn something, `most` so that there is room above."""
 
     least: _Share
     most: _Share
-    why: str = ""
 
 
 class CostBar(_Part):
-    """What an attack may cost on clean data at most, with these `settings` where any are named; `why` says what is
-    known of one that misses it."""
+    """What an attack may cost on clean data at most, with these `settings` where any are named; `why` says, by the id
+    of a recipe, what is known of one that misses it."""
 
     attack: str
     settings: dict[str, Any] = {}
     most: _Share
-    why: str = ""
+    why: dict[str, str] = {}
 
     @property
     def name(self) -> str:

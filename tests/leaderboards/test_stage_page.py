@@ -93,12 +93,16 @@ def test_recipes_and_models_are_tasks_of_their_own() -> None:
     assert found["a-large-one on glyphs, lora"].tally == "0 of 0 bars met, 0 missed"
 
 
-def test_a_reason_stands_behind_what_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("recipe", "said"), [("lora", ": the tower is frozen"), ("full", "")])
+def test_a_reason_stands_behind_what_is_missed_with_its_recipe(
+    recipe: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own = bars()
-    costs = [bar.model_copy(update={"why": "the tower is frozen"}) for bar in own.costs]
+    costs = [bar.model_copy(update={"why": {"lora": "the tower is frozen"}}) for bar in own.costs]
     monkeypatch.setattr("leaderboards.pages.stage.bars", lambda: own.model_copy(update={"costs": costs}))
-    text = page([*clean(), *attacked(0.6, "ueraser"), *attacked(0.89, "grayscale")])
-    assert row(text, "ueraser")[-1] == "missed by 20.0 points: the tower is frozen"
+    done = [*clean(), *attacked(0.7, "ueraser"), *attacked(0.89, "grayscale")]
+    text = page([one.model_copy(update={"recipe": record(recipe=recipe).recipe}) for one in done])
+    assert row(text, "ueraser")[-1] == f"missed by 10.0 points{said}"
     assert row(text, "grayscale")[-1] == "met"
 
 
