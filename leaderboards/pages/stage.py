@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from arena.lvlm.zoo.card import LEAST, MOST_LOST, WHY, shipped_scores
 from arena.records.schema import Record
 from arena.score.cells import CLEAN, Cells, Place
 from arena.score.statistics import FAILED, NO_CONTROL, Estimate
@@ -83,8 +84,9 @@ class Task:
 
 
 class StagePage(EvidencePage):
-    """The bars of `leaderboards/bars.yaml`, what the controls of the suite `stage` reach, and for each bar that is
-    missed why; where the suite `attacks` was run, the contrasts that were published.
+    """The bars of the models before fine-tuning, as their cards state them; those of `leaderboards/bars.yaml`, what the
+    controls of the suite `stage` reach, and for each bar that is missed why; where the suite `attacks` was run, the
+    contrasts that were published.
 
     Of records that are not complete it shows what is there.
     """
@@ -99,11 +101,30 @@ class StagePage(EvidencePage):
         return fill(
             "stage.md.j2",
             origin=origin(["stage", *self.optional] if found else ["stage"], own),
+            models=bars().models,
+            base=list(_base()),
+            known=WHY.values(),
             tasks=list(tasks(own)),
             contrasts=[arena for arena in found if arena.verdicts()],
             said=said,
             points=lambda estimate: points(estimate_row("n", estimate), "n"),
         )
+
+
+def _base() -> Iterator[list[str]]:
+    """A row for each bar of the models before fine-tuning: what is asked, the bar, and each model's number."""
+    cards = shipped_scores()
+    scores = [cards[model] for model in bars().models]
+    for kind in scores[0].kinds:
+        reached = [one.kinds[kind] for one in scores]
+        yield [f"questions: {kind}", f"at least {100 * LEAST:.0f} %", *(_said(x, x >= LEAST) for x in reached)]
+    for name, most in MOST_LOST.items():
+        lost = [one.lost[name] for one in scores]
+        yield [f"lost: {name}", f"at most {100 * most:.0f} points", *(_said(x, x <= most) for x in lost)]
+
+
+def _said(share: float, met: bool) -> str:
+    return f"{100 * share:.1f}" + ("" if met else ", missed")
 
 
 def tasks(records: Sequence[Record]) -> Iterator[Task]:

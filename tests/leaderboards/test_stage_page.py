@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 from synthetic import plugin, quick, record
 
 from arena.engine.plan import planned_cells
+from arena.lvlm.zoo.card import shipped_scores
 from arena.plugins.registry import Registry
 from arena.records.schema import Record
 from arena.suites.schema import Suite
@@ -91,6 +93,16 @@ def test_recipes_and_models_are_tasks_of_their_own() -> None:
     assert list(found) == ["a-large-one on glyphs, lora", "tiny-llava on glyphs, full", "tiny-llava on glyphs, lora"]
     assert found["tiny-llava on glyphs, full"].held[0].verdict.startswith("missed by 15.0 points")
     assert found["a-large-one on glyphs, lora"].tally == "0 of 0 bars met, 0 missed"
+
+
+def test_the_models_before_fine_tuning_have_their_bars_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = shipped_scores()
+    text = page(clean())
+    assert row(text, "questions: place")[1:3] == ["at least 90 %", f"{100 * own['tiny-llava'].kinds['place']:.1f}"]
+    assert [cell.endswith("missed") for cell in row(text, "lost: grey")[2:]] == [True] * 4
+    scores = {name: replace(one, kinds=one.kinds | {"place": 0.8995}) for name, one in own.items()}
+    monkeypatch.setattr("leaderboards.pages.stage.shipped_scores", lambda: scores)
+    assert row(page(clean()), "questions: place")[2:] == ["90.0, missed"] * 4
 
 
 @pytest.mark.parametrize(("recipe", "said"), [("lora", ": the tower is frozen"), ("full", "")])

@@ -1,11 +1,9 @@
 """From trained weights to a shipped checkpoint: fp16 safetensors, tokenizer, processor, and a model card with
-held-out scores and the bars that they must reach."""
+held-out scores."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +12,12 @@ from arena.data.embedded import scenes
 from arena.data.sample import Sample
 from arena.lvlm.base import LVLM
 from arena.lvlm.zoo.augmentation import LOSES_COLOURS, MEASURED
+from arena.lvlm.zoo.card import Scores, card
 from arena.lvlm.zoo.pictures import QUESTIONS, Picture, ask
 from arena.lvlm.zoo.train import Training, of_colours
 
 HELD_OUT_SEED = 990_001
 HELD_OUT = 500
-LEAST = 0.9
-"""Accuracy that a model should have in every kind of question about scenes."""
-MOST_LOST = {name: 0.2 if name == "JPEG 10" else 0.1 for name in MEASURED}
-"""Accuracy over all kinds that it may lose under each alteration."""
 
 
 def held_out_questions(per_kind: int = HELD_OUT) -> dict[str, list[Sample]]:
@@ -77,23 +72,6 @@ def known_pictures(lvlm: LVLM, pictures: Sequence[Picture], per_kind: int = HELD
     return found
 
 
-@dataclass(frozen=True)
-class Scores:
-    """What a card states; accuracies in [0, 1]."""
-
-    kinds: dict[str, float]
-    lost: dict[str, float]
-    pictures: dict[str, float]
-
-    def missed(self) -> list[str]:
-        """Bars that are not reached, a sentence each."""
-        low = [f"{kind} {score:.3f}, asked {LEAST}" for kind, score in self.kinds.items() if score < LEAST]
-        high = [
-            f"{name} costs {x:.3f}, at most {MOST_LOST[name]}" for name, x in self.lost.items() if x > MOST_LOST[name]
-        ]
-        return [*low, *high]
-
-
 def pack(training: Training, out: Path, say: Callable[[str], None] = print, per_kind: int = HELD_OUT) -> Scores:
     """Write the trained model to `out` in the hub's format and return its scores, measured on what was written."""
     out.mkdir(parents=True, exist_ok=True)
@@ -109,68 +87,5 @@ def pack(training: Training, out: Path, say: Callable[[str], None] = print, per_
     say(", ".join(f"{kind} {score:.3f}" for kind, score in scores.kinds.items()))
     for bar in scores.missed():
         say(f"bar missed: {bar}")
-    (out / "README.md").write_text(_card(training, scores, per_kind), encoding="utf-8")
+    (out / "README.md").write_text(card(training, scores, per_kind, HELD_OUT_SEED), encoding="utf-8")
     return scores
-
-
-def _card(training: Training, scores: Scores, per_kind: int) -> str:
-    spec, size = training.spec, sum(p.numel() for p in training.model.parameters())
-    kinds = "\n".join(f"| {k} | {x:.3f} | {LEAST:.2f} | {_met(x >= LEAST)} |" for k, x in scores.kinds.items())
-    lost = "\n".join(
-        f"| {k} | {x:.3f} | {MOST_LOST[k]:.2f} | {_met(x <= MOST_LOST[k])} |" for k, x in scores.lost.items()
-    )
-    shown = len(training.pictures.pictures)
-    seen = "\n".join(f"| {k} | {x:.3f} |" for k, x in scores.pictures.items())
-    blocks = f", {spec.merge} x {spec.merge} of them an image token" if spec.merge > 1 else ""
-    return f"""# {spec.name}, version 2
-
-{spec.architecture} at {size:,} parameters, for experiments on a CPU:
-
-| | |
-|---|---|
-| vision tower ({spec.tower}) | {json.dumps(spec.vision)} |
-| language model ({spec.decoder}) | {json.dumps(spec.text)} |
-| pictures | {spec.image_size} x {spec.image_size} pixels in patches of {spec.patch_size}{blocks} |
-| vocabulary | {len(training.lvlm.tokenizer):,} tokens |
-| weights | float16 |
-
-Made by `arena zoo train {spec.name}` from seed {spec.seed} (`arena/lvlm/zoo/train.py`): {spec.tower_steps:,} steps of
-the tower on dense labels, {spec.language_steps:,} of projector and language model, {spec.joint_steps:,} of everything.
-Training data are procedural scenes (`arena/data/embedded/scenes.py`), of at most four things, and {shown:,} pictures
-that people made (`arena/lvlm/zoo/pictures.py`): Noto emoji (Apache-2.0), stamps of Tux Paint (GPL) and Open Clip Art
-(public domain), none of them in the datasets `emoji` and `flags`. Most were altered on their way
-(`arena/lvlm/zoo/augmentation.py`). {_ability(scores.kinds)} It is of no use outside this arena.
-
-Accuracy of generated answers on {per_kind} held-out questions of each kind about scenes (scene seed {HELD_OUT_SEED}):
-
-| question | accuracy | asked | |
-|---|---|---|---|
-{kinds}
-
-Accuracy over all these questions that is lost on altered pictures; without colours, over questions that need none:
-
-| alteration | lost | at most | |
-|---|---|---|---|
-{lost}
-
-Where colours are taken, red, blue and purple things are about as light as their ground, so that many cannot be seen.
-
-Accuracy on up to {per_kind} of the pictures that people made, which are those of the training:
-
-| question | accuracy |
-|---|---|
-{seen}
-"""
-
-
-def _met(reached: bool) -> str:
-    return "met" if reached else "**missed**"
-
-
-def _ability(scores: dict[str, float], learned: float = 0.8) -> str:
-    """What the model can answer and what it cannot, in a sentence each."""
-    known = [kind for kind, score in scores.items() if score >= learned]
-    rest = [kind for kind, score in scores.items() if score < learned]
-    sentences = [f"It answers questions about {', '.join(known)}."] if known else []
-    sentences += [f"It has not learned to answer questions about {', '.join(rest)}."] if rest else []
-    return " ".join(sentences)

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from PIL import Image
 from tiny_models import small_idefics3, small_model, small_qwen3_vl
 
@@ -18,6 +19,7 @@ from arena.data.embedded import scenes
 from arena.data.sample import Sample
 from arena.lvlm.checkpoints import ZOO
 from arena.lvlm.zoo import train as training_module
+from arena.lvlm.zoo.card import MOST_LOST, WHY, Scores, shipped_scores
 from arena.lvlm.zoo.models import TINY
 from arena.lvlm.zoo.pack import accuracy_lost, held_out_accuracy, pack
 from arena.lvlm.zoo.pictures import Picture
@@ -95,12 +97,31 @@ def test_packing_writes_a_hub_checkpoint_and_a_card(spec: TinyModel, tmp_path: P
     training, said = training_of(spec, tmp_path / "run"), []
     scores = pack(training, tmp_path / "packed", said.append, per_kind=4)
     card = (tmp_path / "packed" / "README.md").read_text(encoding="utf-8")
-    rows = {**scores.kinds, **scores.lost, **scores.pictures}
-    assert all(f"| {name} | {score:.3f} |" in card for name, score in rows.items())
+    assert_in_tables(scores, card)
+    stated = ModelCard(card).data
+    assert stated.model_name == spec.name
+    assert [r.metric_value for r in stated.eval_results] == [round(score, 3) for score in all_of(scores)]
     assert f"seed {spec.seed}" in card and f"{spec.architecture} at " in card
     assert len(scores.missed()) >= 4, "an untrained model"
     assert card.count("**missed**") == len(scores.missed()) == len([line for line in said if "bar missed" in line])
     assert_names_files(card)
+
+
+def all_of(scores: Scores) -> list[float]:
+    return [*scores.kinds.values(), *scores.lost.values(), *scores.pictures.values()]
+
+
+def assert_in_tables(scores: Scores, card: str) -> None:
+    for rows in (scores.kinds, scores.lost, scores.pictures):
+        assert rows and all(f"| {name} | {score:.3f} |" in card for name, score in rows.items())
+
+
+def test_what_shipped_cards_state_in_their_metadata_stands_in_their_tables() -> None:
+    stated = shipped_scores()
+    assert sorted(stated) == sorted(SHIPPED)
+    for name, scores in stated.items():
+        assert_in_tables(scores, (ZOO / SHIPPED[name] / "README.md").read_text(encoding="utf-8"))
+        assert {what for what, lost in scores.lost.items() if lost > MOST_LOST[what]} <= WHY.keys()
 
 
 def assert_names_files(card: str) -> None:
