@@ -8,11 +8,22 @@ SEED ?= 0
 MINUTES ?= 60
 CHAOS ?=
 SPEED ?=
+SUITES ?= quick stage mmguard mmguard-ablations transfer attacks adaptive protections protections-digits autopurify
+PAGES ?= stage mmguard transfer attacks protections
+RUN ?=
 
-.PHONY: demo test lint docs bench profile gpu-speed chaos clean
+.PHONY: demo records test lint docs bench profile gpu-speed chaos clean
 
 demo: $(INSTALLED)  ## run the quick suite and print its board
 	$(BIN)/arena run quick --results build/demo/quick.jsonl
+
+records: $(SUITES:%=record-%) $(PAGES:%=page-%)  ## all records anew, in build, and their pages; goes on where it ended
+
+record-%: $(INSTALLED)
+	$(BIN)/arena run $* --results build/records/$*.jsonl --store build/store $(RUN)
+
+page-%: $(INSTALLED)
+	$(BIN)/arena evidence build/$*.md
 
 test: $(INSTALLED)  ## run the test suite
 	$(BIN)/python -m compileall -q $(CODE)  # else each of many hundred processes compiles it again
