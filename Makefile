@@ -8,7 +8,7 @@ SEED ?= 0
 MINUTES ?= 60
 CHAOS ?=
 SPEED ?=
-SUITES ?= quick stage mmguard mmguard-ablations transfer attacks adaptive protections protections-digits autopurify
+SUITES ?= quick stage mmguard mmguard-ablations transfer attacks attacks-more adaptive protections protections-digits autopurify
 PAGES ?= stage mmguard transfer attacks protections
 RUN ?=
 

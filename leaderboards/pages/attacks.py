@@ -42,7 +42,11 @@ class Claim:
 
 
 PUBLISHED = {
-    "em": (20.8, {"grayscale": 92.0, "jpeg": 80.7, "ueraser": 93.6, "diffpure": 75.6, "adv-train": 82.5, "vae": 88.8}),
+    "em": (
+        20.8,
+        {"grayscale": 92.0, "jpeg": 80.7, "ueraser": 93.6, "diffpure": 75.6, "adv-train": 82.5, "vae": 88.8}
+        | {"eclipse": 82.1, "le-jcdp": 90.7, "bridgepure": 93.6, "coin": 19.5},
+    ),
     "rem": (17.5, {"grayscale": 92.3, "jpeg": 85.4, "ueraser": 92.4, "diffpure": 82.4, "adv-train": 77.5}),
     "tap": (6.3, {"grayscale": 11.0, "jpeg": 84.1, "ueraser": 79.1, "diffpure": 87.8, "adv-train": 79.9}),
     "lsp": (13.1, {"grayscale": 64.7, "jpeg": 80.1, "ueraser": 92.8, "diffpure": 76.9, "adv-train": 81.4}),
@@ -130,24 +134,35 @@ class AttacksPage(EvidencePage):
     """
 
     suites = ("attacks",)
+    optional = ("attacks-more",)
     of_parts = True
     findings = Path(__file__).parents[1] / "findings" / "2026-11-attacks.md"
 
     def make(self, records: SuiteRecords, findings: Path | None) -> str:
-        return page(records["attacks"], findings)
+        return page([records[suite] for suite in (*self.suites, *self.optional) if suite in records], findings)
 
 
-def page(records: Sequence[Record], findings: Path | None) -> str:
-    """The page from the records of one suite, with the prose of a file of findings."""
-    board = build(records)
-    cells = _cells(board, records)
+def page(suites: Sequence[Sequence[Record]], findings: Path | None) -> str:
+    """The page from the records of one suite or several, each compared within itself, with the prose of a file of
+    findings, which has the cells of attacks that several suites have from the first."""
+    boards = [build(records) for records in suites]
+    found = [_cells(board, records) for board, records in zip(boards, suites, strict=True)]
+    attacks: set[str] = set()
+    cells: list[Row] = []
+    for rows in found:
+        cells += [row for row in rows if row["attack"] not in attacks]
+        attacks |= {row["attack"] for row in rows}
     return fill(
         "attacks.md.j2",
-        origin=origin(AttacksPage.suites, records),
+        origin=origin([records[0].suite.id for records in suites], suites[0]),
         findings=_prose(cells, findings),
-        arenas=_arenas(cells, rows_of(board.ranking)),
-        power=rows_of(board.power),
-        failures=len(board.failures),
+        arenas=[
+            arena
+            for board, rows in zip(boards, found, strict=True)
+            for arena in _arenas(rows, rows_of(board.ranking), _prefix(board, boards))
+        ],
+        power=[row | {"suite": _prefix(board, boards)} for board in boards for row in rows_of(board.power)],
+        failures=sum(len(board.failures) for board in boards),
         bare=CLEAN,
         column=column,
         knowledge=knowledge,
@@ -169,7 +184,12 @@ def _cells(board: Board, records: Sequence[Record]) -> list[Row]:
     return [row | restored[_key(row)] for row in rows_of(board.cells)]
 
 
-def _arenas(cells: Sequence[Row], ranking: Sequence[Row]) -> list[Arena]:
+def _prefix(board: Board, boards: Sequence[Board]) -> str:
+    """What is said before things of a suite that is not the first."""
+    return "" if board is boards[0] else f"{board.suite}: "
+
+
+def _arenas(cells: Sequence[Row], ranking: Sequence[Row], prefix: str = "") -> list[Arena]:
     keys = ("dataset", "model", "recipe")
     found = []
     for place in dict.fromkeys((*(r[k] for k in keys), budget_of(r)) for r in cells if r["defense"] != CLEAN):
@@ -180,7 +200,7 @@ def _arenas(cells: Sequence[Row], ranking: Sequence[Row]) -> list[Arena]:
         defenses = dict.fromkeys((r["defense"], r["surrogates"]) for r in own)
         found.append(
             Arena(
-                " · ".join([*names, budget_text(*budget)]),
+                prefix + " · ".join([*names, budget_text(*budget)]),
                 [r for r in here if r["defense"] == CLEAN],
                 [r for r in every if r["defense"] == CLEAN and r["attack"] == ALONE],
                 [[r for r in own if (r["defense"], r["surrogates"]) == defense] for defense in defenses],

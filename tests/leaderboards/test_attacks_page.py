@@ -143,3 +143,22 @@ def test_a_wrong_placeholder_is_an_error_that_names_file_and_line(tmp_path: Path
     file.write_text(text, encoding="utf-8")
     with pytest.raises(ArenaError, match=f"findings: .*2026-01-attacks.md, {message}"):
         AttacksPage().make({"attacks": records()}, file)
+
+
+def test_more_attacks_stand_behind_the_others_each_compared_within_its_suite(tmp_path: Path) -> None:
+    """A cell that both have is quoted once, and the worst case of the first is not that of the second."""
+    accuracies = {("none", "none"): 0.9, ("none", "median"): 0.88, ("em", "none"): 0.3, ("em", "median"): 0.85}
+    more = [
+        record(accuracy, *what, seed, suite={"id": "others", "digest": "6" * 64})
+        for what, accuracy in accuracies.items()
+        for seed in range(3)
+    ]
+    file = tmp_path / "findings.md"
+    file.write_text("No attack leaves {{ accuracy('em') }}, median {{ accuracy('em', 'median') }}.\n", encoding="utf-8")
+    text = AttacksPage().make({"attacks": records(), "attacks-more": more}, file)
+    assert "No attack leaves 30, median 85." in text
+    first, second = text.split("\n## others: ")
+    assert "| median |" not in first and "| jpeg |" not in second
+    assert row(section(second, "The worst case"), "1", "em").split("|")[5].strip() == "median"
+    assert "`records/made-up.jsonl` and `records/others.jsonl`" in text
+    assert "\nothers: tiny-llava on glyphs: 120 test items" in text and "\ntiny-llava on glyphs: 120" in text
