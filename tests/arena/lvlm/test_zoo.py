@@ -19,7 +19,7 @@ from arena.data.embedded import scenes
 from arena.data.sample import Sample
 from arena.lvlm.checkpoints import ZOO
 from arena.lvlm.zoo import train as training_module
-from arena.lvlm.zoo.card import MOST_LOST, WHY, Scores, shipped_scores
+from arena.lvlm.zoo.card import ALTERED, MOST_LOST, PICTURES, SCENES, WHY, Scores, shipped_scores
 from arena.lvlm.zoo.models import TINY
 from arena.lvlm.zoo.pack import accuracy_lost, held_out_accuracy, pack
 from arena.lvlm.zoo.pictures import Picture
@@ -105,6 +105,23 @@ def test_packing_writes_a_hub_checkpoint_and_a_card(spec: TinyModel, tmp_path: P
     assert len(scores.missed()) >= 4, "an untrained model"
     assert card.count("**missed**") == len(scores.missed()) == len([line for line in said if "bar missed" in line])
     assert_names_files(card)
+
+
+@pytest.mark.usefixtures("short")
+def test_cards_state_what_was_measured_to_three_decimals(
+    spec: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = {
+        "held_out_accuracy": {"count": 0.98765},
+        "accuracy_lost": {"grey": 0.0126},
+        "known_pictures": {"name": 1 / 3},
+    }
+    for function, found in measured.items():
+        monkeypatch.setattr(f"arena.lvlm.zoo.pack.{function}", lambda *_, found=found: found)
+    pack(training_of(spec, tmp_path / "run"), tmp_path / "packed", lambda _: None)
+    stated = ModelCard.load(tmp_path / "packed" / "README.md").data.eval_results
+    said = [(r.dataset_type, r.metric_name, r.metric_value) for r in stated]
+    assert said == [(SCENES, "count", 0.988), (ALTERED, "grey", 0.013), (PICTURES, "name", 0.333)]
 
 
 def all_of(scores: Scores) -> list[float]:
