@@ -9,7 +9,7 @@ from pathlib import Path
 from arena.controls import ALONE
 from arena.records.schema import Record
 from arena.score.cells import CLEAN, Cells
-from arena.score.statistics import CONFIDENCE, NO_BASELINE, holm
+from arena.score.statistics import CONFIDENCE, NO_BASELINE, NO_PROTECTION, holm
 from leaderboards.pages import EvidencePage, SuiteRecords
 from leaderboards.site.findings import Figure, Figures, filled
 from leaderboards.site.numbers import (
@@ -54,6 +54,11 @@ PUBLISHED = {
     "ops": (14.7, {"grayscale": 19.9, "jpeg": 78.5, "ueraser": 78.0, "diffpure": 66.2, "adv-train": 15.0}),
 }
 """Accuracy of a ResNet-18 on CIFAR-10 by protection, without attack and under each."""
+REASONS = {
+    ("grayscale", "em"): "much of the noise is in luminance and stays, and models that were tuned on gray pictures are "
+    "asked about pictures in colour"
+}
+"""Why an attack does here not what was published, where that was looked into."""
 _NOTHING = 10
 """Points restored below which a published attack is held to change nothing."""
 CLAIMS = (
@@ -81,13 +86,18 @@ class Verdict:
 
     @property
     def words(self) -> str:
-        """Whether the accuracy restored agrees with the claim."""
+        """Whether the accuracy restored agrees with the claim, and if not, why where that is known."""
+        if self.row.get("retention_undefined") == NO_PROTECTION:
+            return "cannot be tried: the release does not protect here"
         if self.p is None:
             return "no interval"
         shown, restored = self.p < 1 - CONFIDENCE, self.row["restored"] > 0
-        if self.claim.restores:
-            return ("agrees" if restored else "disagrees") if shown else "cannot be told"
-        return "disagrees" if shown else "agrees"
+        if not shown:
+            return "cannot be told" if self.claim.restores else "agrees"
+        if self.claim.restores and restored:
+            return "agrees"
+        why = REASONS.get((self.claim.attack, self.claim.defense))
+        return f"disagrees: {why}" if why else "disagrees"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from synthetic import record
 
 from arena.errors import ArenaError
 from arena.records.schema import Record
-from leaderboards.pages.attacks import AttacksPage, Claim, Verdict
+from leaderboards.pages.attacks import REASONS, AttacksPage, Claim, Verdict
 
 ACCURACIES = {
     ("none", "none"): 0.9,
@@ -100,12 +100,21 @@ def test_a_sign_is_that_of_a_corrected_p_value() -> None:
         "agrees",
     ]
     assert Verdict(restores, {"restored": None}, None).words == "no interval"
+    known = Verdict(Claim("grayscale", "em", True, "somewhere"), {"restored": -0.1}, 0.01)
+    assert known.words == f"disagrees: {REASONS['grayscale', 'em']}"
+
+
+def test_nothing_is_judged_of_a_release_that_does_not_protect() -> None:
+    accuracies = {("none", "none"): 0.9, ("none", "jpeg"): 0.7, ("lsp", "none"): 0.9, ("lsp", "jpeg"): 0.7}
+    made = [record(accuracy, *what, seed) for what, accuracy in accuracies.items() for seed in range(5)]
+    claims = section(AttacksPage().make({"attacks": made}, None), "What was published")
+    assert row(claims, "jpeg", "lsp").endswith("| cannot be tried: the release does not protect here |")
 
 
 def test_signs_meet_what_was_published(page: str) -> None:
     claims = section(page, "What was published")
     assert row(claims, "jpeg", "em").endswith("| agrees |")
-    assert row(claims, "grayscale", "em").endswith("| disagrees |")
+    assert row(claims, "grayscale", "em").endswith(f"| disagrees: {REASONS['grayscale', 'em']} |")
     assert row(claims, "punct", "mem").endswith("| disagrees |")
     assert row(claims, "punct", "mmguard-bph").endswith("| agrees |")
     assert "diffpure" not in claims  # what was not run is not judged
