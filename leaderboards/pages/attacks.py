@@ -88,7 +88,7 @@ class Verdict:
     def words(self) -> str:
         """Whether the accuracy restored agrees with the claim, and if not, why where that is known."""
         if self.row.get("retention_undefined") == NO_PROTECTION:
-            return "cannot be tried: the release does not protect here"
+            return "cannot be tried: it is not shown that the release protects here"
         if self.p is None:
             return "no interval"
         shown, restored = self.p < 1 - CONFIDENCE, self.row["restored"] > 0

@@ -108,7 +108,7 @@ def test_nothing_is_judged_of_a_release_that_does_not_protect() -> None:
     accuracies = {("none", "none"): 0.9, ("none", "jpeg"): 0.7, ("lsp", "none"): 0.9, ("lsp", "jpeg"): 0.7}
     made = [record(accuracy, *what, seed) for what, accuracy in accuracies.items() for seed in range(5)]
     claims = section(AttacksPage().make({"attacks": made}, None), "What was published")
-    assert row(claims, "jpeg", "lsp").endswith("| cannot be tried: the release does not protect here |")
+    assert row(claims, "jpeg", "lsp").endswith("| cannot be tried: it is not shown that the release protects here |")
 
 
 def test_signs_meet_what_was_published(page: str) -> None:
