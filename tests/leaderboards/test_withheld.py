@@ -355,7 +355,7 @@ def test_isolation_is_shown_where_any_record_says_it(tmp_path: Path) -> None:
 
 
 def test_pages_withhold_as_boards_do() -> None:
-    shown = attacks_page(failing(quick(), "em", ["jpeg"]), None)
+    shown = attacks_page([failing(quick(), "em", ["jpeg"])], None)
     assert re.search(rf"\| {DASH} \| em \| 0 % \| {FAILED} \| {DASH} \| {FAILED} \|", shown)
     assert "3 cells failed; the board of the suite says why." in shown
 
