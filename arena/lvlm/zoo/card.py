@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -121,7 +122,7 @@ Accuracy over all these questions that is lost on altered pictures; without colo
 |---|---|---|---|
 {lost}
 
-{" ".join(WHY.values())}
+{fill(" ".join(WHY.values()), 120)}
 
 Accuracy on up to {per_kind} of the pictures that people made, which are those of the training:
 
