@@ -41,11 +41,14 @@ def ignore(done: float, note: str) -> None:
 
 
 class StageFailed(ArenaError):
-    """A stage failed by its plugins' doing, with the traceback where there is one."""
+    """A stage failed by its plugins' doing, with the traceback where there is one, also as a note: it may say more of
+    the cause than the message, such as that a disk is full."""
 
     def __init__(self, message: str, trace: str = "") -> None:
         super().__init__(message)
         self.trace = trace
+        if trace:
+            self.add_note(trace)
 
 
 @dataclass

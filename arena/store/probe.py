@@ -50,7 +50,8 @@ def nearly_full(folder: Path) -> bool:
 
 
 def speaks_of_disk(error: BaseException | str) -> bool:
-    """Whether an error, one that it came from, or a text says that a disk did not take what was written."""
+    """Whether an error or a note of it, one that it came from, or a text says that a disk did not take what was
+    written."""
     return any(
         (isinstance(one, OSError) and one.errno in _ERRNOS) or any(phrase in _text(one) for phrase in _PHRASES)
         for one in _chain(error)
@@ -68,6 +69,6 @@ def _chain(error: BaseException | str) -> Iterator[BaseException | str]:
 
 def _text(error: BaseException | str) -> str:
     try:
-        return str(error).lower()
+        return "\n".join([str(error), *getattr(error, "__notes__", ())]).lower()
     except Exception:  # a plugin's error may not even have a text
         return ""

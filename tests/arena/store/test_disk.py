@@ -19,6 +19,7 @@ from rich.console import Console
 from suites import toy_suite
 
 import arena.store.local
+from arena.engine.apart import StageFailed
 from arena.engine.execute import run
 from arena.errors import UsageError
 from arena.records.files import read_records
@@ -108,6 +109,7 @@ def test_a_stage_that_found_no_space_is_believed_where_hardly_any_is_free(
         (RuntimeError("I/O error: No space left on device (os error 28)"), True),
         (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534"), True),
         (ValueError("no attribute left"), False),
+        (StageFailed("its process left with exit code 70", "OSError: [Errno 28] No space left on device"), True),
         ("sqlite3.OperationalError: database or disk is full", True),
         ("ValueError: the toy is broken", False),
     ],
