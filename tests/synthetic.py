@@ -116,6 +116,11 @@ QUICK: Mapping[tuple[str, str], float] = {
 }
 
 
+def declared(made: Record, **facts: Any) -> Record:
+    """The record with what its attack declares."""
+    return made.model_copy(update={"attack": made.attack.model_copy(update=facts)})
+
+
 def quick(table: Mapping[tuple[str, str], float] = QUICK, seeds: int = 3, **fields: Any) -> list[Record]:
     """Defenses x attacks x seeds with the given probabilities."""
     return [record(p, d, a, s, **fields) for (d, a), p in table.items() for s in range(seeds)]

@@ -144,7 +144,7 @@ class AttacksPage(EvidencePage):
     """
 
     suites = ("attacks",)
-    optional = ("attacks-more",)
+    optional = ("attacks-more", "autopurify")
     of_parts = True
     findings = Path(__file__).parents[1] / "findings" / "2026-11-attacks.md"
 

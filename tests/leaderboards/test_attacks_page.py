@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from synthetic import record
+from synthetic import declared, record
 
 from arena.errors import ArenaError
 from arena.records.schema import Record
@@ -171,3 +171,14 @@ def test_more_attacks_stand_behind_the_others_each_compared_within_its_suite(tmp
     assert row(section(second, "The worst case"), "1", "em").split("|")[5].strip() == "median"
     assert "`records/made-up.jsonl` and `records/others.jsonl`" in text
     assert "\nothers: tiny-llava on glyphs: 120 test items" in text and "\ntiny-llava on glyphs: 120" in text
+
+
+def test_what_an_attacker_chooses_stands_beside_the_best_that_there_is() -> None:
+    own = {"none": 0.88, "em": 0.4}
+    chosen = [declared(record(p, d, "autopurify", s), chooses=True) for d, p in own.items() for s in range(3)]
+    rest = [r for r in records() if r.attack.label in ("none", "jpeg") and r.defense.label in own]
+    text = AttacksPage().make({"attacks": rest + chosen}, None)
+    heads, em = (row(section(text, "The worst case"), *cells).split("|") for cells in (("group",), ("1", "em")))
+    cells = {head.strip(): cell.strip() for head, cell in zip(heads, em, strict=True)}
+    assert cells["regret"].startswith("20.0 (") and cells["best attack"] == "jpeg"
+    assert "\n- Regret: " in text and "Regret" not in AttacksPage().make({"attacks": rest}, None)

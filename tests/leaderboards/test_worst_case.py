@@ -6,12 +6,11 @@ import random
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic import ITEMS, correct, plugin, quick, record
+from synthetic import ITEMS, correct, declared, plugin, quick, record
 
 from arena.cli.boards import show_board
 from arena.records.schema import AttackRef, Record
@@ -25,11 +24,6 @@ from leaderboards.tables.board import Board, build
 
 CHOOSER = "autopurify"
 WHY = "its model was trained on clean pictures of this kind"
-
-
-def declared(made: Record, **facts: Any) -> Record:
-    """The record with what its attack declares."""
-    return made.model_copy(update={"attack": made.attack.model_copy(update=facts)})
 
 
 def chosen(em: float = 0.45, lsp: float = 0.76) -> list[Record]:
