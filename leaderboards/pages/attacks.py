@@ -33,7 +33,7 @@ from leaderboards.tables.rows import estimate_row, where
 
 @dataclass(frozen=True)
 class Claim:
-    """What was published about an attack on a protection: that it restores accuracy, or that it changes nothing."""
+    """What was published about an attack on a protection: that it restores accuracy, or that it does not."""
 
     attack: str
     defense: str
@@ -60,7 +60,7 @@ REASONS = {
 }
 """Why an attack does here not what was published, where that was looked into."""
 _NOTHING = 10
-"""Points restored below which a published attack is held to change nothing."""
+"""Points restored up to which a published attack is held not to restore."""
 CLAIMS = (
     *(
         Claim(attack, defense, after - before > _NOTHING, f"CIFAR-10, accuracy {before} to {after}")
@@ -92,9 +92,9 @@ class Verdict:
         if self.p is None:
             return "no interval"
         shown, restored = self.p < 1 - CONFIDENCE, self.row["restored"] > 0
-        if not shown:
-            return "cannot be told" if self.claim.restores else "agrees"
-        if self.claim.restores and restored:
+        if self.claim.restores and not shown:
+            return "cannot be told"
+        if self.claim.restores == (shown and restored):
             return "agrees"
         why = REASONS.get((self.claim.attack, self.claim.defense))
         return f"disagrees: {why}" if why else "disagrees"

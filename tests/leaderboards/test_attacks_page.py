@@ -96,7 +96,7 @@ def test_a_sign_is_that_of_a_corrected_p_value() -> None:
     ]
     assert [words[does_not, v, p] for v, p in ((0.1, 0.01), (-0.1, 0.01), (0.1, 0.2))] == [
         "disagrees",
-        "disagrees",
+        "agrees",
         "agrees",
     ]
     assert Verdict(restores, {"restored": None}, None).words == "no interval"
