@@ -42,10 +42,10 @@ class Mem(Purifying, Defense):
 
     The defaults are those of the authors' code: 20 rounds of 200 training steps and 8 noise steps, triggers in the
     first 5. That is 4,000 training steps of each surrogate, 160 noise steps of every picture and 5 passes over its
-    trigger. Suites on tiny models set less: on a hundred samples surrogates that are trained so long have hardly any
-    loss left which noise could lower, and what is crafted on them protects little. It deviates from that code in what
-    is trained: adapters of a model that answers questions, by the loss of the answer, instead of all weights of CLIP by
-    the contrastive loss. Words of a trigger are the admissible ones of `mmguard.trigger`.
+    trigger. Suites on tiny models set less: surrogates that are trained so long on a hundred samples have hardly any
+    loss left, and what is crafted on them protects little. It deviates from that code in what is trained: adapters of a
+    model that answers questions, by the loss of the answer, instead of all weights of CLIP by the contrastive loss.
+    Words of a trigger are the admissible ones of `mmguard.trigger`.
 
     Budget: L∞ on pictures, words in questions.
     """

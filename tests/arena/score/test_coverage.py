@@ -6,7 +6,7 @@ differs between cells, from the second moment of what was observed. Whether an i
 a sum of normal numbers, one a seed and cell, one an item, one an item and cell, one for each answer: so the true
 accuracies are known. They are those of cells that were drawn from the records. Seeds move the threshold by about as
 much in all cells, so that accuracies near 0 and 1 differ little between seeds, as those of the records do (standard
-deviation 6 points at 60 %, 0.6 at 96 %).
+deviation 6 points at 60 %, 0.7 at 96 %).
 
 Every contest is scored by `Contest`, as boards do. Asked for is that 92 to 97 % of the intervals hold the truth.
 """
