@@ -270,8 +270,8 @@ def _refuse_no_file(path: Path) -> None:
 
 def _unwritable(path: Path, what: str, error: OSError) -> ArenaError:
     return ArenaError(
-        f"records: could not append {what} to {path} ({error.strerror or error}): free some space or choose another "
-        "folder, then run again; nothing recorded before is lost"
+        f"records: could not append {what} to {path} ({error.strerror or error}): see that its folder can be written "
+        "and has space, or choose another, then run again; nothing recorded before is lost"
     )
 
 

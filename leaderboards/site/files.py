@@ -18,6 +18,7 @@ def write_file(path: Path, content: bytes, what: str) -> Path:
         write_atomically(path, content)
     except OSError as error:
         raise ArenaError(
-            f"{what}: could not write {path} ({error}): free some space or choose another folder"
+            f"{what}: could not write {path} ({error}): see that its folder can be written and has space, or choose "
+            "another"
         ) from error
     return path

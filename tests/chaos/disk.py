@@ -99,7 +99,7 @@ def _full(place: Place, reference: Reference) -> list[str]:
     run = place.start()
     problems = run.ends_with(0, 1)
     if run.process.returncode == 1:
-        problems += run.ends_with(1, says=("full|No space left|free some space",))
+        problems += run.ends_with(1, says=("full|No space left|has space",))
     return [*problems, *place.quiet(), *place.recorded(reference), *place.tidy()]
 
 

@@ -203,6 +203,6 @@ def test_full_disk_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("arena.records.files.os.fsync", full)
-    with pytest.raises(ArenaError, match=rf"{record.cell[:12]}.*No space left.*free some space"):
+    with pytest.raises(ArenaError, match=rf"{record.cell[:12]}.*No space left.*has space"):
         append_record(path, record)
     assert path.read_bytes() == before
