@@ -23,6 +23,7 @@ from leaderboards.site.origin import origin
 from leaderboards.site.render import fill
 from leaderboards.tables.collect import Group, Protection, collect, counted
 from leaderboards.tables.credit import answer_word, random_noise, random_words
+from leaderboards.tables.fitness import Fitness
 from leaderboards.tables.rows import estimate_row
 
 CIFAR = 94.7
@@ -117,6 +118,8 @@ class Task:
     items: int
     zero_shot: Estimate
     clean: Estimate
+    unfit: str | None
+    """Why protections cannot be told apart on it; None where they can, and where no bars are held against it."""
     lines: list[Line]
     lacking: list[str]
     """What the suite asks for and has no result of, or not of every seed, in words."""
@@ -140,6 +143,8 @@ class Task:
         taken = _of(line.drop.value, self.clean.value)
         there = "" if line.claim.taken is None else f", {100 * line.claim.taken:.0f} % there"
         said = f": takes {taken}{there} ({source})"
+        if self.unfit:
+            return f"cannot be told{said}"
         if p is None:
             return f"no interval{said}"
         shown, above = p < 1 - CONFIDENCE, line.judged.value > 0
@@ -171,7 +176,7 @@ class ProtectionsPage(EvidencePage):
             "protections.md.j2",
             origin=origin(there, records[there[0]]),
             findings="" if findings is None else filled(findings, **_figures(found)),
-            tasks=found,
+            tasks=sorted(found, key=lambda task: task.unfit is not None),
             without=[task for suite in there for task in _without(records[suite], find_suite(suite))],
             contrasts=[arena for arena in attacked if arena.verdicts()],
             said=said,
@@ -211,6 +216,7 @@ def tasks(records: Sequence[Record], suite: Suite) -> Iterator[Task]:
                 group.items,
                 cells.zero_shot,
                 cells.accuracy(clean, NO_CONTROL),
+                Fitness(group).unfit,
                 [credit.line(place) for place in here if cells.bits[place]],
                 list(_lacking(group, here, suite)),
             )

@@ -225,6 +225,18 @@ def test_models_and_datasets_are_tasks_of_their_own() -> None:
     assert line(found["glyphs · tiny-llava, lora"], "em").accuracy.value == pytest.approx(0.3)
 
 
+def test_an_unfit_task_comes_last_and_judges_no_claim() -> None:
+    emoji = [record(p, d, seed=s, dataset="emoji") for d, p in {**ACCURACY, "none": 0.8}.items() for s in range(3)]
+    text = page([*every(), *emoji])
+    assert text.index("## glyphs") < (at := text.index("## emoji"))
+    assert "on clean data 80.0" in text[at:] and text.count("Unfit to tell protections apart") == 1
+    said = "Unfit to tell protections apart: fine-tuning on clean data reaches 80.0 %, of at least 85 %,"
+    assert said in text[at:].replace("\n", " ")
+    unfit, fit = tasks([*every(), *emoji], find_suite("protections"))
+    assert verdict(fit, "em").startswith("agrees: takes 67 %") and verdict(fit, "random").startswith("agrees")
+    assert {one.split(":")[0] for one in unfit.verdicts() if one != DASH} == {"cannot be told"}
+
+
 def test_tasks_without_a_result_are_said() -> None:
     some = [*cells("none"), *cells("none", model="tiny-qwen3-vl", dataset="emoji")]
     assert "Tasks without any result yet: glyphs · tiny-qwen3-vl, emoji · tiny-llava.\n" in page(some)
