@@ -21,6 +21,7 @@ from leaderboards.site.findings import Figures, filled
 from leaderboards.site.numbers import DASH, budget_text, points, share
 from leaderboards.site.origin import origin
 from leaderboards.site.render import fill
+from leaderboards.tables.adaptive import Pair, pairs
 from leaderboards.tables.collect import Group, Protection, collect, counted
 from leaderboards.tables.credit import answer_word, random_noise, random_words
 from leaderboards.tables.fitness import Fitness
@@ -155,30 +156,35 @@ class Task:
 
 class ProtectionsPage(EvidencePage):
     """What each protection of the suites takes without an attack, what of that its control takes too, how much it
-    shows, what it costs, and whether that agrees with what was published; and the contrasts that were published of them
-    under attacks, where the suite has these.
+    shows, what it costs, and whether that agrees with what was published; the contrasts that were published of them
+    under attacks, where the suite has these; and what it buys to craft one through purifiers.
 
     Of records that are not complete it shows what is there, and says what is not. In its findings, with `protection` as
     the tables call it, ``accuracy(protection, dataset=..., model=...)`` is what is left in points, ``drop(...)`` what
-    is taken; a list where one of the values is a list.
+    is taken; of the suite `adaptive` ``bought(protection, attack)`` is how much less the one that is crafted through
+    purifiers leaves; a list where one of the values is a list.
     """
 
     suites = ("protections",)
-    optional = ("protections-digits",)
+    digits, adaptive = "protections-digits", "adaptive"
+    optional = (digits, adaptive)
     of_parts = True
     findings = Path(__file__).parents[1] / "findings" / "2026-11-protections.md"
 
     def make(self, records: SuiteRecords, findings: Path | None) -> str:
         there = [suite for suite in (*self.suites, *self.optional) if suite in records]
-        found = [task for suite in there for task in tasks(records[suite], find_suite(suite))]
-        attacked = [arena for suite in self.optional if suite in records for arena in arenas(records[suite])]
+        alone = [suite for suite in there if suite != self.adaptive]
+        found = [task for suite in alone for task in tasks(records[suite], find_suite(suite))]
+        attacked = arenas(records[self.digits]) if self.digits in records else []
+        bought = list(pairs(records.get(self.adaptive, ())))
         return fill(
             "protections.md.j2",
             origin=origin(there, records[there[0]]),
-            findings="" if findings is None else filled(findings, **_figures(found)),
+            findings="" if findings is None else filled(findings, **_figures(found, bought)),
             tasks=sorted(found, key=lambda task: task.unfit is not None),
-            without=[task for suite in there for task in _without(records[suite], find_suite(suite))],
+            without=[task for suite in alone for task in _without(records[suite], find_suite(suite))],
             contrasts=[arena for arena in attacked if arena.verdicts()],
+            pairs=bought,
             said=said,
             points=_points,
             number=_number,
@@ -186,9 +192,9 @@ class ProtectionsPage(EvidencePage):
         )
 
 
-def _figures(found: Sequence[Task]) -> dict[str, Callable[..., object]]:
+def _figures(found: Sequence[Task], bought: Sequence[Pair]) -> dict[str, Callable[..., object]]:
     """What findings may quote."""
-    figures = Figures(
+    alone = Figures(
         (
             {"dataset": task.dataset, "model": task.model, "protection": line.label}
             | estimate_row("accuracy", line.accuracy)
@@ -198,7 +204,17 @@ def _figures(found: Sequence[Task]) -> dict[str, Callable[..., object]]:
         ),
         100,
     )
-    return {name: figures.function(name, "protection") for name in ("accuracy", "drop")}
+    attacked = Figures(
+        (
+            {"dataset": pair.dataset, "model": pair.model, "protection": pair.through, "attack": one.attack}
+            | estimate_row("bought", one.bought)
+            for pair in bought
+            for one in pair.attacks
+        ),
+        100,
+    )
+    quoted = {name: alone.function(name, "protection") for name in ("accuracy", "drop")}
+    return quoted | {"bought": attacked.function("bought", "protection", "attack")}
 
 
 def tasks(records: Sequence[Record], suite: Suite) -> Iterator[Task]:
