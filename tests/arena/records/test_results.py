@@ -312,7 +312,7 @@ def test_a_place_that_cannot_be_written_is_found_before_anything_is_computed(
 
     with monkeypatch.context() as patch:
         patch.setattr("arena.records.files.tempfile.NamedTemporaryFile", refuse)
-        with pytest.raises(ArenaError, match=rf"could not append records to .*{os.strerror(number)}.*another folder"):
+        with pytest.raises(ArenaError, match=rf"could not append records to .*{os.strerror(number)}.*choose another"):
             go(path)
     assert not toys.exists() and not path.exists()
     assert len(go(path).records) == 2

@@ -21,7 +21,7 @@ from arena.suites.shipped import find_suite, shipped_suites
 RECORDS = Path(__file__).parents[3] / "leaderboards" / "records"
 
 SUITES = sorted(path.stem for path in RECORDS.glob("*.jsonl") if path.name not in NOT_RECORDS)
-PARTS = frozenset({"adaptive", "attacks", "attacks-more", "autopurify", "protections", "protections-digits"})
+PARTS = frozenset({"attacks", "attacks-more", "autopurify", "protections", "protections-digits"})
 """Suites of which only a part is recorded."""
 
 
